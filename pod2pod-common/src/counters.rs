@@ -1,0 +1,103 @@
+//! Indices and names of the per-CPU kernel counters. Bumped by an atomic add without result.
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
+        /// A kernel counter; the discriminant is its index in the per-CPU array.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u32)]
+        pub enum Counter {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl Counter {
+            /// Every counter, in index order.
+            pub const ALL: &'static [Counter] = &[$(Counter::$variant,)+];
+
+            /// Snake-case name, as in metrics.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Counter::$variant => $name,)+
+                }
+            }
+
+            /// One sentence for people.
+            pub const fn help(self) -> &'static str {
+                match self {
+                    $(Counter::$variant => concat!($($doc,)+),)+
+                }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Packets that entered a program.
+    PacketsSeen = "packets_seen",
+    /// Bytes of those packets, from the network header on.
+    BytesSeen = "bytes_seen",
+    /// Packets passed untouched because the heartbeat was too old.
+    HeartbeatStale = "heartbeat_stale",
+    /// Packets that are neither IPv4 nor IPv6.
+    NotIp = "not_ip",
+    /// IP packets that do not carry TCP.
+    NotTcp = "not_tcp",
+    /// IP fragments other than the first, which carry no ports.
+    Fragment = "fragment",
+    /// Packets with more IPv6 extension headers than are walked.
+    TooManyExtensionHeaders = "too_many_extension_headers",
+    /// Packets whose headers could not be read or contradict themselves.
+    MalformedHeader = "malformed_header",
+    /// Packets of the agent's own sockets.
+    OwnTraffic = "own_traffic",
+    /// TCP segments without payload, SYN, FIN or RST.
+    BareAck = "bare_ack",
+    /// TCP segments that carry payload, SYN, FIN or RST.
+    SegmentsMatched = "segments_matched",
+    /// Payload bytes of those segments.
+    BytesMatched = "bytes_matched",
+    /// Segments not sent because the connection is not HTTP.
+    SegmentsNotHttp = "segments_not_http",
+    /// Payload bytes of those segments.
+    BytesNotHttp = "bytes_not_http",
+    /// Segments not sent because user space does not want the connection.
+    SegmentsUnwanted = "segments_unwanted",
+    /// Payload bytes of those segments.
+    BytesUnwanted = "bytes_unwanted",
+    /// Segments handed to the ring in full.
+    SegmentsSent = "segments_sent",
+    /// Payload bytes handed to the ring.
+    BytesSent = "bytes_sent",
+    /// Records handed to the ring; a large segment takes several.
+    RecordsSent = "records_sent",
+    /// Segments lost, in whole or in part, because the ring was full.
+    SegmentsRingFull = "segments_ring_full",
+    /// Payload bytes lost because the ring was full.
+    BytesRingFull = "bytes_ring_full",
+    /// Segments whose payload could not be read from the packet.
+    SegmentsUnreadable = "segments_unreadable",
+    /// Payload bytes lost because they could not be read.
+    BytesUnreadable = "bytes_unreadable",
+    /// Payload bytes beyond the most pieces a packet is told in.
+    BytesTruncated = "bytes_truncated",
+    /// Connections entered into the state table.
+    ConnectionsInserted = "connections_inserted",
+    /// Connections removed from the state table at their end.
+    ConnectionsDeleted = "connections_deleted",
+    /// Connections that the state table refused.
+    ConnectionsRefused = "connections_refused",
+    /// Payload segments of a connection that the state table does not hold.
+    DataWithoutEntry = "data_without_entry",
+    /// Connections recognised as HTTP/1.
+    GateHttp = "gate_http",
+    /// Connections recognised as something else.
+    GateIgnored = "gate_ignored",
+    /// Connections recognised as TLS.
+    GateTls = "gate_tls",
+    /// Connections recognised as HTTP/2 with prior knowledge.
+    GateHttp2 = "gate_http2",
+    /// Times that a filling ring woke its reader.
+    RingWakeups = "ring_wakeups",
+}
+
+/// Entries of the per-CPU counter array.
+pub const COUNTERS: usize = Counter::ALL.len();

@@ -1,0 +1,13 @@
+//! `aya::Pod` for the types that user space reads from and writes to maps.
+
+use crate::{
+    flow::{ConnectionState, FlowKey},
+    verdict::Verdict,
+};
+
+// SAFETY: `repr(C)`, no padding (sizes asserted beside the types), any bit pattern is a value.
+unsafe impl aya::Pod for FlowKey {}
+// SAFETY: as above.
+unsafe impl aya::Pod for ConnectionState {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Verdict {}

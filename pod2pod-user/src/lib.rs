@@ -1,0 +1,34 @@
+//! pod2pod: what talks HTTP to what on this machine, exactly and cheaply.
+//!
+//! ```text
+//! kernel  pod2pod-ebpf   packet → is it HTTP, is it wanted → Segment in the ring buffer
+//!           │                      (contract: pod2pod-common)
+//!         capture        ring buffer | capture file → Segment            shell + pure decode
+//!         reassembly     Segment → Chunk (in-order bytes, one direction) pure
+//!         http           Chunk → Message → Exchange                      pure
+//!         enrich         Exchange → Record                               pure
+//!         sinks          Record → terminal, file, pipe                   shell
+//! beside  config  metrics  admin  shutdown  logging
+//! ```
+//!
+//! Invariant: a stage imports only the output type of the stage before it.
+//! Invariant: pure stages hold no clock, file, lock, socket, async or metrics registry; `now` is an argument.
+//! Invariant: only `agent` and `replay` see all stages.
+//! Invariant: only `record` (and a sink, for its target's own wire form) serialises.
+//! Invariant: only `capture::loader` names eBPF programs and maps, through `pod2pod_common::names`.
+
+pub mod capture;
+pub mod enrich;
+pub mod http;
+pub mod reassembly;
+pub mod record;
+pub mod sinks;
+
+pub mod admin;
+pub mod config;
+pub mod logging;
+pub mod metrics;
+pub mod shutdown;
+
+pub mod agent;
+pub mod replay;

@@ -1,0 +1,3 @@
+//! The process: one subcommand, one exit code.
+
+fn main() {}

@@ -1,0 +1,2 @@
+//! What a developer can do.
+fn main() {}
