@@ -1,1 +1,6 @@
-//! The pipeline tier.
+//! The pipeline tier: bytes in, records out; no root, no kernel, no network.
+
+mod capture_file;
+mod http;
+mod reassembly;
+mod records;
