@@ -8,6 +8,7 @@ mod demo;
 mod lint;
 mod setup;
 mod test;
+mod tidy;
 mod toolchain;
 
 /// Exit code of a command line that is wrong (sysexits.h, EX_USAGE).
@@ -24,6 +25,7 @@ usage: cargo xtask COMMAND
                      two pods and a service behind NAT: what was sent beside what was observed
   test [TIER…]       set up and run the tiers: all of them if none is named
   lint               rustfmt and clippy, for the host and for the kernel side
+  tidy               lint, and our own rules about the code
 ";
 
 fn main() -> ExitCode {
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         "demo" => demo::command(rest),
         "test" => test::command(rest),
         "lint" => lint::command().map(|()| ExitCode::SUCCESS),
+        "tidy" => tidy::command().map(|()| ExitCode::SUCCESS),
         "help" | "--help" | "-h" => {
             cmd::say(USAGE);
             Ok(ExitCode::SUCCESS)
