@@ -103,7 +103,7 @@ pub(super) const FORBIDDEN: &[Forbidden] = &[
     Forbidden {
         places: &[""],
         except: SLEEP,
-        words: &["thread::sleep", "time::sleep", "sleep"],
+        words: &["thread::sleep", "time::sleep"],
         whose: Whose::Tests,
         why: "a test waits for a condition with a deadline, through tests/support",
     },
@@ -118,7 +118,13 @@ pub(super) const UNSAFE: &[&str] = &[
 ];
 
 /// Files of tests that may sleep: between two looks at a condition, or to be slow on purpose.
-const SLEEP: &[&str] = &["tests/support/src/", "tests/demo/", "tests/servers/"];
+const SLEEP: &[&str] = &[
+    "tests/support/src/",
+    "tests/demo/",
+    // Waits for programs, and chooses the timing of a capture at random.
+    "tests/opinion/programs.rs",
+    "tests/opinion/stage.rs",
+];
 
 /// Words that comments may not hold.
 pub(super) const FORBIDDEN_COMMENTS: &[&str] = &["TODO", "FIXME", "XXX", "HACK"];
