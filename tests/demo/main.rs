@@ -8,7 +8,7 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 mod agent;
 mod client;
@@ -60,8 +60,15 @@ fn demo(agent: &str, tamper: Option<Tamper>) -> Result<ExitCode> {
     let sent = [list::read(&lists[0])?, list::read(&lists[1])?].concat();
     let summary = agent.end()?;
     let records = fs::read_to_string(file("records")).context("cannot read the agent's records")?;
-    let verdict = verdict::judge(sent, observed::parse(&records)?, tamper);
+    let observed = observed::parse(&records)?;
+    let verdict = verdict::judge(sent.clone(), observed.clone(), tamper);
     let mut out = io::stdout().lock();
     writeln!(out, "{}\n{summary}\n{}", verdict.table, verdict.sentence)?;
+    // A comparison that cannot fail proves nothing: try it on these very lists.
+    for tamper in [Tamper::Sent, Tamper::Observed] {
+        if verdict::judge(sent.clone(), observed.clone(), Some(tamper)).equal {
+            bail!("the comparison does not see that a line is missing ({tamper:?})");
+        }
+    }
     Ok(if verdict.equal { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -28,6 +28,9 @@ pub(crate) const POD_PORT: u16 = 8080;
 const CLIENT_POD: [&str; 3] = ["client", "10.244.1.2", "10.244.1.1"];
 const SERVER_POD: [&str; 3] = ["server", "10.244.2.2", "10.244.2.1"];
 
+/// The demo's cgroup is called this and its process id.
+const CGROUP_PREFIX: &str = "pod2pod-demo-";
+
 /// How long the kernel may take to empty a cgroup of processes that have been waited for.
 const MAX_CGROUP_WAIT: Duration = Duration::from_secs(5);
 
@@ -98,7 +101,9 @@ impl World {
         }
         node.run("tee /proc/sys/net/ipv4/ip_forward", "1")?;
         node.run("nft -f -", &service_rule())?;
-        let cgroup = cgroup_root()?.join(format!("pod2pod-demo-{}", std::process::id()));
+        let root = cgroup_root()?;
+        remove_leftovers(&root);
+        let cgroup = root.join(format!("{CGROUP_PREFIX}{}", std::process::id()));
         fs::create_dir(&cgroup).with_context(|| format!("cannot make the cgroup {}", cgroup.display()))?;
         Ok(Self { client, server, _node: node, cgroup })
     }
@@ -110,6 +115,19 @@ impl Drop for World {
         let deadline = Instant::now() + MAX_CGROUP_WAIT;
         while fs::remove_dir(&self.cgroup).is_err() && self.cgroup.exists() && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// Removes the cgroups of demos that were killed: they could not do it themselves.
+fn remove_leftovers(root: &Path) {
+    let Ok(entries) = fs::read_dir(root) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(|name| name.strip_prefix(CGROUP_PREFIX));
+        if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            // Another demo may be doing the same.
+            let _ = fs::remove_dir(entry.path());
         }
     }
 }
