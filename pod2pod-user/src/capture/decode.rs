@@ -1,1 +1,213 @@
-//! capture/decode.
+//! Ring record → [`Segment`]: safe code over bytes, any bytes.
+//!
+//! Trusts no field: the kernel wrote the record, but perhaps another version of it. Never copies the payload.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use pod2pod_common::{
+    flow::SCOPE_COOKIE,
+    segment::{DIRECTION_EGRESS, DIRECTION_INGRESS, HEADER_LENGTH, LAYOUT_VERSION, MARK_CONNECTION_LOST},
+};
+
+use super::segment::{Direction, KernelInstant, Scope, Segment, TcpFlags};
+
+/// Why bytes are no record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Shorter than a header, or than the header says.
+    #[error("the record is shorter than it says")]
+    Truncated,
+    /// Written by a kernel side of another version.
+    #[error("the record has layout version {0}, this program reads {LAYOUT_VERSION}")]
+    Version(u8),
+    /// A field has no meaning, or two contradict each other.
+    #[error("the record contradicts itself")]
+    Malformed,
+}
+
+/// Decodes one record. What follows the captured payload is waste of the record's size class.
+pub fn decode(record: &[u8]) -> Result<Segment<'_>, DecodeError> {
+    let (header, payload) = record.split_first_chunk::<HEADER_LENGTH>().ok_or(DecodeError::Truncated)?;
+    let mut fields = Fields(header);
+    let time_ns = fields.u64();
+    let scope = fields.u64();
+    let cgroup_id = fields.u64();
+    let socket_cookie = fields.u64();
+    let _ring_lost = fields.u64();
+    let local_address = fields.take::<16>();
+    let remote_address = fields.take::<16>();
+    let local_port = fields.u16();
+    let remote_port = fields.u16();
+    let sequence = fields.u32();
+    let acknowledgement = fields.u32();
+    let payload_length = fields.u32();
+    let captured_length = fields.u32();
+    let _generation = fields.u32();
+    let interface_index = fields.u32();
+    let [tcp_flags, direction, _source, marks, version, _ip_version, _generation_known, _ring] =
+        fields.take();
+    let scope_kind = fields.u32();
+    if version != LAYOUT_VERSION {
+        return Err(DecodeError::Version(version));
+    }
+    if captured_length > payload_length {
+        return Err(DecodeError::Malformed);
+    }
+    let payload = payload.get(..captured_length as usize).ok_or(DecodeError::Truncated)?;
+    let local = socket_address(local_address, local_port);
+    let remote = socket_address(remote_address, remote_port);
+    let (direction, source, destination) = match direction {
+        DIRECTION_INGRESS => (Direction::Ingress, remote, local),
+        DIRECTION_EGRESS => (Direction::Egress, local, remote),
+        _ => return Err(DecodeError::Malformed),
+    };
+    Ok(Segment {
+        time: KernelInstant::from_nanos(time_ns),
+        scope: Scope(scope),
+        direction,
+        source,
+        destination,
+        sequence,
+        acknowledgement,
+        flags: TcpFlags(tcp_flags),
+        payload_length,
+        payload,
+        lost_before: marks & MARK_CONNECTION_LOST != 0,
+        cgroup_id,
+        socket_cookie,
+        interface_index,
+        scope_is_cookie: scope_kind == SCOPE_COOKIE,
+    })
+}
+
+/// Takes a header apart from the front. Ends in zeros, which cannot happen: the header is as long as its fields.
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn take<const N: usize>(&mut self) -> [u8; N] {
+        match self.0.split_first_chunk::<N>() {
+            Some((field, rest)) => {
+                self.0 = rest;
+                *field
+            }
+            None => [0; N],
+        }
+    }
+
+    fn u16(&mut self) -> u16 {
+        u16::from_ne_bytes(self.take())
+    }
+
+    fn u32(&mut self) -> u32 {
+        u32::from_ne_bytes(self.take())
+    }
+
+    fn u64(&mut self) -> u64 {
+        u64::from_ne_bytes(self.take())
+    }
+}
+
+/// IPv4-mapped addresses (RFC 4291 2.5.5.2) become IPv4, also those of IPv4 traffic on an IPv6 socket.
+fn socket_address(address: [u8; 16], port: u16) -> SocketAddr {
+    let address = Ipv6Addr::from(address);
+    let address = address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4);
+    SocketAddr::new(address, port)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::offset_of;
+
+    use pod2pod_common::segment::{SegmentHeader, TCP_ACK, TCP_PSH};
+
+    use super::*;
+
+    const PAYLOAD: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
+
+    /// A record as the kernel would write it, field by field at the contract's offsets.
+    fn record() -> Vec<u8> {
+        let mut bytes = vec![0; 256];
+        let mut put =
+            |offset: usize, field: &[u8]| bytes[offset..offset + field.len()].copy_from_slice(field);
+        put(offset_of!(SegmentHeader, time_ns), &1_000_000_007_u64.to_ne_bytes());
+        put(offset_of!(SegmentHeader, scope), &11_u64.to_ne_bytes());
+        put(offset_of!(SegmentHeader, cgroup_id), &12_u64.to_ne_bytes());
+        put(offset_of!(SegmentHeader, socket_cookie), &13_u64.to_ne_bytes());
+        put(offset_of!(SegmentHeader, local_address), &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 10, 0, 0, 1]);
+        put(
+            offset_of!(SegmentHeader, remote_address),
+            &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 10, 0, 0, 2],
+        );
+        put(offset_of!(SegmentHeader, local_port), &8080_u16.to_ne_bytes());
+        put(offset_of!(SegmentHeader, remote_port), &40_000_u16.to_ne_bytes());
+        put(offset_of!(SegmentHeader, sequence), &0xdead_beef_u32.to_ne_bytes());
+        put(offset_of!(SegmentHeader, acknowledgement), &77_u32.to_ne_bytes());
+        put(offset_of!(SegmentHeader, payload_length), &(PAYLOAD.len() as u32 + 5).to_ne_bytes());
+        put(offset_of!(SegmentHeader, captured_length), &(PAYLOAD.len() as u32).to_ne_bytes());
+        put(offset_of!(SegmentHeader, interface_index), &3_u32.to_ne_bytes());
+        put(offset_of!(SegmentHeader, tcp_flags), &[TCP_ACK | TCP_PSH]);
+        put(offset_of!(SegmentHeader, direction), &[DIRECTION_INGRESS]);
+        put(offset_of!(SegmentHeader, marks), &[MARK_CONNECTION_LOST]);
+        put(offset_of!(SegmentHeader, version), &[LAYOUT_VERSION]);
+        put(offset_of!(SegmentHeader, scope_kind), &SCOPE_COOKIE.to_ne_bytes());
+        put(HEADER_LENGTH, PAYLOAD);
+        bytes
+    }
+
+    fn changed(offset: usize, field: &[u8]) -> Vec<u8> {
+        let mut bytes = record();
+        bytes[offset..offset + field.len()].copy_from_slice(field);
+        bytes
+    }
+
+    #[test]
+    fn every_field_arrives() {
+        let expected = Segment {
+            time: KernelInstant::from_nanos(1_000_000_007),
+            scope: Scope(11),
+            direction: Direction::Ingress,
+            source: "10.0.0.2:40000".parse().unwrap(),
+            destination: "10.0.0.1:8080".parse().unwrap(),
+            sequence: 0xdead_beef,
+            acknowledgement: 77,
+            flags: TcpFlags(TCP_ACK | TCP_PSH),
+            payload_length: PAYLOAD.len() as u32 + 5,
+            payload: PAYLOAD,
+            lost_before: true,
+            cgroup_id: 12,
+            socket_cookie: 13,
+            interface_index: 3,
+            scope_is_cookie: true,
+        };
+        assert_eq!(decode(&record()), Ok(expected));
+    }
+
+    #[test]
+    fn egress_is_sent_by_the_local_end_and_ipv6_stays() {
+        let mut bytes = changed(offset_of!(SegmentHeader, direction), &[DIRECTION_EGRESS]);
+        let local = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
+        let offset = offset_of!(SegmentHeader, local_address);
+        bytes[offset..offset + 16].copy_from_slice(&local.octets());
+        let segment = decode(&bytes).unwrap();
+        assert_eq!(segment.direction, Direction::Egress);
+        assert_eq!(segment.source, SocketAddr::new(local.into(), 8080));
+        assert_eq!(segment.destination, "10.0.0.2:40000".parse().unwrap());
+    }
+
+    #[test]
+    fn foreign_bytes_are_refused() {
+        let length = offset_of!(SegmentHeader, captured_length);
+        let cases = [
+            (Vec::new(), DecodeError::Truncated),
+            (record()[..HEADER_LENGTH - 1].to_vec(), DecodeError::Truncated),
+            (record()[..HEADER_LENGTH + PAYLOAD.len() - 1].to_vec(), DecodeError::Truncated),
+            (changed(offset_of!(SegmentHeader, version), &[2]), DecodeError::Version(2)),
+            (changed(offset_of!(SegmentHeader, direction), &[9]), DecodeError::Malformed),
+            (changed(length, &u32::MAX.to_ne_bytes()), DecodeError::Malformed),
+        ];
+        for (bytes, expected) in cases {
+            assert_eq!(decode(&bytes), Err(expected), "{bytes:?}");
+        }
+        assert!(decode(&record()[..HEADER_LENGTH + PAYLOAD.len()]).is_ok());
+    }
+}
