@@ -38,7 +38,7 @@ pub(crate) fn observe<const DIRECTION: u8>(context: &SkBuffContext, network_offs
         counters.bump(Counter::HeartbeatStale);
         return;
     }
-    let packet = match headers::parse(context, network_offset) {
+    let packet = match headers::parse(context, network_offset, now) {
         Ok(packet) => packet,
         Err(reason) => {
             counters.bump(reason);
@@ -184,15 +184,16 @@ fn judge<const DIRECTION: u8>(
     if look == Look::Middle {
         look = found.first_look;
     }
-    let mut bytes = [0; GATE_BYTES];
+    // Words, not bytes: clearing sixteen bytes would be a call to a loop.
+    let mut words = [0_u64; 2];
     let length = within(packet.payload_length, GATE_BYTES as u32);
-    // SAFETY: `bytes` has GATE_BYTES bytes, and length is at most that. An unreadable window stays zero, which begins
+    // SAFETY: `words` has GATE_BYTES bytes, and length is at most that. An unreadable window stays zero, which begins
     // nothing; the payload is then counted as not HTTP.
     unsafe {
-        let to = bytes.as_mut_ptr().cast();
+        let to = words.as_mut_ptr().cast();
         bpf_skb_load_bytes(context.skb.skb.cast(), packet.payload_offset, to, length)
     };
-    let decision = state.judge(look, &Window::new(&bytes, packet.payload_length));
+    let decision = state.judge(look, &Window::new(words, packet.payload_length));
     if let Some(beginning) = decision.decided {
         let counter = match beginning {
             Beginning::Http => Counter::GateHttp,
