@@ -127,19 +127,32 @@ fn packages(wanted: &[(&str, String)]) -> Result<()> {
     let install = ["install", "--yes", "--quiet", "--no-install-recommends"];
     let apt =
         |arguments: &[&str]| Cmd::new("apt-get").env("DEBIAN_FRONTEND", "noninteractive").args(arguments);
-    let steps = [apt(&["update", "--quiet"]), apt(&install).args(&names)];
+    let (update, install) = (apt(&["update", "--quiet"]), apt(&install).args(&names));
     if cmd::find("apt-get").is_none() {
         bail!("this system has no apt-get; install what Debian calls {} and run this again", names.join(" "));
     }
     if cmd::is_root() {
         let _quiet = NoServices::begin()?;
-        return steps.iter().try_for_each(Cmd::run_aside);
+        return apt_steps(&update, &install);
     }
-    let steps = steps.map(|step| step.through_sudo(&["-n"]));
+    let (update, install) = (update.through_sudo(&[]), install.through_sudo(&[]));
     if Cmd::new("sudo").args(["-n", "true"]).ask().is_none() {
-        bail!("installing packages needs root; run these and try again:\n  {}\n  {}", steps[0], steps[1]);
+        bail!("installing packages needs root; run these and try again:\n  {update}\n  {install}");
     }
-    steps.iter().try_for_each(Cmd::run_aside)
+    apt_steps(&update, &install)
+}
+
+fn apt_steps(update: &Cmd, install: &Cmd) -> Result<()> {
+    if let Err(error) = update.run_aside() {
+        // A repository that has nothing to do with us may be broken; whether ours is shows next.
+        say(&format!("setup: going on with old package lists: {error:#}"));
+    }
+    install.run_aside().with_context(|| {
+        format!(
+            "LLVM {} is in Debian's security updates and in the LLVM project's own repository",
+            toolchain::LLVM
+        )
+    })
 }
 
 /// While this lives, package scripts start no service: nginx and prometheus would open ports.
