@@ -130,12 +130,28 @@ fn impossible_fragments_are_counted() {
 }
 
 #[test]
-fn a_fragment_that_the_capture_cut_is_counted() {
+fn a_cut_fragment_is_not_put_together() {
     let packets = pieces(5, &segment(), 104);
+    let whole = packets[0].len();
+    // The first has the TCP header, so it counts for itself.
     let mut file = Pcap::new(Order::Little, Unit::Nano, 101);
-    file.cut_packet(0, &packets[0][..60], packets[0].len()).packet(0, &packets[1]);
+    file.cut_packet(0, &packets[0][..60], whole).packet(0, &packets[1]).packet(0, &packets[2]);
+    let (seen, stats, _) = read(&file.bytes);
+    assert_eq!((seen.len(), stats.packets.fragments.cut), (1, 0));
+    assert_eq!((seen[0].payload_length, seen[0].payload.len()), (84, 20));
+    let mut file = Pcap::new(Order::Little, Unit::Nano, 101);
+    file.packet(0, &packets[0]).cut_packet(0, &packets[1][..60], whole).packet(0, &packets[2]);
     let (seen, stats, _) = read(&file.bytes);
     assert_eq!((seen.len(), stats.packets.fragments.cut), (0, 1));
+}
+
+#[test]
+fn a_fragment_shorter_than_it_says_is_not_put_together() {
+    let mut packets = pieces(5, &segment(), 112);
+    let shorter = packets[1].len() - 16;
+    packets[1].truncate(shorter);
+    let (seen, stats) = run(&packets);
+    assert_eq!((seen.len(), stats.fragments.cut), (0, 1));
 }
 
 #[test]
