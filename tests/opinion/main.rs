@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod disagreements;
 #[cfg(test)]
+mod disturbance;
+#[cfg(test)]
 mod listing;
 #[cfg(test)]
 mod pairing;
@@ -31,9 +33,11 @@ mod tests {
     };
 
     use anyhow::{Context, Result};
+    use support::rng::Rng;
 
     use crate::{
         disagreements::{self, Disagreement, unexplained},
+        disturbance::disturb,
         listing::{Listing, differences},
         pairing::pair,
         replay::replay,
@@ -144,6 +148,34 @@ mod tests {
             judged.unwrap_or_else(|error| vec![format!("{error:#}")])
         });
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+
+    #[test]
+    fn disturbed_captures_tell_the_same() {
+        let seed = seed();
+        let directory = tempfile::tempdir().unwrap();
+        // Recorded ones only: in a crafted one the order is often the case itself.
+        let mut files = committed().unwrap();
+        files.retain(|file| !file.to_string_lossy().contains("crafted-"));
+        let wrong = in_parallel(files.len(), |number| {
+            let directory = directory.path().join(number.to_string());
+            let judged = (|| {
+                fs::create_dir(&directory)?;
+                let disturbed =
+                    disturb(&fs::read(&files[number])?, &mut Rng::new(seed.wrapping_add(number as u64)));
+                let file = directory.join("disturbed.pcap");
+                fs::write(&file, disturbed)?;
+                let (plain, disturbed) =
+                    (replay(&files[number], &directory, &[0])?, replay(&file, &directory, &[0])?);
+                Ok::<_, anyhow::Error>(unexplained(
+                    &files[number].to_string_lossy(),
+                    &differences(&plain, &disturbed),
+                    &[],
+                ))
+            })();
+            judged.unwrap_or_else(|error| vec![format!("{error:#}")])
+        });
+        assert!(wrong.is_empty(), "seed {seed}; \"tshark\" is the capture as it was\n{}", wrong.join("\n"));
     }
 
     #[test]
