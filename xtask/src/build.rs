@@ -67,13 +67,17 @@ pub(crate) fn daemon() -> Result<PathBuf> {
     if length == 0 {
         bail!("{} is missing or empty: a daemon without it could capture nothing", object.display());
     }
-    let workspace = cmd::workspace();
-    // The place is named here, so that a CARGO_TARGET_DIR of the developer does not hide the binary.
+    release("pod2pod-user", "pod2pod").run_aside()?;
+    Ok(cmd::workspace().join("target/release/pod2pod"))
+}
+
+/// The command that builds a release binary into `target/release`. The place is named, so that a CARGO_TARGET_DIR of
+/// the developer does not hide the binary.
+pub(crate) fn release(package: &str, binary: &str) -> Cmd {
     Cmd::cargo()
         .env("CARGO_TARGET_DIR", "target")
-        .args(["build", "--locked", "--release", "--package", "pod2pod-user"])
-        .run_aside()?;
-    Ok(workspace.join("target/release/pod2pod"))
+        .args(["build", "--locked", "--release", "--package", package])
+        .args(["--bin", binary])
 }
 
 /// `cargo xtask run [-- ARG…]`: becomes the agent.
@@ -84,9 +88,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
     setup::ensure(&["run"])?;
     let binary = daemon()?;
     let arguments = arguments.strip_prefix(&["--".to_owned()]).unwrap_or(arguments);
-    let agent = Cmd::new(binary).args(["agent"]).args(arguments);
-    let agent = if cmd::is_root() || cmd::find("sudo").is_none() { agent } else { agent.through_sudo(&[]) };
-    match agent.become_it()? {}
+    cmd::as_root(Cmd::new(binary).args(["agent"]).args(arguments)).become_it().map(|never| match never {})
 }
 
 #[cfg(test)]

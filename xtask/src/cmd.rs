@@ -164,6 +164,11 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
     directories.into_iter().map(|directory| directory.join(program)).find(|file| file.is_file())
 }
 
+/// The command, by way of sudo if we are not root and there is one. Without sudo the command itself says what it lacks.
+pub(crate) fn as_root(command: Cmd) -> Cmd {
+    if is_root() || find("sudo").is_none() { command } else { command.through_sudo(&[]) }
+}
+
 /// Whether we are root.
 pub(crate) fn is_root() -> bool {
     Cmd::new("id").args(["-u"]).ask().is_some_and(|id| id.trim() == "0")

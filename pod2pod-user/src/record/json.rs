@@ -12,13 +12,12 @@ use super::{
 pub fn push_line(out: &mut Vec<u8>, record: &Record) {
     out.push(b'{');
     for field in FIELDS {
-        match (field.value)(record) {
-            Value::Absent => {}
-            Value::Headers(headers) => push_headers(out, field.key, headers),
-            value => {
-                push_key(out, field.quoted);
-                push_value(out, &value);
-            }
+        let value = (field.value)(record);
+        if let Value::Headers(headers) = value {
+            push_headers(out, field.key, headers);
+        } else if !matches!(value, Value::Absent) {
+            push_key(out, field.quoted);
+            push_value(out, &value);
         }
     }
     out.extend_from_slice(b"}\n");

@@ -141,11 +141,26 @@ struct Client {
 
 struct Connection {
     sender: SendRequest<Full<Bytes>>,
+    _socket: OwnSocket,
+}
+
+/// A socket that the kernel was told of; it is told again when the socket goes.
+struct OwnSocket {
     cookie: Option<u64>,
     own: Arc<OwnConnections>,
 }
 
-impl Drop for Connection {
+impl OwnSocket {
+    fn new(socket: &tokio::net::TcpSocket, own: Arc<OwnConnections>) -> Self {
+        let cookie = rustix::net::sockopt::socket_cookie(socket).ok();
+        if let Some(cookie) = cookie {
+            own.opened(cookie);
+        }
+        Self { cookie, own }
+    }
+}
+
+impl Drop for OwnSocket {
     fn drop(&mut self) {
         if let Some(cookie) = self.cookie {
             self.own.closed(cookie);
@@ -231,10 +246,7 @@ impl Client {
         } else {
             tokio::net::TcpSocket::new_v6()?
         };
-        let cookie = rustix::net::sockopt::socket_cookie(&socket).ok();
-        if let Some(cookie) = cookie {
-            self.own.opened(cookie);
-        }
+        let own_socket = OwnSocket::new(&socket, Arc::clone(&self.own));
         let stream = socket.connect(address).await?;
         self.own.connected(stream.local_addr()?, stream.peer_addr()?);
         let (sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
@@ -242,7 +254,7 @@ impl Client {
             // What goes wrong here shows in the request that waits for it.
             let _ = driver.await;
         });
-        Ok(Connection { sender, cookie, own: Arc::clone(&self.own) })
+        Ok(Connection { sender, _socket: own_socket })
     }
 }
 

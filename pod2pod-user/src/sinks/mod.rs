@@ -41,13 +41,11 @@ pub struct Config {
     pub file: Option<PathBuf>,
     /// Bytes queued at most.
     pub queue_bytes: usize,
-    /// Also sent to an HTTP collector.
-    pub http: Option<http::Config>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { format: Format::Auto, file: None, queue_bytes: DEFAULT_QUEUE_BYTES, http: None }
+        Self { format: Format::Auto, file: None, queue_bytes: DEFAULT_QUEUE_BYTES }
     }
 }
 
@@ -81,6 +79,11 @@ impl Sinks {
     /// The writer, and the HTTP sink if there is one.
     pub const fn new(writer: Writer, http: Option<HttpSink>) -> Self {
         Self { writer, http }
+    }
+
+    /// Shows the header of columns, if columns are written.
+    pub fn show_header(&mut self) {
+        self.writer.show_header();
     }
 
     /// Queues `record` for every sink.

@@ -32,13 +32,14 @@ pub struct Columns {
     colour: bool,
     end_width: usize,
     method_width: usize,
+    header_told: bool,
     line: String,
 }
 
 impl Columns {
     /// Columns of a terminal `width` wide.
     pub const fn new(width: usize, colour: bool) -> Self {
-        Self { width, colour, end_width: IPV4_END, method_width: 7, line: String::new() }
+        Self { width, colour, end_width: IPV4_END, method_width: 7, header_told: false, line: String::new() }
     }
 
     /// Columns as `file` is: its width and, on a terminal without `NO_COLOR`, colours.
@@ -48,8 +49,11 @@ impl Columns {
         Self::new(width.filter(|width| *width > 0).unwrap_or(DEFAULT_WIDTH), file.is_terminal() && !no_colour)
     }
 
-    /// Appends the header line.
+    /// Appends the header line, once; it comes with the first record at the latest.
     pub fn push_header(&mut self, out: &mut Vec<u8>) {
+        if std::mem::replace(&mut self.header_told, true) {
+            return;
+        }
         self.line.clear();
         self.paint(BOLD);
         let (ends, method, path) = (self.end_width, self.method_width, self.path_width());
@@ -71,6 +75,7 @@ impl Columns {
 
     /// Appends the line of `record`.
     pub fn push_line(&mut self, out: &mut Vec<u8>, record: &Record) {
+        self.push_header(out);
         self.line.clear();
         let mut clock = Vec::with_capacity(12);
         number::push_clock(&mut clock, record.time / 1_000_000_000 % 86_400);

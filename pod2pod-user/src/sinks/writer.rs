@@ -74,12 +74,15 @@ impl Writer {
             .name("output".to_owned())
             .spawn(move || run(&shared, target))
             .map_err(OpenError::Thread)?;
-        let mut writer = Self { encoder, batch: Batch::default(), queue, stop };
-        if let Encoder::Text(columns) = &mut writer.encoder {
-            columns.push_header(&mut writer.batch.bytes);
-            writer.flush();
+        Ok(Self { encoder, batch: Batch::default(), queue, stop })
+    }
+
+    /// Shows the header of columns before the first record: a person is waiting for it.
+    pub fn show_header(&mut self) {
+        if let Encoder::Text(columns) = &mut self.encoder {
+            columns.push_header(&mut self.batch.bytes);
+            self.flush();
         }
-        Ok(writer)
     }
 
     /// Adds `record` to the batch.

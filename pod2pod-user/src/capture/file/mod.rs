@@ -177,7 +177,7 @@ impl CaptureFile {
 
     /// Counters so far.
     pub fn stats(&self) -> Stats {
-        Stats { packets: self.decoder.stats().clone(), ..self.stats.clone() }
+        Stats { packets: self.decoder.stats(), ..self.stats.clone() }
     }
 }
 

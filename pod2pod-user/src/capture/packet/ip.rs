@@ -1,22 +1,15 @@
 //! IPv4 (RFC 791) and IPv6 (RFC 8200) headers with extension headers: which protocol follows, and where it ends.
 //!
-//! Checksums are not looked at.
+//! Checksums are not looked at, options mean nothing here, and encrypted payloads stay closed.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::{
     Layer, Step,
+    fragments::{Fragment, Key},
+    tunnel,
     view::{Refusal, View},
 };
-
-const PROTOCOL_HOP_BY_HOP: u8 = 0;
-const PROTOCOL_IPV4: u8 = 4;
-const PROTOCOL_TCP: u8 = 6;
-const PROTOCOL_IPV6: u8 = 41;
-const PROTOCOL_ROUTING: u8 = 43;
-const PROTOCOL_FRAGMENT: u8 = 44;
-const PROTOCOL_AUTHENTICATION: u8 = 51;
-const PROTOCOL_DESTINATION: u8 = 60;
 
 const IPV4_HEADER_BYTES: usize = 20;
 const IPV6_HEADER_BYTES: usize = 40;
@@ -40,6 +33,10 @@ impl Addresses {
         }
     }
 
+    const fn key(self) -> Key {
+        Key { source: self.source, destination: self.destination, identification: 0, protocol: 0 }
+    }
+
     /// Both ends of a connection.
     pub(super) const fn with_ports(self, source: u16, destination: u16) -> (SocketAddr, SocketAddr) {
         (SocketAddr::new(self.source, source), SocketAddr::new(self.destination, destination))
@@ -55,10 +52,19 @@ pub(super) fn version(view: View<'_>) -> Result<Layer, Refusal> {
     }
 }
 
+/// What an IP header leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next<'a> {
+    Step(Step<'a>),
+    Fragment(Fragment<'a>),
+}
+
 /// What follows an IPv4 header.
-pub(super) fn v4(view: View<'_>) -> Result<Step<'_>, Refusal> {
+pub(super) fn v4(view: View<'_>) -> Result<Next<'_>, Refusal> {
+    const MORE_FRAGMENTS: u16 = 0x2000;
+    const OFFSET: u16 = 0x1fff;
     let fixed: [u8; IPV4_HEADER_BYTES] = view.array(0)?;
-    let [version, _, length0, length1, _, _, offset0, offset1, _, protocol, ..] = fixed;
+    let [version, _, length0, length1, id0, id1, offset0, offset1, _, protocol, ..] = fixed;
     let header_bytes = usize::from(version & 0x0f) * 4;
     if version >> 4 != 4 || header_bytes < IPV4_HEADER_BYTES {
         return Err(Refusal::Malformed);
@@ -69,47 +75,86 @@ pub(super) fn v4(view: View<'_>) -> Result<Step<'_>, Refusal> {
         total if total < header_bytes => return Err(Refusal::Malformed),
         total => total,
     };
-    if u16::from_be_bytes([offset0, offset1]) & 0x3fff != 0 {
-        return Err(Refusal::Fragment);
-    }
     let addresses = Addresses::v4(view.array(12)?, view.array(16)?);
-    transport(protocol, addresses, view.limit(total).skip(header_bytes)?)
+    let payload = view.limit(total).skip(header_bytes)?;
+    let offset = u16::from_be_bytes([offset0, offset1]);
+    if offset & (MORE_FRAGMENTS | OFFSET) == 0 {
+        return Ok(Next::Step(Step::new(Layer::Protocol(protocol, addresses), payload)));
+    }
+    let identification = u16::from_be_bytes([id0, id1]).into();
+    fragment(
+        payload,
+        Key { identification, protocol, ..addresses.key() },
+        protocol,
+        offset & OFFSET,
+        offset & MORE_FRAGMENTS != 0,
+    )
 }
 
-/// What follows an IPv6 header and its extension headers.
-pub(super) fn v6(view: View<'_>) -> Result<Step<'_>, Refusal> {
+/// What follows an IPv6 header.
+pub(super) fn v6(view: View<'_>) -> Result<Next<'_>, Refusal> {
     let addresses = Addresses::v6(view.array(8)?, view.array(24)?);
     if view.u8(0)? >> 4 != 6 {
         return Err(Refusal::Malformed);
     }
-    let mut protocol = view.u8(6)?;
-    let mut rest = view.skip(IPV6_HEADER_BYTES)?;
-    let payload = usize::from(view.be16(4)?);
-    if payload != 0 {
-        rest = rest.limit(payload);
-    }
-    loop {
-        let length = match protocol {
-            PROTOCOL_HOP_BY_HOP | PROTOCOL_ROUTING | PROTOCOL_DESTINATION => {
-                (usize::from(rest.u8(1)?) + 1) * 8
-            }
-            PROTOCOL_FRAGMENT => return Err(Refusal::Fragment),
-            _ => return transport(protocol, addresses, rest),
-        };
-        protocol = rest.u8(0)?;
-        rest = rest.skip(length)?;
+    let protocol = view.u8(6)?;
+    let rest = view.skip(IPV6_HEADER_BYTES)?;
+    // Zero: a jumbogram (RFC 2675), or segmentation offload as in IPv4.
+    let payload = match usize::from(view.be16(4)?) {
+        0 => rest,
+        length => rest.limit(length),
+    };
+    Ok(Next::Step(Step::new(Layer::Protocol(protocol, addresses), payload)))
+}
+
+/// What follows in an IP packet: extension headers are stepped over, tunnels opened.
+pub(super) fn protocol(protocol: u8, addresses: Addresses, view: View<'_>) -> Result<Next<'_>, Refusal> {
+    let step = |layer, view| Ok(Next::Step(Step::new(layer, view)));
+    match protocol {
+        6 => step(Layer::Tcp(addresses), view),
+        17 => tunnel::udp(view).map(Next::Step),
+        4 | 94 => step(Layer::Ipv4, view),
+        41 => step(Layer::Ipv6, view),
+        47 => tunnel::gre(view).map(Next::Step),
+        // EtherIP (RFC 3378), MPLS (RFC 4023), Ethernet (RFC 8986).
+        97 if view.u8(0)? >> 4 == 3 => step(Layer::Ethernet, view.skip(2)?),
+        137 => step(Layer::Mpls, view),
+        143 => step(Layer::Ethernet, view),
+        // Hop-by-hop, routing, destination, mobility, HIP, Shim6: length in eights, the first not counted (RFC 6564).
+        0 | 43 | 60 | 135 | 139 | 140 => {
+            let length = (usize::from(view.u8(1)?) + 1) * 8;
+            step(Layer::Protocol(view.u8(0)?, addresses), view.skip(length)?)
+        }
+        // Authentication header: length in fours, two not counted (RFC 4302 2.2).
+        51 => {
+            let length = (usize::from(view.u8(1)?) + 2) * 4;
+            step(Layer::Protocol(view.u8(0)?, addresses), view.skip(length)?)
+        }
+        44 => v6_fragment(addresses, view),
+        50 => Err(Refusal::Encrypted),
+        _ => Err(Refusal::NotTcp),
     }
 }
 
-fn transport(protocol: u8, addresses: Addresses, view: View<'_>) -> Result<Step<'_>, Refusal> {
-    match protocol {
-        PROTOCOL_TCP => Ok(Step::new(Layer::Tcp(addresses), view)),
-        PROTOCOL_IPV4 => Ok(Step::new(Layer::Ipv4, view)),
-        PROTOCOL_IPV6 => Ok(Step::new(Layer::Ipv6, view)),
-        PROTOCOL_AUTHENTICATION => {
-            let length = (usize::from(view.u8(1)?) + 2) * 4;
-            transport(view.u8(0)?, addresses, view.skip(length)?)
-        }
-        _ => Err(Refusal::NotTcp),
+/// The fragment header (RFC 8200 4.5). An atomic fragment (RFC 6946) is a whole datagram.
+fn v6_fragment(addresses: Addresses, view: View<'_>) -> Result<Next<'_>, Refusal> {
+    const HEADER_BYTES: usize = 8;
+    const MORE_FRAGMENTS: u16 = 0x0001;
+    let next = view.u8(0)?;
+    let offset = view.be16(2)?;
+    let identification = view.be32(4)?;
+    let payload = view.skip(HEADER_BYTES)?;
+    if offset & !0x0006 == 0 {
+        return Ok(Next::Step(Step::new(Layer::Protocol(next, addresses), payload)));
     }
+    let key = Key { identification, ..addresses.key() };
+    fragment(payload, key, next, offset >> 3, offset & MORE_FRAGMENTS != 0)
+}
+
+fn fragment(payload: View<'_>, key: Key, protocol: u8, offset: u16, more: bool) -> Result<Next<'_>, Refusal> {
+    if !payload.is_whole() {
+        return Err(Refusal::CutFragment);
+    }
+    let offset = usize::from(offset) * 8;
+    Ok(Next::Fragment(Fragment { key, protocol, offset, more, bytes: payload.bytes() }))
 }

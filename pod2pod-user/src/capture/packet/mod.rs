@@ -6,12 +6,23 @@
 //! Every segment has scope 0: the two directions of a connection may travel in different VLANs or tunnels and over
 //! different interfaces, so neither splits a tuple. That is also what tshark does.
 
+mod ethernet;
+mod fragments;
 mod ip;
 mod link;
+mod serial;
 mod tcp;
+mod tunnel;
 mod view;
+mod wireless;
+
+pub use fragments::{
+    MAX_DATAGRAMS, MAX_FRAGMENT_AGE, MAX_FRAGMENT_BYTES, MAX_RANGES, Stats as FragmentStats,
+};
 
 use crate::capture::{Direction, KernelInstant, Scope, Segment};
+use fragments::{Fragment, Fragments};
+use ip::{Addresses, Next};
 use view::{Refusal, View};
 
 /// Headers walked in one packet, VLAN tags and MPLS labels included. Real packets have fewer than 20.
@@ -58,12 +69,16 @@ pub struct Stats {
     pub malformed: u64,
     /// Frames with more than [`MAX_HEADERS`] headers or [`MAX_NESTING`] IP headers.
     pub nesting: u64,
-    /// IP fragments.
-    pub fragments: u64,
+    /// Frames that are encrypted or compressed.
+    pub encrypted: u64,
+    /// Fragments of link layers, which are not put together.
+    pub link_fragments: u64,
     /// Frames of link layers that are not decoded.
     pub unsupported_link: u64,
     /// Number of the last such link layer.
     pub unsupported_link_type: Option<u32>,
+    /// What became of IP fragments.
+    pub fragments: FragmentStats,
 }
 
 /// The header that comes next.
@@ -71,16 +86,32 @@ pub struct Stats {
 enum Layer {
     /// A link layer by its number in capture files.
     Link(u32),
+    /// Ethernet, from the addresses on.
+    Ethernet,
     /// What an Ethernet type names.
     EtherType(u16),
+    /// IEEE 802.2 logical link control.
+    Llc,
+    /// An MPLS label stack.
+    Mpls,
+    /// A network service header.
+    Nsh,
+    /// PPP.
+    Ppp,
+    /// PPP over Ethernet, session stage.
+    Pppoe,
+    /// Subframes of an IEEE 802.11 aggregate.
+    WirelessAggregate,
     /// IPv4 or IPv6, by the version in its first bits.
     Ip,
     /// IPv4.
     Ipv4,
     /// IPv6.
     Ipv6,
+    /// What an IP protocol number names, between two addresses.
+    Protocol(u8, Addresses),
     /// TCP between two addresses.
-    Tcp(ip::Addresses),
+    Tcp(Addresses),
 }
 
 /// A header and what is left of the packet from it on.
@@ -96,12 +127,32 @@ impl<'a> Step<'a> {
     }
 }
 
+/// How far a packet may still be walked.
+#[derive(Clone, Copy, Debug)]
+struct Allowance {
+    headers: usize,
+    nesting: usize,
+}
+
+impl Allowance {
+    fn header(&mut self) -> Result<(), Refusal> {
+        self.headers = self.headers.checked_sub(1).ok_or(Refusal::Nesting)?;
+        Ok(())
+    }
+
+    fn nest(&mut self) -> Result<(), Refusal> {
+        self.nesting = self.nesting.checked_sub(1).ok_or(Refusal::Nesting)?;
+        Ok(())
+    }
+}
+
 /// Takes the segments of a packet.
 pub type Deliver<'d> = dyn FnMut(&Segment<'_>) + 'd;
 
 /// Turns frames into segments. Keeps IP fragments, nothing else.
 #[derive(Debug, Default)]
 pub struct PacketDecoder {
+    fragments: Fragments,
     stats: Stats,
 }
 
@@ -112,8 +163,8 @@ impl PacketDecoder {
     }
 
     /// Counters so far.
-    pub const fn stats(&self) -> &Stats {
-        &self.stats
+    pub fn stats(&self) -> Stats {
+        Stats { fragments: self.fragments.stats().clone(), ..self.stats.clone() }
     }
 
     /// Hands every TCP segment of `frame` to `deliver`; what is not delivered is counted.
@@ -121,47 +172,42 @@ impl PacketDecoder {
         self.stats.frames += 1;
         self.stats.bytes += frame.bytes.len() as u64;
         let view = View::new(frame.bytes, frame.original_length as usize);
-        if let Err(refusal) = self.walk(Step::new(Layer::Link(frame.link_type), view), frame, deliver) {
-            self.count(refusal);
-        }
+        let mut allowance = Allowance { headers: MAX_HEADERS, nesting: MAX_NESTING };
+        self.walk(Step::new(Layer::Link(frame.link_type), view), &mut allowance, frame, deliver);
     }
 
     fn walk(
         &mut self,
-        mut step: Step<'_>,
+        step: Step<'_>,
+        allowance: &mut Allowance,
         frame: &Frame<'_>,
         deliver: &mut Deliver<'_>,
-    ) -> Result<(), Refusal> {
-        let mut nesting = 0;
-        for _ in 0..MAX_HEADERS {
-            step = match step.layer {
-                Layer::Link(link_type) => link::step(link_type, step.view)?,
-                Layer::EtherType(ether_type) => link::ether_type(ether_type, step.view)?,
-                Layer::Ip | Layer::Ipv4 | Layer::Ipv6 if nesting == MAX_NESTING => {
-                    return Err(Refusal::Nesting);
+    ) {
+        match find(step, allowance) {
+            Ok(Found::Tcp(addresses, view)) => match tcp::header(view) {
+                Ok(header) => self.deliver(&header, addresses, frame, deliver),
+                Err(refusal) => self.count(refusal),
+            },
+            Ok(Found::Fragment(fragment)) => {
+                let Some(datagram) = self.fragments.push(&fragment, frame.time) else { return };
+                let layer = Layer::Protocol(datagram.protocol, fragment.addresses());
+                let view = View::new(&datagram.payload, datagram.payload.len());
+                self.walk(Step::new(layer, view), allowance, frame, deliver);
+            }
+            Ok(Found::WirelessAggregate(mut view)) => {
+                while let Some((subframe, rest)) = wireless::subframe(view) {
+                    self.walk(link::subframe(subframe), &mut allowance.clone(), frame, deliver);
+                    view = rest;
                 }
-                Layer::Ip => Step::new(ip::version(step.view)?, step.view),
-                Layer::Ipv4 => {
-                    nesting += 1;
-                    ip::v4(step.view)?
-                }
-                Layer::Ipv6 => {
-                    nesting += 1;
-                    ip::v6(step.view)?
-                }
-                Layer::Tcp(addresses) => {
-                    self.deliver(tcp::header(step.view)?, addresses, frame, deliver);
-                    return Ok(());
-                }
-            };
+            }
+            Err(refusal) => self.count(refusal),
         }
-        Err(Refusal::Nesting)
     }
 
     fn deliver(
         &mut self,
-        header: tcp::Header<'_>,
-        addresses: ip::Addresses,
+        header: &tcp::Header<'_>,
+        addresses: Addresses,
         frame: &Frame<'_>,
         deliver: &mut Deliver<'_>,
     ) {
@@ -198,11 +244,47 @@ impl PacketDecoder {
             Refusal::Truncated => stats.truncated_header += 1,
             Refusal::Malformed => stats.malformed += 1,
             Refusal::Nesting => stats.nesting += 1,
-            Refusal::Fragment => stats.fragments += 1,
+            Refusal::Encrypted => stats.encrypted += 1,
+            Refusal::CutFragment => self.fragments.count_cut(),
+            Refusal::LinkFragment => stats.link_fragments += 1,
             Refusal::Link(link_type) => {
                 stats.unsupported_link += 1;
                 stats.unsupported_link_type = Some(link_type);
             }
         }
+    }
+}
+
+/// Where the walk through the headers of a packet ends.
+enum Found<'a> {
+    Tcp(Addresses, View<'a>),
+    Fragment(Fragment<'a>),
+    WirelessAggregate(View<'a>),
+}
+
+fn find<'a>(mut step: Step<'a>, allowance: &mut Allowance) -> Result<Found<'a>, Refusal> {
+    loop {
+        allowance.header()?;
+        let view = step.view;
+        let next = match step.layer {
+            Layer::Link(link_type) => link::step(link_type, view).map(Next::Step),
+            Layer::Ethernet => ethernet::frame(view).map(Next::Step),
+            Layer::EtherType(kind) => ethernet::ether_type(kind, view).map(Next::Step),
+            Layer::Llc => ethernet::llc(view).map(Next::Step),
+            Layer::Mpls => ethernet::mpls(view).map(Next::Step),
+            Layer::Nsh => ethernet::nsh(view).map(Next::Step),
+            Layer::Ppp => serial::ppp(view).map(Next::Step),
+            Layer::Pppoe => serial::pppoe(view).map(Next::Step),
+            Layer::Ip => ip::version(view).map(|layer| Next::Step(Step::new(layer, view))),
+            Layer::Ipv4 => allowance.nest().and_then(|()| ip::v4(view)),
+            Layer::Ipv6 => allowance.nest().and_then(|()| ip::v6(view)),
+            Layer::Protocol(protocol, addresses) => ip::protocol(protocol, addresses, view),
+            Layer::Tcp(addresses) => return Ok(Found::Tcp(addresses, view)),
+            Layer::WirelessAggregate => return Ok(Found::WirelessAggregate(view)),
+        };
+        step = match next? {
+            Next::Step(next) => next,
+            Next::Fragment(fragment) => return Ok(Found::Fragment(fragment)),
+        };
     }
 }

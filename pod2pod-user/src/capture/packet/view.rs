@@ -17,8 +17,12 @@ pub(super) enum Refusal {
     Nesting,
     /// A link layer that is not decoded, by its number.
     Link(u32),
-    /// A fragment, kept until its datagram is whole or given up by a limit that has its own counter.
-    Fragment,
+    /// An encrypted or compressed frame.
+    Encrypted,
+    /// An IP fragment that the capture cut.
+    CutFragment,
+    /// A fragment of a link layer, which are not put together.
+    LinkFragment,
 }
 
 /// What is left of a packet from some header on. Invariant: `bytes.len() <= wire`.
@@ -42,6 +46,11 @@ impl<'a> View<'a> {
     /// The bytes that there were.
     pub(super) const fn wire(self) -> usize {
         self.wire
+    }
+
+    /// Nothing of it was cut by the capture.
+    pub(super) const fn is_whole(self) -> bool {
+        self.bytes.len() == self.wire
     }
 
     /// What follows the first `count` bytes.
@@ -79,6 +88,21 @@ impl<'a> View<'a> {
     /// The big-endian 16 bits at `at`.
     pub(super) fn be16(self, at: usize) -> Result<u16, Refusal> {
         self.array(at).map(u16::from_be_bytes)
+    }
+
+    /// The big-endian 32 bits at `at`.
+    pub(super) fn be32(self, at: usize) -> Result<u32, Refusal> {
+        self.array(at).map(u32::from_be_bytes)
+    }
+
+    /// The little-endian 32 bits at `at`.
+    pub(super) fn le32(self, at: usize) -> Result<u32, Refusal> {
+        self.array(at).map(u32::from_le_bytes)
+    }
+
+    /// The little-endian 16 bits at `at`.
+    pub(super) fn le16(self, at: usize) -> Result<u16, Refusal> {
+        self.array(at).map(u16::from_le_bytes)
     }
 
     fn short(self, needed: usize) -> Refusal {
