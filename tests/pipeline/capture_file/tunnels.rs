@@ -101,6 +101,8 @@ fn tunnels_over_udp() {
     );
     let front = format!("34ff {} 00000001 00000085 01 0001 00", length(8));
     check("gtp, extension", ETHERNET, &over_udp(2152, &front, &v4()));
+    let front = format!("30ff {} 00000001 ff03 0021", length(4));
+    check("gtp, ppp", ETHERNET, &over_udp(2152, &front, &v4()));
     check("teredo", ETHERNET, &over_udp(3544, "", &v6()));
     check("teredo, origin", ETHERNET, &over_udp(3544, "0000 63bf 3ffffdfe", &v6()));
     let front = "0001 0000 0000000000000000 00 0000 63bf 3ffffdfe";
