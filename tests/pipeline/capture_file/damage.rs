@@ -91,6 +91,8 @@ fn what_is_no_capture_file() {
     check(b"\x1f\x8b\x08\x00\x00", NotACapture::Compressed("gzip", "gunzip"));
     check(b"\x28\xb5\x2f\xfd\x00", NotACapture::Compressed("zstd", "zstd -d"));
     check(b"snoop\0\0\0", NotACapture::OtherFormat("snoop"));
+    check(b"GMBU\0\0\0\0", NotACapture::OtherFormat("Microsoft Network Monitor"));
+    check(b"XCP\0\0\0", NotACapture::OtherFormat("Sniffer"));
     let mut other = Pcap::new(Order::Big, Unit::Micro, ETHERNET).bytes;
     other[5] = 3;
     check(&other, NotACapture::Version(3, 4));

@@ -82,13 +82,15 @@ fn link_type_has_other_things_above_it() {
 #[test]
 fn cut_packets_say_how_long_they_were() {
     let packet = packet(1);
-    for kept in 54..packet.len() {
+    // Ethernet, IPv4, and TCP up to the flags.
+    let enough = 14 + 20 + 14;
+    for kept in enough..packet.len() {
         let mut file = Pcap::new(Order::Little, Unit::Micro, ETHERNET);
         file.cut_packet(TIME, &packet[..kept], packet.len());
         let seen = whole("cut", &file.bytes);
-        assert_eq!((seen[0].payload_length, seen[0].payload.len()), (16, kept - 54));
+        assert_eq!((seen[0].payload_length, seen[0].payload.len()), (16, kept.saturating_sub(54)));
     }
-    for kept in 0..54 {
+    for kept in 0..enough {
         let mut file = Pcap::new(Order::Little, Unit::Micro, ETHERNET);
         file.cut_packet(TIME, &packet[..kept], packet.len());
         let (seen, stats, _) = read(&file.bytes);

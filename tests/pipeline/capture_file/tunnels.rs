@@ -101,6 +101,8 @@ fn tunnels_over_udp() {
     );
     let front = format!("34ff {} 00000001 00000085 01 0001 00", length(8));
     check("gtp, extension", ETHERNET, &over_udp(2152, &front, &v4()));
+    let front = format!("30ff {} 00000001 ff03 0021", length(4));
+    check("gtp, ppp", ETHERNET, &over_udp(2152, &front, &v4()));
     check("teredo", ETHERNET, &over_udp(3544, "", &v6()));
     check("teredo, origin", ETHERNET, &over_udp(3544, "0000 63bf 3ffffdfe", &v6()));
     let front = "0001 0000 0000000000000000 00 0000 63bf 3ffffdfe";
@@ -109,6 +111,17 @@ fn tunnels_over_udp() {
     let front = format!("4002 {} 0001 0001 0021", length(10));
     check("l2tp, length", ETHERNET, &over_udp(1701, &front, &v4()));
     check("l2tp, everything", ETHERNET, &over_udp(1701, "0a02 0001 0001 0000 0001 0002 ffff 0021", &v4()));
+    check("l2tp 3", ETHERNET, &over_udp(1701, "0003 0000 00000007", &frame()));
+    check(
+        "l2tp 3 over ip",
+        ETHERNET,
+        &outer(115, &join(&[&hex("00000007 1122334455667788 00000000"), &frame()])),
+    );
+    check("capwap", ETHERNET, &over_udp(5247, "00 100200 00000000", &frame()));
+    let wireless = "0108 0000 020000000001 020000000002 020000000003 1000 aaaa03 000000 0800";
+    check("capwap, swapped", ETHERNET, &over_udp(5247, &format!("00 100300 00000000 {wireless}"), &v4()));
+    let wireless = "0801 0000 020000000001 020000000002 020000000003 1000 aaaa03 000000 0800";
+    check("capwap, in order", ETHERNET, &over_udp(5247, &format!("00 100300 00000000 {wireless}"), &v4()));
     let front =
         "44 52 11 29 00000000 20010db8000000000000000000000001 0000000000000000000000000000000000000000";
     check("ayiya", ETHERNET, &over_udp(5072, front, &v6()));

@@ -1,6 +1,7 @@
 //! The test vocabulary, shared by all tiers.
 
 pub mod capture_file;
+pub mod capture_properties;
 pub mod conversation;
 pub mod http;
 pub mod netns;

@@ -200,6 +200,12 @@ impl Magic {
             [0xfd, b'7', b'z', b'X'] => Self::Other(NotACapture::Compressed("xz", "xz -d")),
             [b'B', b'Z', b'h', _] => Self::Other(NotACapture::Compressed("bzip2", "bunzip2")),
             [b's', b'n', b'o', b'o'] => Self::Other(NotACapture::OtherFormat("snoop")),
+            [b'R', b'T', b'S', b'S'] | [b'G', b'M', b'B', b'U'] => {
+                Self::Other(NotACapture::OtherFormat("Microsoft Network Monitor"))
+            }
+            [b'T', b'R', b'S', b'N'] | [b'X', b'C', b'P', 0] => {
+                Self::Other(NotACapture::OtherFormat("Sniffer"))
+            }
             other => Self::Other(NotACapture::Unknown(other)),
         }
     }

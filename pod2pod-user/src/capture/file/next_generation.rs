@@ -38,6 +38,8 @@ struct Interface {
     snap_length: u32,
     /// Units of a timestamp in a second; at least 1.
     units_per_second: u128,
+    /// Nanoseconds in a unit, if that is a whole number.
+    nanoseconds_per_unit: Option<u64>,
     /// Seconds to add to every timestamp.
     offset_seconds: i64,
 }
@@ -243,6 +245,7 @@ impl Interface {
             link_type: block.linktype.0.cast_unsigned(),
             snap_length: block.snaplen,
             units_per_second: 1_000_000,
+            nanoseconds_per_unit: None,
             offset_seconds: 0,
         };
         for option in &block.options {
@@ -263,6 +266,10 @@ impl Interface {
                 _ => {}
             }
         }
+        if NANOSECONDS_PER_SECOND.is_multiple_of(interface.units_per_second) {
+            interface.nanoseconds_per_unit =
+                u64::try_from(NANOSECONDS_PER_SECOND / interface.units_per_second).ok();
+        }
         interface
     }
 
@@ -278,6 +285,12 @@ impl Interface {
 
     /// Times before 1970 become 1970, those after 2554 the last moment that 64 bits of nanoseconds hold.
     fn instant(&self, units: u64) -> KernelInstant {
+        // What nearly every file has, without a division of 128 bits.
+        if self.offset_seconds == 0
+            && let Some(factor) = self.nanoseconds_per_unit
+        {
+            return KernelInstant::from_nanos(units.saturating_mul(factor));
+        }
         let nanoseconds = u128::from(units) * NANOSECONDS_PER_SECOND / self.units_per_second;
         let offset = i128::from(self.offset_seconds) * NANOSECONDS_PER_SECOND.cast_signed();
         let nanoseconds = nanoseconds.cast_signed() + offset;

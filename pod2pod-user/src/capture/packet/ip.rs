@@ -115,6 +115,7 @@ pub(super) fn protocol(protocol: u8, addresses: Addresses, view: View<'_>) -> Re
         4 | 94 => step(Layer::Ipv4, view),
         41 => step(Layer::Ipv6, view),
         47 => tunnel::gre(view).map(Next::Step),
+        115 => tunnel::l2tp_3(view).map(Next::Step),
         // EtherIP (RFC 3378), MPLS (RFC 4023), Ethernet (RFC 8986).
         97 if view.u8(0)? >> 4 == 3 => step(Layer::Ethernet, view.skip(2)?),
         137 => step(Layer::Mpls, view),

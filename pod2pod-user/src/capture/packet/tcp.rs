@@ -5,6 +5,9 @@ use crate::capture::TcpFlags;
 
 /// Bytes of a header without options.
 const HEADER_BYTES: usize = 20;
+/// Bytes up to the flags: what a capture with a short snap length still has. Window, checksum and urgent pointer say
+/// nothing here.
+const NEEDED_BYTES: usize = 14;
 
 /// What a segment's header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,8 +22,8 @@ pub(super) struct Header<'a> {
 
 /// Reads the header at the start of `view`, which ends where the IP datagram ends.
 pub(super) fn header(view: View<'_>) -> Result<Header<'_>, Refusal> {
-    let fixed: [u8; HEADER_BYTES] = view.array(0)?;
-    let [s0, s1, d0, d1, q0, q1, q2, q3, a0, a1, a2, a3, offset, flags, ..] = fixed;
+    let needed: [u8; NEEDED_BYTES] = view.array(0)?;
+    let [s0, s1, d0, d1, q0, q1, q2, q3, a0, a1, a2, a3, offset, flags] = needed;
     let header_bytes = usize::from(offset >> 4) * 4;
     if header_bytes < HEADER_BYTES {
         return Err(Refusal::Malformed);
@@ -66,7 +69,8 @@ mod tests {
         check(4, 30, 30, Err(Refusal::Malformed));
         check(5, 20, 20, Ok((0, 0)));
         check(5, 19, 19, Err(Refusal::Malformed));
-        check(5, 19, 20, Err(Refusal::Truncated));
+        check(5, 13, 20, Err(Refusal::Truncated));
+        check(5, 14, 25, Ok((0, 5)));
         check(15, 60, 64, Ok((0, 4)));
         check(15, 59, 59, Err(Refusal::Malformed));
         // Cut inside the options: the payload's length is known all the same.
