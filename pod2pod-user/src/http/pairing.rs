@@ -246,7 +246,7 @@ impl Pairing {
         }
         self.queue.push_back(open);
         self.reading_request = true;
-        self.fresh = Some(self.fresh.map_or(start, |fresh| fresh.min(start)));
+        self.waits_from(start);
     }
 
     /// Content of the request being read; `length` may be more than `content` if bytes are missing.
@@ -271,6 +271,7 @@ impl Pairing {
         if !std::mem::take(&mut self.reading_request) {
             return;
         }
+        self.waits_from(time);
         if let Some(open) = self.queue.back_mut() {
             open.request_done = true;
             open.asked = time;
@@ -324,7 +325,7 @@ impl Pairing {
         if !self.queue.front().is_some_and(Open::unanswered) {
             let unsure = self.queue.front().is_some_and(|open| open.kind == Kind::Lost);
             let open = Open::new(Kind::Unasked, offset, response.first_byte, retransmits);
-            self.fresh = Some(self.fresh.map_or(open.start, |fresh| fresh.min(open.start)));
+            self.waits_from(open.start);
             self.queue.push_front(Open { unsure, ..open });
         }
         if let Some(open) = self.queue.front_mut() {
@@ -493,6 +494,10 @@ impl Pairing {
         next
     }
 
+    fn waits_from(&mut self, time: KernelInstant) {
+        self.fresh = Some(self.fresh.map_or(time, |fresh| fresh.min(time)));
+    }
+
     fn push_lost(&mut self) {
         if !self.queue.back().is_some_and(|open| open.kind == Kind::Lost) {
             self.queue.push_back(Open::new(Kind::Lost, 0, KernelInstant::default(), 0));
@@ -537,7 +542,7 @@ impl Pairing {
                 teller.tell(open, Some(Outcome::Complete), time, Protocol::Http1);
             }
             if self.queue.front().is_some() {
-                self.fresh = Some(self.fresh.map_or(time, |fresh| fresh.min(time)));
+                self.waits_from(time);
             }
         }
     }

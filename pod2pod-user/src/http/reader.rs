@@ -324,6 +324,10 @@ impl Reader {
         };
         match header {
             ProxyHeader::NeedMore => {
+                if window.len() > room.left {
+                    self.buffer.truncate(kept);
+                    return self.give_up(GivenUp::NoMemory);
+                }
                 if kept == 0 {
                     self.buffer.extend_from_slice(window);
                 }
@@ -438,9 +442,9 @@ impl Reader {
                 self.place = input.place;
             }
             let (piece, _) = head::split_line(input.bytes);
-            let limit = if self.begun { room.max_head } else { MAX_SOUGHT_LINE };
-            if self.buffer.len() + piece.len() > limit && self.begun {
-                // The candidate is longer than a head may be: its last line is looked at like any other.
+            let full = self.buffer.len() + piece.len() > room.max_head || piece.len() > room.left;
+            if self.begun && full {
+                // The candidate is longer than a head may be, or than may be kept: its last line is looked at like any other.
                 skipped += self.drop_front(self.line_start);
                 self.begun = false;
                 self.line_start = 0;
