@@ -17,6 +17,11 @@
 //! Invariant: only `record` (and a sink, for its target's own wire form) serialises.
 //! Invariant: only `capture::loader` names eBPF programs and maps, through `pod2pod_common::names`.
 
+/// What pod2pod calls itself in `User-Agent`, without a version: agents of any version leave each other out.
+pub const OWN_PRODUCT: &str = "pod2pod/";
+/// `User-Agent` of pod2pod's own clients.
+pub const OWN_USER_AGENT: &str = concat!("pod2pod/", env!("CARGO_PKG_VERSION"));
+
 pub mod capture;
 pub mod enrich;
 pub mod http;

@@ -1,1 +1,81 @@
-//! shutdown.
+//! SIGINT and SIGTERM: the first asks for an orderly end, the second ends at once.
+//!
+//! The signals are blocked in every thread and taken by one that waits for them: nothing runs in a signal handler.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use nix::sys::signal::{SigSet, Signal};
+use rustix::event::{EventfdFlags, eventfd};
+
+/// From the signal to the exit: everything complete is out by then, or is counted as lost.
+pub const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
+
+/// Exit code after a second signal: 128 and SIGINT's number, as shells have it.
+const EXIT_AT_ONCE: i32 = 130;
+
+/// Whether the program should end. Cheap to ask, and a file descriptor to wait for.
+#[derive(Clone, Debug)]
+pub struct Shutdown {
+    requested: Arc<AtomicBool>,
+    event: Arc<OwnedFd>,
+}
+
+impl Shutdown {
+    /// Takes the signals over. To be called before any other thread starts, since threads inherit what is blocked.
+    ///
+    /// # Errors
+    /// The kernel refuses an event descriptor, a mask or a thread.
+    pub fn install() -> io::Result<Self> {
+        let mut signals = SigSet::empty();
+        signals.add(Signal::SIGINT);
+        signals.add(Signal::SIGTERM);
+        signals.thread_block()?;
+        let shutdown = Self {
+            requested: Arc::default(),
+            event: Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?),
+        };
+        let told = shutdown.clone();
+        thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            while signals.wait().is_ok() {
+                if told.is_requested() {
+                    std::process::exit(EXIT_AT_ONCE);
+                }
+                told.request();
+            }
+        })?;
+        Ok(shutdown)
+    }
+
+    /// Asks for the end.
+    pub fn request(&self) {
+        self.requested.store(true, Ordering::Relaxed);
+        // It is only ever written here; should it be full, it is readable all the same.
+        let _ = rustix::io::write(&*self.event, &1u64.to_ne_bytes());
+    }
+
+    /// Whether the end was asked for.
+    pub fn is_requested(&self) -> bool {
+        self.requested.load(Ordering::Relaxed)
+    }
+
+    /// The flag alone, for those that cannot wait for a descriptor.
+    pub fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.requested)
+    }
+}
+
+impl AsFd for Shutdown {
+    /// Readable once the end was asked for.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
+    }
+}

@@ -1,2 +1,59 @@
-//! What a developer can do.
-fn main() {}
+//! What a developer can do: `cargo xtask COMMAND`. The list of commands and nothing else.
+
+use std::process::ExitCode;
+
+mod build;
+mod cmd;
+mod demo;
+mod lint;
+mod setup;
+mod test;
+mod tidy;
+mod toolchain;
+
+/// Exit code of a command line that is wrong (sysexits.h, EX_USAGE).
+const EXIT_USAGE: u8 = 64;
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  setup [FOR…]       install what is missing: for run, demo or a tier; for all of them if none is named
+  build-ebpf         build the kernel side to target/pod2pod-ebpf.o
+  build              build the kernel side and the release daemon
+  run [-- ARG…]      set up, build, and run `pod2pod agent ARG…`
+  demo [--tamper sent|observed]
+                     two pods and a service behind NAT: what was sent beside what was observed
+  test [TIER…]       set up and run the tiers: all of them if none is named
+  lint               rustfmt and clippy, for the host and for the kernel side
+  tidy               lint, and our own rules about the code
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (command, rest) = match arguments.split_first() {
+        Some((command, rest)) => (command.as_str(), rest),
+        None => ("help", &[][..]),
+    };
+    let result = match command {
+        "setup" => setup::command(rest),
+        "build-ebpf" => setup::ensure(&["run"]).and_then(|()| build::ebpf()).map(|_| ExitCode::SUCCESS),
+        "build" => setup::ensure(&["run"]).and_then(|()| build::daemon()).map(|_| ExitCode::SUCCESS),
+        "run" => build::run(rest),
+        "demo" => demo::command(rest),
+        "test" => test::command(rest),
+        "lint" => lint::command().map(|()| ExitCode::SUCCESS),
+        "tidy" => tidy::command().map(|()| ExitCode::SUCCESS),
+        "help" | "--help" | "-h" => {
+            cmd::say(USAGE);
+            Ok(ExitCode::SUCCESS)
+        }
+        other => {
+            cmd::say(&format!("xtask: there is no command `{other}`\n\n{USAGE}"));
+            Ok(ExitCode::from(EXIT_USAGE))
+        }
+    };
+    result.unwrap_or_else(|error| {
+        cmd::say(&format!("xtask: {error:#}"));
+        ExitCode::FAILURE
+    })
+}

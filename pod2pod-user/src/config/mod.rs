@@ -1,1 +1,61 @@
-//! config.
+//! Configuration: defaults, then the file, then the environment, then flags. Zero configuration works.
+//!
+//! One table of keys ([`keys::KEYS`]) drives parsing, environment names and the README. All mistakes are reported at once,
+//! each with its key and where it was written.
+
+pub mod arguments;
+pub mod file;
+pub mod keys;
+pub mod load;
+pub mod value;
+
+use std::time::Duration;
+
+use crate::{admin, enrich, logging, sinks};
+
+/// Every stage's configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// Redaction, sampling, ignore list.
+    pub enrich: enrich::Config,
+    /// Where records go.
+    pub output: sinks::Config,
+    /// The HTTP collector, as written: without a URL there is none.
+    pub http_sink: HttpSink,
+    /// The metrics endpoint.
+    pub metrics: admin::Config,
+    /// Logs.
+    pub log: logging::Config,
+}
+
+/// `output.http` as written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpSink {
+    /// Where to.
+    pub url: Option<sinks::http::Url>,
+    /// Records of one POST at most.
+    pub batch_records: u64,
+    /// Bytes queued at most.
+    pub queue_bytes: usize,
+    /// A POST that takes longer has failed.
+    pub timeout: Duration,
+}
+
+impl Default for HttpSink {
+    fn default() -> Self {
+        Self {
+            url: None,
+            batch_records: sinks::http::DEFAULT_BATCH_RECORDS,
+            queue_bytes: sinks::http::DEFAULT_QUEUE_BYTES,
+            timeout: sinks::http::DEFAULT_TIMEOUT,
+        }
+    }
+}
+
+impl HttpSink {
+    /// The sink's configuration, if there is to be one.
+    pub fn build(self) -> Option<sinks::http::Config> {
+        let Self { url, batch_records, queue_bytes, timeout } = self;
+        Some(sinks::http::Config { url: url?, batch_records, queue_bytes, timeout })
+    }
+}

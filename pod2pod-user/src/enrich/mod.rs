@@ -1,1 +1,179 @@
-//! enrich.
+//! Enrich: Exchanges in, Records out: names and times for people, secrets removed, the unwanted marked.
+//!
+//! Redaction, sampling and the ignore list are decided here, before anything is queued. Nothing is dropped here: each
+//! record comes with its [`Fate`], because metrics count also what is not written.
+
+pub mod facts;
+pub mod identity;
+pub mod ignore;
+pub mod redact;
+pub mod sampling;
+pub mod target;
+pub mod trace;
+
+use std::{collections::HashSet, net::SocketAddr, time::Duration};
+
+pub use ignore::IgnoreList;
+pub use redact::Redaction;
+pub use sampling::Rate;
+
+use crate::{capture::KernelInstant, http::Exchange, record::Record};
+
+/// Exchanges at least this long are never sampled away: a second is what a person notices.
+pub const DEFAULT_SLOW: Duration = Duration::from_secs(1);
+
+/// What is done to records.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Whether secrets are replaced.
+    pub redaction: Redaction,
+    /// Share of ordinary exchanges that is kept.
+    pub rate: Rate,
+    /// Exchanges at least this long are never sampled away.
+    pub slow: Duration,
+    /// Exchanges nobody wants to see.
+    pub ignore: IgnoreList,
+    /// Whether `traceparent` is also given as a header.
+    pub keep_traceparent: bool,
+    /// Whether exchanges of pod2pod's own clients are dropped: in the live agent, not in replay.
+    pub own_traffic: OwnTraffic,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            redaction: Redaction::On,
+            rate: Rate::ALL,
+            slow: DEFAULT_SLOW,
+            ignore: IgnoreList::default(),
+            keep_traceparent: false,
+            own_traffic: OwnTraffic::Dropped,
+        }
+    }
+}
+
+/// What becomes of exchanges of pod2pod's own clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnTraffic {
+    /// Dropped and counted.
+    Dropped,
+    /// Told like any other.
+    Told,
+}
+
+/// What is to be done with a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fate {
+    /// Written and counted.
+    Keep,
+    /// Counted, not written: sampling.
+    SampledAway,
+    /// Neither: the ignore list.
+    Ignored,
+    /// Neither: the agent's own traffic.
+    Own,
+}
+
+/// What to add to a packet's stamp for the wall clock: nanoseconds. 0 for capture files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WallOffset(pub i64);
+
+impl WallOffset {
+    /// Nanoseconds since 1970 of `stamp`.
+    pub const fn wall_nanos(self, stamp: KernelInstant) -> u64 {
+        stamp.as_nanos().saturating_add_signed(self.0)
+    }
+}
+
+/// What this stage counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Exchanges that came in.
+    pub exchanges: u64,
+    /// Records to be written.
+    pub kept: u64,
+    /// Not written: sampling.
+    pub sampled_away: u64,
+    /// Not written: the ignore list.
+    pub ignored: u64,
+    /// Not written: the agent's own traffic.
+    pub own: u64,
+    /// Header values, parameters and user informations replaced.
+    pub redacted: u64,
+    /// Responses that answer no request.
+    pub without_request: u64,
+    /// HTTP/2 connections.
+    pub http2: u64,
+}
+
+/// Turns Exchanges into Records.
+#[derive(Debug)]
+pub struct Enricher {
+    config: Config,
+    own_tuples: HashSet<(SocketAddr, SocketAddr)>,
+    stats: Stats,
+}
+
+impl Enricher {
+    /// An enricher without own tuples.
+    pub fn new(config: Config) -> Self {
+        Self { config, own_tuples: HashSet::new(), stats: Stats::default() }
+    }
+
+    /// Replaces the tuples (client, server) of the agent's own connections: their peer's view is dropped.
+    pub fn set_own_tuples(&mut self, tuples: HashSet<(SocketAddr, SocketAddr)>) {
+        self.own_tuples = tuples;
+    }
+
+    /// The record of `exchange` and what is to be done with it.
+    pub fn enrich(&mut self, exchange: Exchange, offset: WallOffset) -> (Record, Fate) {
+        let own = self.is_own(&exchange);
+        let mut record = facts::record(exchange, offset, self.config.keep_traceparent);
+        let fate = self.fate(&mut record, own);
+        if self.config.redaction == Redaction::On {
+            self.stats.redacted += redact::redact(&mut record);
+        }
+        self.count(&record, fate);
+        (record, fate)
+    }
+
+    /// What was counted so far.
+    pub const fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    fn is_own(&self, exchange: &Exchange) -> bool {
+        let client = exchange.connection.address(exchange.client);
+        let server = exchange.connection.address(exchange.client.other());
+        !self.own_tuples.is_empty()
+            && (self.own_tuples.contains(&(client, server)) || self.own_tuples.contains(&(server, client)))
+    }
+
+    fn fate(&self, record: &mut Record, own_tuple: bool) -> Fate {
+        let own_name = || {
+            record.user_agent.as_ref().is_some_and(|agent| agent.starts_with(crate::OWN_PRODUCT.as_bytes()))
+        };
+        if own_tuple || (self.config.own_traffic == OwnTraffic::Dropped && own_name()) {
+            return Fate::Own;
+        }
+        if self.config.ignore.matches(record) {
+            return Fate::Ignored;
+        }
+        sampling::decide(record, self.config.rate, self.config.slow)
+    }
+
+    fn count(&mut self, record: &Record, fate: Fate) {
+        self.stats.exchanges += 1;
+        match fate {
+            Fate::Keep => self.stats.kept += 1,
+            Fate::SampledAway => self.stats.sampled_away += 1,
+            Fate::Ignored => self.stats.ignored += 1,
+            Fate::Own => self.stats.own += 1,
+        }
+        match record.kind {
+            crate::record::Kind::Http2 => self.stats.http2 += 1,
+            crate::record::Kind::Http if record.method.is_none() => self.stats.without_request += 1,
+            crate::record::Kind::Http => {}
+        }
+    }
+}

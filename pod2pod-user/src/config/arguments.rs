@@ -1,0 +1,128 @@
+//! The command line: subcommands, and flags for the few things typed by hand. Each flag is a configuration key.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::{load::Sources, value::Given};
+
+/// Watches this machine's HTTP from the kernel and writes one exact record an exchange.
+#[derive(Debug, Parser)]
+#[command(name = "pod2pod", version, arg_required_else_help = true, subcommand_required = true)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Watches this machine (needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON)
+    Agent {
+        /// Flags of all.
+        #[command(flatten)]
+        common: Common,
+        /// Flags of the agent.
+        #[command(flatten)]
+        live: Live,
+    },
+    /// Reads capture files (pcap, pcapng), each with its own connections
+    Replay {
+        /// Files in order; `-` is standard input
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Flags of all.
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Prints the JSON Schema of a record
+    Schema,
+}
+
+/// Flags of `agent` and `replay`.
+#[derive(Debug, Default, Args)]
+pub struct Common {
+    /// YAML file with any of the configuration keys [environment: POD2POD_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Sets any configuration key; can be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub settings: Vec<String>,
+    /// auto, json or text
+    #[arg(long)]
+    pub format: Option<String>,
+    /// Appends records to a file
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<String>,
+    /// on or off: credentials are replaced unless off
+    #[arg(long)]
+    pub redact: Option<String>,
+    /// Request header to capture; can be repeated
+    #[arg(long, value_name = "NAME")]
+    pub request_header: Vec<String>,
+    /// Response header to capture; can be repeated
+    #[arg(long, value_name = "NAME")]
+    pub response_header: Vec<String>,
+    /// First bytes of each body to capture
+    #[arg(long, value_name = "SIZE")]
+    pub body_bytes: Option<String>,
+    /// Path to leave out, a glob; can be repeated
+    #[arg(long, value_name = "GLOB")]
+    pub ignore_path: Vec<String>,
+    /// Share of ordinary exchanges to write, 0 to 1
+    #[arg(long, value_name = "SHARE")]
+    pub sample_rate: Option<String>,
+    /// off, error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+}
+
+/// Flags of `agent`.
+#[derive(Debug, Default, Args)]
+pub struct Live {
+    /// Watches one cgroup instead of all: a path below the cgroup v2 mount
+    #[arg(long, value_name = "PATH")]
+    pub cgroup: Option<String>,
+    /// Address and port of /metrics, or off
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<String>,
+}
+
+impl Common {
+    /// The sources of a configuration: these flags, and `environment`.
+    pub fn sources(self, live: Live, environment: Vec<(String, String)>) -> Sources {
+        let single = [
+            ("output.format", self.format, "--format"),
+            ("output.file", self.output, "--output"),
+            ("redact", self.redact, "--redact"),
+            ("http.body_bytes", self.body_bytes, "--body-bytes"),
+            ("sampling.rate", self.sample_rate, "--sample-rate"),
+            ("log.level", self.log_level, "--log-level"),
+            ("capture.cgroup", live.cgroup, "--cgroup"),
+            ("metrics.listen", live.listen, "--listen"),
+        ];
+        let repeated = [
+            ("http.request_headers", self.request_header, "--request-header"),
+            ("http.response_headers", self.response_header, "--response-header"),
+            ("ignore.paths", self.ignore_path, "--ignore-path"),
+        ];
+        let single = single.into_iter().filter_map(|(key, text, flag)| Some((key, Given::one(text?), flag)));
+        let repeated = repeated.into_iter().filter(|(_, texts, _)| !texts.is_empty());
+        let flags =
+            single.chain(repeated.map(|(key, texts, flag)| (key, Given::list(texts), flag))).collect();
+        Sources { file: self.config, environment, flags, settings: self.settings }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,274 @@
+//! The one table of configuration keys: name, what is allowed, default, meaning, and where the value goes.
+
+use std::net::SocketAddr;
+
+use tracing_subscriber::filter::LevelFilter;
+
+use super::{Config, value::Given};
+use crate::{
+    enrich::{Redaction, ignore::Subject},
+    logging,
+    sinks::{self, Format},
+};
+
+/// A configuration key.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Levels separated by dots.
+    pub path: &'static str,
+    /// What may be written.
+    pub allowed: &'static str,
+    /// The default as it would be written; "" if there is none.
+    pub default: &'static str,
+    /// One sentence for people.
+    pub sentence: &'static str,
+    /// Puts the value where it belongs; absent if it is not allowed.
+    pub set: fn(&mut Config, &Given) -> Option<()>,
+}
+
+impl Key {
+    /// The environment variable for the key.
+    pub fn environment(&self) -> String {
+        let name = self.path.replace('.', "_").to_ascii_uppercase();
+        format!("{}{name}", super::load::ENVIRONMENT_PREFIX)
+    }
+}
+
+const DURATION: &str = "a duration such as 250ms, 10s, 2m";
+const BYTES: &str = "a size such as 4096, 64KiB, 8MiB";
+const GLOBS: &str = "a list of globs (*, ?, [abc], {a,b})";
+const LISTEN: &str = "an address and port such as 127.0.0.1:9464, or off";
+const SWITCH: &str = "on, off";
+const RATE: &str = "a share from 0 to 1, or a percentage";
+
+/// Every key, in the order of the README.
+pub static KEYS: &[Key] = &[
+    Key {
+        path: "redact",
+        allowed: SWITCH,
+        default: "on",
+        sentence: "Replaces credentials in headers, URL parameters and user information.",
+        set: |config, given| {
+            config.enrich.redaction = if given.switch()? { Redaction::On } else { Redaction::Off };
+            Some(())
+        },
+    },
+    Key {
+        path: "sampling.rate",
+        allowed: RATE,
+        default: "1",
+        sentence: "Share of ordinary exchanges that is written; errors, failures and slow exchanges always are, and metrics count all.",
+        set: |config, given| put(&mut config.enrich.rate, given.rate()),
+    },
+    Key {
+        path: "sampling.slow",
+        allowed: DURATION,
+        default: "1s",
+        sentence: "Exchanges at least this long are never sampled away.",
+        set: |config, given| put(&mut config.enrich.slow, given.duration()),
+    },
+    Key {
+        path: "ignore.paths",
+        allowed: GLOBS,
+        default: "",
+        sentence: "Exchanges whose path matches are neither written nor counted in the HTTP metrics.",
+        set: |config, given| ignore(config, Subject::Path, given),
+    },
+    Key {
+        path: "ignore.hosts",
+        allowed: GLOBS,
+        default: "",
+        sentence: "The same for the Host header, in any letter case.",
+        set: |config, given| ignore(config, Subject::Host, given),
+    },
+    Key {
+        path: "ignore.methods",
+        allowed: GLOBS,
+        default: "",
+        sentence: "The same for the method.",
+        set: |config, given| ignore(config, Subject::Method, given),
+    },
+    Key {
+        path: "ignore.user_agents",
+        allowed: GLOBS,
+        default: "",
+        sentence: "The same for the User-Agent header, in any letter case.",
+        set: |config, given| ignore(config, Subject::UserAgent, given),
+    },
+    Key {
+        path: "output.format",
+        allowed: "auto, json, text",
+        default: "auto",
+        sentence: "JSON lines, or columns of text; auto is text on a terminal and JSON elsewhere.",
+        set: |config, given| {
+            config.output.format = match given.text()? {
+                "auto" => Format::Auto,
+                "json" => Format::Json,
+                "text" => Format::Text,
+                _ => return None,
+            };
+            Some(())
+        },
+    },
+    Key {
+        path: "output.file",
+        allowed: "a path",
+        default: "",
+        sentence: "Appends records to this file instead of writing them to standard output.",
+        set: |config, given| {
+            config.output.file = Some(given.text().filter(|path| !path.is_empty())?.into());
+            Some(())
+        },
+    },
+    Key {
+        path: "output.queue_bytes",
+        allowed: BYTES,
+        default: "8MiB",
+        sentence: "Records queued for the output at most; live capture drops the newest beyond, replay waits.",
+        set: |config, given| put(&mut config.output.queue_bytes, size(given)),
+    },
+    Key {
+        path: "output.http.url",
+        allowed: "an http:// URL without user information",
+        default: "",
+        sentence: "Also posts records as JSON lines to this collector.",
+        set: |config, given| {
+            let url = sinks::http::Url::parse(given.text()?)?;
+            config.http_sink.url = Some(url);
+            Some(())
+        },
+    },
+    Key {
+        path: "output.http.batch_records",
+        allowed: "a number from 1 to 100000",
+        default: "500",
+        sentence: "Records of one POST at most.",
+        set: |config, given| {
+            put(
+                &mut config.http_sink.batch_records,
+                given.integer().filter(|count| (1..=100_000).contains(count)),
+            )
+        },
+    },
+    Key {
+        path: "output.http.queue_bytes",
+        allowed: BYTES,
+        default: "8MiB",
+        sentence: "Records queued for the collector at most; the newest are dropped beyond.",
+        set: |config, given| put(&mut config.http_sink.queue_bytes, size(given)),
+    },
+    Key {
+        path: "output.http.timeout",
+        allowed: DURATION,
+        default: "5s",
+        sentence: "A POST that takes longer has failed; a batch is tried four times.",
+        set: |config, given| {
+            put(&mut config.http_sink.timeout, given.duration().filter(|limit| !limit.is_zero()))
+        },
+    },
+    Key {
+        path: "metrics.listen",
+        allowed: LISTEN,
+        default: "127.0.0.1:9464",
+        sentence: "Where /metrics, /live and /ready are served by the agent.",
+        set: |config, given| {
+            config.metrics.listen = match given.text()? {
+                "off" | "false" => None,
+                text => Some(text.parse::<SocketAddr>().ok()?),
+            };
+            Some(())
+        },
+    },
+    Key {
+        path: "log.level",
+        allowed: "off, error, warn, info, debug, trace",
+        default: "warn",
+        sentence: "Least severe log level that is written to standard error.",
+        set: |config, given| {
+            config.log.level = match given.text()? {
+                "off" | "false" => LevelFilter::OFF,
+                "error" => LevelFilter::ERROR,
+                "warn" => LevelFilter::WARN,
+                "info" => LevelFilter::INFO,
+                "debug" => LevelFilter::DEBUG,
+                "trace" => LevelFilter::TRACE,
+                _ => return None,
+            };
+            Some(())
+        },
+    },
+    Key {
+        path: "log.format",
+        allowed: "text, json",
+        default: "text",
+        sentence: "How log lines look.",
+        set: |config, given| {
+            config.log.format = match given.text()? {
+                "text" => logging::Format::Text,
+                "json" => logging::Format::Json,
+                _ => return None,
+            };
+            Some(())
+        },
+    },
+];
+
+/// What cannot be together.
+pub fn contradictions(config: &Config) -> Vec<&'static str> {
+    let mut found = Vec::new();
+    let http_defaults = super::HttpSink::default();
+    let http_without_url = super::HttpSink { url: None, ..config.http_sink.clone() };
+    if config.http_sink.url.is_none() && http_without_url != http_defaults {
+        found.push("output.http: values are given, but no output.http.url to use them for");
+    }
+    if config.output.file.is_some() && config.output.format == Format::Text {
+        found.push("output.file and output.format text: columns are for terminals; a file gets JSON lines");
+    }
+    found
+}
+
+fn put<T>(place: &mut T, value: Option<T>) -> Option<()> {
+    *place = value?;
+    Some(())
+}
+
+fn size(given: &Given) -> Option<usize> {
+    given.bytes().filter(|bytes| *bytes > 0).and_then(|bytes| usize::try_from(bytes).ok())
+}
+
+fn ignore(config: &mut Config, subject: Subject, given: &Given) -> Option<()> {
+    config.enrich.ignore.set(subject, &given.items()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn defaults_are_as_the_table_says() {
+        for key in KEYS.iter().filter(|key| !key.default.is_empty()) {
+            let mut config = Config::default();
+            assert!((key.set)(&mut config, &Given::one(key.default)).is_some(), "{}", key.path);
+            assert_eq!(format!("{config:?}"), format!("{:?}", Config::default()), "{}", key.path);
+        }
+    }
+
+    #[test]
+    fn keys_and_their_environment_names_are_unique() {
+        let mut seen = HashSet::new();
+        for key in KEYS {
+            assert!(seen.insert(key.environment()), "{}", key.path);
+            assert!(key.sentence.ends_with('.'), "{}", key.path);
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused_by_every_key_but_paths_and_globs() {
+        for key in KEYS.iter().filter(|key| key.allowed != GLOBS && key.path != "output.file") {
+            let mut config = Config::default();
+            assert!((key.set)(&mut config, &Given::one("\u{1}?")).is_none(), "{}", key.path);
+        }
+    }
+}

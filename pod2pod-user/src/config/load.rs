@@ -1,0 +1,276 @@
+//! Puts the sources together, later ones over earlier ones, and collects every mistake.
+
+use std::{fmt, path::Path};
+
+use super::{
+    Config, file,
+    keys::{self, KEYS, Key},
+    value::Given,
+};
+
+/// What environment variables of ours begin with.
+pub const ENVIRONMENT_PREFIX: &str = "POD2POD_";
+/// The environment variable that names the file.
+pub const ENVIRONMENT_FILE: &str = "POD2POD_CONFIG";
+
+/// Where a value was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A line of the file.
+    File(String, u64),
+    /// An environment variable.
+    Environment(String),
+    /// A flag.
+    Flag(&'static str),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path, line) => write!(formatter, "{path}:{line}"),
+            Self::Environment(name) => formatter.write_str(name),
+            Self::Flag(name) => formatter.write_str(name),
+        }
+    }
+}
+
+/// Something wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Mistake {
+    /// No such key.
+    #[error("{source_of}: unknown key {key}{}", suggestion(.nearest))]
+    UnknownKey {
+        /// Where.
+        source_of: Source,
+        /// As written.
+        key: String,
+        /// The most similar key, if one is similar.
+        nearest: Option<String>,
+    },
+    /// A value that cannot be.
+    #[error("{source_of}: {key}: {given:?} is not allowed; allowed: {allowed}")]
+    BadValue {
+        /// Where.
+        source_of: Source,
+        /// Its key.
+        key: &'static str,
+        /// As written.
+        given: String,
+        /// What is.
+        allowed: &'static str,
+    },
+    /// The file cannot be read.
+    #[error("{path}: {source}")]
+    Unreadable {
+        /// Its path.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is no YAML mapping.
+    #[error("{path}: {message}")]
+    NotYaml {
+        /// Its path.
+        path: String,
+        /// What the parser says.
+        message: String,
+    },
+    /// Values that exclude each other.
+    #[error("{0}")]
+    Contradiction(&'static str),
+}
+
+fn suggestion(nearest: &Option<String>) -> String {
+    nearest.as_ref().map_or_else(String::new, |nearest| format!("; did you mean {nearest}?"))
+}
+
+/// The sources besides the defaults.
+#[derive(Debug, Default)]
+pub struct Sources {
+    /// The file named by the flag.
+    pub file: Option<std::path::PathBuf>,
+    /// Environment variables, all of them.
+    pub environment: Vec<(String, String)>,
+    /// Key, value and name of each flag given.
+    pub flags: Vec<(&'static str, Given, &'static str)>,
+    /// `KEY=VALUE` of each `--set`.
+    pub settings: Vec<String>,
+}
+
+/// The configuration that the sources make together.
+///
+/// # Errors
+/// Every mistake in them.
+pub fn load(sources: &Sources) -> Result<Config, Vec<Mistake>> {
+    let mut loading = Loading { config: Config::default(), mistakes: Vec::new() };
+    let of_environment = sources.environment.iter().find(|(name, _)| name == ENVIRONMENT_FILE);
+    let file = sources.file.clone().or_else(|| of_environment.map(|(_, path)| path.into()));
+    if let Some(path) = file {
+        loading.add_file(&path);
+    }
+    loading.add_environment(&sources.environment);
+    for setting in &sources.settings {
+        loading.add_setting(setting);
+    }
+    for (key, given, flag) in &sources.flags {
+        loading.add(key, given, Source::Flag(flag));
+    }
+    loading.mistakes.extend(keys::contradictions(&loading.config).into_iter().map(Mistake::Contradiction));
+    if loading.mistakes.is_empty() { Ok(loading.config) } else { Err(loading.mistakes) }
+}
+
+struct Loading {
+    config: Config,
+    mistakes: Vec<Mistake>,
+}
+
+impl Loading {
+    fn add_file(&mut self, path: &Path) {
+        let name = path.display().to_string();
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(source) => return self.mistakes.push(Mistake::Unreadable { path: name, source }),
+        };
+        match file::entries(&text) {
+            Ok(entries) => {
+                for entry in entries {
+                    let source = Source::File(name.clone(), entry.line);
+                    self.add(&entry.path, &entry.value.unwrap_or_else(|| Given::list(Vec::new())), source);
+                }
+            }
+            Err(message) => self.mistakes.push(Mistake::NotYaml { path: name, message }),
+        }
+    }
+
+    fn add_environment(&mut self, environment: &[(String, String)]) {
+        for (name, value) in environment {
+            let ours =
+                name.starts_with(ENVIRONMENT_PREFIX) && name != ENVIRONMENT_FILE && !is_service_link(name);
+            if !ours {
+                continue;
+            }
+            let source = Source::Environment(name.clone());
+            match KEYS.iter().find(|key| key.environment() == *name) {
+                Some(key) => self.set(key, &Given::one(value), source),
+                None => {
+                    let names = KEYS.iter().map(Key::environment);
+                    let nearest = nearest(name, names);
+                    self.mistakes.push(Mistake::UnknownKey { source_of: source, key: name.clone(), nearest });
+                }
+            }
+        }
+    }
+
+    fn add_setting(&mut self, setting: &str) {
+        let (key, value) = setting.split_once('=').unwrap_or((setting, ""));
+        self.add(key.trim(), &Given::one(value), Source::Flag("--set"));
+    }
+
+    fn add(&mut self, path: &str, given: &Given, source: Source) {
+        match KEYS.iter().find(|key| key.path == path) {
+            Some(key) => self.set(key, given, source),
+            None => {
+                let nearest = nearest(path, KEYS.iter().map(|key| key.path.to_owned()));
+                self.mistakes.push(Mistake::UnknownKey { source_of: source, key: path.to_owned(), nearest });
+            }
+        }
+    }
+
+    fn set(&mut self, key: &Key, given: &Given, source: Source) {
+        if (key.set)(&mut self.config, given).is_none() {
+            let given = given.texts.join(", ");
+            self.mistakes.push(Mistake::BadValue {
+                source_of: source,
+                key: key.path,
+                given,
+                allowed: key.allowed,
+            });
+        }
+    }
+}
+
+/// Variables that Kubernetes sets for a Service whose name begins with `pod2pod` ("service links").
+fn is_service_link(name: &str) -> bool {
+    name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || name.ends_with("_PORT")
+        || name.contains("_PORT_")
+}
+
+/// The name most like `written`, if no more than a third of it is wrong.
+fn nearest(written: &str, names: impl Iterator<Item = String>) -> Option<String> {
+    let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
+    let scored = names.map(|name| {
+        let whole = distance(written, &name);
+        // The right word at the wrong place is nearer than anything.
+        let score = if last(written) == last(&name) { whole.min(1) } else { whole };
+        (score, name)
+    });
+    scored.min().filter(|(score, name)| *score <= (name.len() / 3).max(1)).map(|(_, name)| name)
+}
+
+/// Levenshtein's distance, in bytes.
+fn distance(from: &str, to: &str) -> usize {
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (index, a) in from.bytes().enumerate() {
+        let mut diagonal = index;
+        let mut left = index + 1;
+        let mut next = vec![left];
+        for (b, above) in to.bytes().zip(row.iter().skip(1)) {
+            let cost = (diagonal + usize::from(a != b)).min(left + 1).min(above + 1);
+            diagonal = *above;
+            left = cost;
+            next.push(cost);
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mistakes(sources: &Sources) -> Vec<String> {
+        load(sources).err().into_iter().flatten().map(|mistake| mistake.to_string()).collect()
+    }
+
+    #[test]
+    fn nothing_is_enough() {
+        assert!(load(&Sources::default()).is_ok());
+    }
+
+    #[test]
+    fn every_mistake_is_told_at_once() {
+        let sources = Sources {
+            file: None,
+            environment: vec![
+                ("POD2POD_SAMPLING_RATE".to_owned(), "2".to_owned()),
+                ("POD2POD_SAMPLING_RAT".to_owned(), "1".to_owned()),
+                ("POD2POD_SERVICE_HOST".to_owned(), "10.0.0.1".to_owned()),
+                ("POD2POD_STORE_PORT_80_TCP".to_owned(), "x".to_owned()),
+                ("HOME".to_owned(), "/".to_owned()),
+            ],
+            flags: vec![("output.format", Given::one("xml"), "--format")],
+            settings: vec!["sampling.slwo=1s".to_owned(), "rate=1".to_owned(), "zzzzzzzz=1".to_owned()],
+        };
+        assert_eq!(
+            mistakes(&sources),
+            [
+                "POD2POD_SAMPLING_RATE: sampling.rate: \"2\" is not allowed; allowed: a share from 0 to 1, or a percentage",
+                "POD2POD_SAMPLING_RAT: unknown key POD2POD_SAMPLING_RAT; did you mean POD2POD_SAMPLING_RATE?",
+                "--set: unknown key sampling.slwo; did you mean sampling.slow?",
+                "--set: unknown key rate; did you mean sampling.rate?",
+                "--set: unknown key zzzzzzzz",
+                "--format: output.format: \"xml\" is not allowed; allowed: auto, json, text",
+            ]
+        );
+    }
+
+    #[test]
+    fn distances() {
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("same", "same"), 0);
+    }
+}

@@ -1,0 +1,172 @@
+//! What an Exchange says, in the words of a Record. No judgement: nothing is left out or replaced here.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+
+use super::{WallOffset, identity, target, trace};
+use crate::{
+    capture::KernelInstant,
+    http::{Exchange, Header, Outcome, Protocol, Request, Response},
+    record::{self, CapturedHeader, Kind, MessageFacts, ObservedAt, Record},
+};
+
+/// The record of `exchange`.
+pub fn record(exchange: Exchange, offset: WallOffset, keep_traceparent: bool) -> Record {
+    let connection = &exchange.connection;
+    let identity = identity::identify(connection);
+    let socket_client = connection.address(exchange.client);
+    let server = connection.address(exchange.client.other());
+    let client = exchange.proxied.map_or(socket_client, |(client, _)| client);
+    let mut record = Record {
+        time: offset.wall_nanos(exchange.start),
+        kind: kind(exchange.protocol),
+        outcome: exchange.outcome.map(outcome),
+        in_progress: exchange.outcome.is_none(),
+        late: exchange.late,
+        observed_at: observed_at(&exchange),
+        method: None,
+        path: None,
+        query: None,
+        original: None,
+        scheme: None,
+        status: exchange.response.as_ref().map(|response| response.status),
+        duration: nanos(exchange.start, exchange.end),
+        time_to_first_byte: time_to_first_byte(&exchange),
+        request_duration: None,
+        client: (client.ip(), client.port()),
+        server: (server.ip(), server.port()),
+        network_peer: exchange.proxied.map(|_| pair(socket_client)),
+        host: Vec::new(),
+        user_agent: None,
+        protocol_version: Some(version(&exchange)),
+        request: MessageFacts::default(),
+        response: MessageFacts::default(),
+        interim_responses: exchange.interim_responses,
+        connection_id: identity.id,
+        joined_late: identity.joined_late,
+        offset: Some(exchange.offset).filter(|_| exchange.protocol == Protocol::Http1),
+        index: exchange.index,
+        trace_id: None,
+        trace_parent_id: None,
+        retransmits: Some(exchange.retransmits),
+        connect_duration: connect_duration(&exchange),
+        anomalies: Vec::new(),
+        sample_rate_millionths: None,
+    };
+    if let Some(request) = exchange.request {
+        add_request(&mut record, request, keep_traceparent);
+    }
+    if let Some(response) = exchange.response {
+        add_response(&mut record, response);
+    }
+    record
+}
+
+fn add_request(record: &mut Record, request: Request, keep_traceparent: bool) {
+    let parts = target::split(&request.target);
+    record.path = parts.path;
+    record.query = parts.query;
+    record.original = parts.original;
+    record.scheme = Some(parts.scheme.unwrap_or(Bytes::from_static(b"http")));
+    record.method = Some(request.method);
+    record.request_duration = request.last_byte.map(|last| nanos(request.first_byte, last));
+    record.request.body_size = Some(request.body_size);
+    record.request.body_cut = request.body_cut;
+    record.request.body = request.body_prefix;
+    let mut traceparents = 0;
+    for header in request.headers {
+        match &header.name[..] {
+            b"host" => record.host.push(header.value),
+            b"user-agent" => record.user_agent = record.user_agent.take().or(Some(header.value)),
+            b"traceparent" => {
+                traceparents += 1;
+                let ids = trace::parse(&header.value);
+                (record.trace_id, record.trace_parent_id) = ids.unzip();
+                if keep_traceparent {
+                    record.request.headers.push(captured(header));
+                }
+            }
+            _ => record.request.headers.push(captured(header)),
+        }
+    }
+    // W3C Trace Context 3.2: a sender sends one; of several none can be trusted.
+    if traceparents > 1 {
+        (record.trace_id, record.trace_parent_id) = (None, None);
+    }
+    group(&mut record.request.headers);
+}
+
+fn add_response(record: &mut Record, response: Response) {
+    record.response.body_size = Some(response.body_size);
+    record.response.body_cut = response.body_cut;
+    record.response.body = response.body_prefix;
+    record.response.headers = response.headers.into_iter().map(captured).collect();
+    group(&mut record.response.headers);
+}
+
+fn captured(header: Header) -> CapturedHeader {
+    CapturedHeader { name: header.name, value: header.value }
+}
+
+/// Brings values of one name together, wire order kept within a name.
+fn group(headers: &mut [CapturedHeader]) {
+    headers.sort_by(|a, b| a.name.cmp(&b.name));
+}
+
+const fn kind(protocol: Protocol) -> Kind {
+    match protocol {
+        Protocol::Http1 => Kind::Http,
+        Protocol::Http2 => Kind::Http2,
+    }
+}
+
+const fn outcome(outcome: Outcome) -> record::Outcome {
+    match outcome {
+        Outcome::Complete => record::Outcome::Complete,
+        Outcome::Timeout => record::Outcome::Timeout,
+        Outcome::Reset => record::Outcome::Reset,
+        Outcome::Closed => record::Outcome::Closed,
+        Outcome::Gap => record::Outcome::Gap,
+        Outcome::Upgraded => record::Outcome::Upgraded,
+    }
+}
+
+fn observed_at(exchange: &Exchange) -> ObservedAt {
+    match exchange.connection.local {
+        None => ObservedAt::Path,
+        Some(side) if side == exchange.client => ObservedAt::Client,
+        Some(_) => ObservedAt::Server,
+    }
+}
+
+fn version(exchange: &Exchange) -> &'static str {
+    let minor = match (&exchange.request, &exchange.response) {
+        (Some(request), _) => request.minor_version,
+        (None, Some(response)) => response.minor_version,
+        (None, None) => 1,
+    };
+    match (exchange.protocol, minor) {
+        (Protocol::Http2, _) => "2",
+        (Protocol::Http1, 0) => "1.0",
+        (Protocol::Http1, _) => "1.1",
+    }
+}
+
+fn time_to_first_byte(exchange: &Exchange) -> Option<u64> {
+    let request = exchange.request.as_ref()?;
+    exchange.response.as_ref().map(|response| nanos(request.first_byte, response.first_byte))
+}
+
+fn connect_duration(exchange: &Exchange) -> Option<u64> {
+    let syn = exchange.connection.syn_time?;
+    exchange.connection.established_time.map(|established| nanos(syn, established))
+}
+
+fn nanos(from: KernelInstant, to: KernelInstant) -> u64 {
+    to.as_nanos().saturating_sub(from.as_nanos())
+}
+
+const fn pair(address: SocketAddr) -> (std::net::IpAddr, u16) {
+    (address.ip(), address.port())
+}

@@ -1,0 +1,350 @@
+//! Secrets out: credentials in headers, in parameters of URLs, and in the user information of URLs. Nothing else is touched.
+//!
+//! Bodies are not looked into: their first bytes are captured only if asked for.
+
+use bytes::Bytes;
+
+use crate::record::{CapturedHeader, Record};
+
+/// Whether secrets are replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Redaction {
+    /// Secrets are replaced.
+    On,
+    /// Everything is given as sent: for one's own captures.
+    Off,
+}
+
+/// What stands for a header value.
+pub const REDACTED_VALUE: &[u8] = b"[REDACTED]";
+/// What stands for a parameter's value and for user information, as OpenTelemetry has it for `url.full`.
+pub const REDACTED_PART: &[u8] = b"REDACTED";
+
+/// Header fields whose whole value is a credential.
+const SECRET_HEADERS: &[&str] = &[
+    "api-key",
+    "apikey",
+    "authentication",
+    "authorization",
+    "cookie",
+    "cookie2",
+    "proxy-authorization",
+    "set-cookie",
+    "set-cookie2",
+    "x-api-key",
+    "x-forwarded-access-token",
+    "x-goog-iap-jwt-assertion",
+    "x-session-id",
+];
+
+/// Ends of header names and parameter names that say what the value is.
+const SECRET_ENDINGS: &[&str] = &[
+    "-api-key",
+    "_api_key",
+    "-apikey",
+    "_apikey",
+    "-authorization",
+    "-credential",
+    "-jwt",
+    "_jwt",
+    "-passwd",
+    "-password",
+    "_password",
+    "-secret",
+    "_secret",
+    "-session",
+    "-signature",
+    "-token",
+    "_token",
+];
+
+/// Header fields that hold URLs.
+const URL_HEADERS: &[&str] = &[
+    "content-location",
+    "destination",
+    "link",
+    "location",
+    "origin",
+    "referer",
+    "refresh",
+    "x-envoy-original-path",
+    "x-forwarded-uri",
+    "x-original-uri",
+    "x-original-url",
+    "x-rewrite-url",
+];
+
+/// Parameters whose value is a credential, lower-case. The first four are OpenTelemetry's list for `url.query`.
+const SECRET_PARAMETERS: &[&str] = &[
+    "awsaccesskeyid",
+    "signature",
+    "sig",
+    "x-goog-signature",
+    "access_key",
+    "accesskey",
+    "access_token",
+    "accesstoken",
+    "api-key",
+    "api_key",
+    "apikey",
+    "assertion",
+    "auth",
+    "auth_token",
+    "authorization",
+    "authtoken",
+    "client_assertion",
+    "client_secret",
+    "clientsecret",
+    "credential",
+    "credentials",
+    "id_token",
+    "jsessionid",
+    "jwt",
+    "pass",
+    "passphrase",
+    "passwd",
+    "password",
+    "phpsessid",
+    "private_key",
+    "privatekey",
+    "pwd",
+    "refresh_token",
+    "samlresponse",
+    "secret",
+    "session",
+    "session_id",
+    "session_token",
+    "sessionid",
+    "sessiontoken",
+    "sid",
+    "token",
+    "x-amz-credential",
+    "x-amz-security-token",
+    "x-amz-signature",
+    "x-goog-credential",
+];
+
+/// Longest parameter name that is compared, after decoding: longer ones are no credential's.
+const MAX_NAME: usize = 48;
+
+/// Replaces every secret in `record`; says how many.
+pub fn redact(record: &mut Record) -> u64 {
+    let mut count = 0;
+    for part in [&mut record.path, &mut record.original] {
+        count += part.as_mut().map_or(0, redact_url);
+    }
+    count += record.query.as_mut().map_or(0, |query| redact_parameters(query, Position::Parameter));
+    for header in record.request.headers.iter_mut().chain(&mut record.response.headers) {
+        count += redact_header(header);
+    }
+    count
+}
+
+fn redact_header(header: &mut CapturedHeader) -> u64 {
+    if is_secret_header(&header.name) {
+        header.value = Bytes::from_static(REDACTED_VALUE);
+        1
+    } else if URL_HEADERS.iter().any(|name| name.as_bytes() == &header.name[..]) {
+        redact_url(&mut header.value)
+    } else {
+        0
+    }
+}
+
+fn is_secret_header(name: &[u8]) -> bool {
+    SECRET_HEADERS.iter().any(|secret| secret.as_bytes() == name) || has_secret_ending(name)
+}
+
+fn has_secret_ending(name: &[u8]) -> bool {
+    SECRET_ENDINGS.iter().any(|ending| name.ends_with(ending.as_bytes()))
+}
+
+/// User information and parameters of a URL or of a part of one that begins before its query.
+fn redact_url(url: &mut Bytes) -> u64 {
+    redact_user_information(url) + redact_parameters(url, Position::Path)
+}
+
+/// `scheme://user:password@host` and, of authority-form, `user:password@host`.
+fn redact_user_information(url: &mut Bytes) -> u64 {
+    let start = match url.windows(3).position(|window| window == b"://") {
+        Some(colon) if !url.get(..colon).is_some_and(|before| before.contains(&b'?')) => colon + 3,
+        _ if url.first() != Some(&b'/') => 0,
+        _ => return 0,
+    };
+    let authority = url.get(start..).unwrap_or_default();
+    let length =
+        authority.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(authority.len());
+    let Some(at) =
+        authority.get(..length).and_then(|authority| authority.iter().rposition(|byte| *byte == b'@'))
+    else {
+        return 0;
+    };
+    let mut out = Vec::with_capacity(url.len());
+    out.extend_from_slice(url.get(..start).unwrap_or_default());
+    out.extend_from_slice(REDACTED_PART);
+    if authority.get(..at).is_some_and(|information| information.contains(&b':')) {
+        out.push(b':');
+        out.extend_from_slice(REDACTED_PART);
+    }
+    out.extend_from_slice(authority.get(at..).unwrap_or_default());
+    *url = Bytes::from(out);
+    1
+}
+
+/// Where a scan for parameters begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Position {
+    /// In a path: parameters come after `;`, and after `?` or `#` as in a query.
+    Path,
+    /// At a parameter.
+    Parameter,
+}
+
+/// Values of `name=value` where the name is a credential's.
+///
+/// Parameters begin after `;` in a path and after `?`, `#`, `&` and `;` in a query. A secret value ends where every server
+/// ends it: in a query at `&` only, since `;`, `?` and `#` may be part of it.
+fn redact_parameters(text: &mut Bytes, position: Position) -> u64 {
+    if !text.contains(&b'=') {
+        return 0;
+    }
+    let mut out: Vec<u8> = Vec::new();
+    let mut copied = 0;
+    let mut count = 0;
+    let mut in_query = position == Position::Parameter;
+    let mut name_at = in_query.then_some(0);
+    let mut secret_at = None;
+    for (index, byte) in text.iter().copied().chain([b'&']).enumerate() {
+        let ends = if in_query { byte == b'&' } else { matches!(byte, b'&' | b';' | b'/' | b'?' | b'#') };
+        if let Some(from) = secret_at.filter(|_| ends) {
+            secret_at = None;
+            if from < index {
+                out.extend_from_slice(text.get(copied..from).unwrap_or_default());
+                out.extend_from_slice(REDACTED_PART);
+                copied = index;
+                count += 1;
+            }
+        }
+        if secret_at.is_some() {
+            continue;
+        }
+        match byte {
+            b'?' | b'#' | b'&' | b';' => name_at = Some(index + 1),
+            b'/' if !in_query => name_at = None,
+            b'=' => {
+                let name = name_at.take().and_then(|from| text.get(from..index));
+                secret_at = name.is_some_and(is_secret_parameter).then_some(index + 1);
+            }
+            _ => {}
+        }
+        in_query |= matches!(byte, b'?' | b'#');
+    }
+    if count > 0 {
+        out.extend_from_slice(text.get(copied..).unwrap_or_default());
+        *text = Bytes::from(out);
+    }
+    count
+}
+
+/// Compares a name as a server would read it: percent-decoded, in any letter case.
+fn is_secret_parameter(name: &[u8]) -> bool {
+    let mut decoded = Vec::with_capacity(name.len().min(MAX_NAME));
+    let mut index = 0;
+    while let Some(&byte) = name.get(index) {
+        if decoded.len() == MAX_NAME {
+            return false;
+        }
+        let escaped = if byte == b'%' { name.get(index + 1..index + 3).and_then(hex_pair) } else { None };
+        decoded.push(escaped.unwrap_or(byte).to_ascii_lowercase());
+        index += if escaped.is_some() { 3 } else { 1 };
+    }
+    // `user[password]` and `password[]`: each word between the brackets counts.
+    decoded.split(|byte| matches!(byte, b'[' | b']')).any(is_secret_word)
+}
+
+fn is_secret_word(word: &[u8]) -> bool {
+    SECRET_PARAMETERS.iter().any(|secret| secret.as_bytes() == word) || has_secret_ending(word)
+}
+
+fn hex_pair(digits: &[u8]) -> Option<u8> {
+    u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_url(url: &'static str, expected: &str) {
+        let mut bytes = Bytes::from_static(url.as_bytes());
+        redact_url(&mut bytes);
+        assert_eq!(String::from_utf8_lossy(&bytes), expected);
+    }
+
+    fn check_query(query: &'static str, expected: &str) {
+        let mut bytes = Bytes::from_static(query.as_bytes());
+        redact_parameters(&mut bytes, Position::Parameter);
+        assert_eq!(String::from_utf8_lossy(&bytes), expected);
+    }
+
+    #[test]
+    fn queries() {
+        check_query("id=7", "id=7");
+        check_query("token=abc", "token=REDACTED");
+        check_query("a=1&TOKEN=abc&b=2", "a=1&TOKEN=REDACTED&b=2");
+        check_query("to%6ben=abc&x", "to%6ben=REDACTED&x");
+        check_query("password=a;b?c#d&e=f", "password=REDACTED&e=f");
+        check_query("a;sig=x", "a;sig=REDACTED");
+        check_query("token=", "token=");
+        check_query("token", "token");
+        check_query("tokens=3&mytoken=4", "tokens=3&mytoken=4");
+        check_query(
+            "csrf_token=1&user[password]=x&x-vault-token=2",
+            "csrf_token=REDACTED&user[password]=REDACTED&x-vault-token=REDACTED",
+        );
+        check_query("password[]=a==&q=token=b", "password[]=REDACTED&q=token=b");
+        check_query("=x&&=", "=x&&=");
+    }
+
+    #[test]
+    fn urls() {
+        check_url("/a;jsessionid=12/b?token=x", "/a;jsessionid=REDACTED/b?token=REDACTED");
+        check_url("/token=1", "/token=1");
+        check_url("http://user:pass@h:80/p?q=1@2", "http://REDACTED:REDACTED@h:80/p?q=1@2");
+        check_url("http://user@h/", "http://REDACTED@h/");
+        check_url("http://a@b:c@h/", "http://REDACTED:REDACTED@h/");
+        check_url("user:pass@h:443", "REDACTED:REDACTED@h:443");
+        check_url("h:443", "h:443");
+        check_url("/u@h", "/u@h");
+        check_url("https://h/cb#access_token=x&state=1", "https://h/cb#access_token=REDACTED&state=1");
+        check_url("/?next=http://u:p@h/", "/?next=http://u:p@h/");
+    }
+
+    #[test]
+    fn headers() {
+        let check = |name: &'static str, value: &'static str, expected: &str| {
+            let mut header = CapturedHeader {
+                name: Bytes::from_static(name.as_bytes()),
+                value: Bytes::from_static(value.as_bytes()),
+            };
+            redact_header(&mut header);
+            assert_eq!(String::from_utf8_lossy(&header.value), expected, "{name}");
+        };
+        for name in [
+            "authorization",
+            "proxy-authorization",
+            "cookie",
+            "set-cookie",
+            "x-api-key",
+            "x-auth-token",
+            "x-amz-security-token",
+        ] {
+            check(name, "secret", "[REDACTED]");
+        }
+        check("referer", "http://u:p@h/?token=1&a=2", "http://REDACTED:REDACTED@h/?token=REDACTED&a=2");
+        check("location", "/next?sig=1", "/next?sig=REDACTED");
+        check("content-type", "text/plain; token=1", "text/plain; token=1");
+        check("sec-websocket-key", "dGhl", "dGhl");
+        check("idempotency-key", "1", "1");
+        check("www-authenticate", "Basic", "Basic");
+    }
+}

@@ -1,0 +1,149 @@
+//! HTTP metrics by OpenTelemetry's semantic conventions, as Prometheus names them.
+
+use hashbrown::HashMap;
+use prometheus::{Histogram, HistogramOpts, HistogramVec, Registry};
+
+use crate::record::{ErrorType, Kind, ObservedAt, Outcome, Record};
+
+/// Buckets of `http.server.request.duration`, s (OpenTelemetry semantic conventions, HTTP metrics).
+const DURATION_BUCKETS: &[f64] =
+    &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+/// Buckets of body sizes, bytes: the conventions name none; powers of four from a small answer to a download.
+const SIZE_BUCKETS: &[f64] =
+    &[0.0, 256.0, 1024.0, 4096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 16_777_216.0, 268_435_456.0];
+/// Methods that are labels; others are `_OTHER` (RFC 9110 9, RFC 5789, and QUERY).
+const METHODS: &[&str] =
+    &["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"];
+const OTHER: &str = "_OTHER";
+/// Label sets remembered at most: ten methods and a hundred statuses fit; beyond, status and error are `_OTHER`.
+pub const MAX_LABEL_SETS: usize = 2000;
+const LABELS: &[&str] =
+    &["http_request_method", "http_response_status_code", "error_type", "network_protocol_version"];
+
+/// Histograms of one end's view.
+#[derive(Debug)]
+struct View {
+    duration: HistogramVec,
+    request_size: HistogramVec,
+    response_size: HistogramVec,
+}
+
+/// What one exchange is counted in.
+#[derive(Clone, Debug)]
+struct Set {
+    duration: Histogram,
+    request_size: Histogram,
+    response_size: Histogram,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    client: bool,
+    method: &'static str,
+    status: Option<u16>,
+    outcome: Option<Outcome>,
+    version: &'static str,
+}
+
+/// Counts exchanges. Owned by the worker; the registry reads the histograms.
+#[derive(Debug)]
+pub struct HttpMetrics {
+    server: View,
+    client: View,
+    sets: HashMap<Key, Set>,
+    overflowed: u64,
+}
+
+impl HttpMetrics {
+    pub(super) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            server: View::register(registry, "server")?,
+            client: View::register(registry, "client")?,
+            sets: HashMap::new(),
+            overflowed: 0,
+        })
+    }
+
+    /// Counts `record`, unless it is a progress report, a second telling, or has no request.
+    pub fn observe(&mut self, record: &Record) {
+        let Some(method) = record.method.as_deref().filter(|_| record.kind == Kind::Http) else { return };
+        if record.late || record.in_progress {
+            return;
+        }
+        let key = Key {
+            client: record.observed_at == ObservedAt::Client,
+            method: METHODS.iter().find(|known| known.as_bytes() == method).copied().unwrap_or(OTHER),
+            status: record.status,
+            outcome: failure(record),
+            version: record.protocol_version.unwrap_or_default(),
+        };
+        let set = self.set(key);
+        set.duration.observe(record.duration as f64 / 1e9);
+        if let Some(size) = record.request.body_size {
+            set.request_size.observe(size as f64);
+        }
+        if let Some(size) = record.response.body_size {
+            set.response_size.observe(size as f64);
+        }
+    }
+
+    /// Exchanges counted under `_OTHER` because there were too many label sets.
+    pub const fn overflowed(&self) -> u64 {
+        self.overflowed
+    }
+
+    fn set(&mut self, key: Key) -> &Set {
+        let full = self.sets.len() >= MAX_LABEL_SETS && !self.sets.contains_key(&key);
+        let Self { server, client, sets, overflowed } = self;
+        let view = if key.client { client } else { server };
+        if full {
+            *overflowed += 1;
+            let rest = Key { method: OTHER, status: Some(0), outcome: None, ..key };
+            return sets.entry(rest).or_insert_with(|| view.set(&[OTHER, OTHER, OTHER, key.version]));
+        }
+        sets.entry(key).or_insert_with(|| {
+            let status = key.status.map_or_else(String::new, |status| status.to_string());
+            let error = match (key.status.filter(|status| (500..=599).contains(status)), key.outcome) {
+                (Some(_), _) => status.clone(),
+                (None, Some(outcome)) => outcome.as_str().to_owned(),
+                (None, None) => String::new(),
+            };
+            view.set(&[key.method, &status, &error, key.version])
+        })
+    }
+}
+
+impl View {
+    fn register(registry: &Registry, end: &str) -> Result<Self, prometheus::Error> {
+        let histogram = |what: &str, help: &str, buckets: &[f64]| {
+            let options = HistogramOpts::new(format!("http_{end}_{what}"), help).buckets(buckets.to_vec());
+            let histogram = HistogramVec::new(options, LABELS)?;
+            registry.register(Box::new(histogram.clone()))?;
+            Ok::<_, prometheus::Error>(histogram)
+        };
+        Ok(Self {
+            duration: histogram("request_duration_seconds", "Duration of HTTP exchanges.", DURATION_BUCKETS)?,
+            request_size: histogram("request_body_size_bytes", "Size of HTTP request bodies.", SIZE_BUCKETS)?,
+            response_size: histogram(
+                "response_body_size_bytes",
+                "Size of HTTP response bodies.",
+                SIZE_BUCKETS,
+            )?,
+        })
+    }
+
+    fn set(&self, labels: &[&str]) -> Set {
+        Set {
+            duration: self.duration.with_label_values(labels),
+            request_size: self.request_size.with_label_values(labels),
+            response_size: self.response_size.with_label_values(labels),
+        }
+    }
+}
+
+fn failure(record: &Record) -> Option<Outcome> {
+    match record.error_type()? {
+        ErrorType::Status(_) => None,
+        ErrorType::Outcome(outcome) => Some(outcome),
+    }
+}

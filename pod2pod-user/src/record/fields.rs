@@ -1,0 +1,505 @@
+//! The one table of the record's fields: key, type, unit, meaning and where the value stands. Its order is the record's.
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+
+use super::{CapturedHeader, ErrorType, Kind, ObservedAt, Outcome, Record, text};
+
+/// A field's value, borrowed from the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value<'a> {
+    /// Not known: the key is left out.
+    Absent,
+    /// One of a closed set of words.
+    Word(&'static str),
+    /// Foreign bytes.
+    Text(&'a [u8]),
+    /// Foreign bytes, an array.
+    Texts(&'a [Bytes]),
+    /// Words of a closed set, an array.
+    Words(&'a [&'static str]),
+    /// Bytes that are not text.
+    Base64(&'a [u8]),
+    /// An IP address.
+    Address(IpAddr),
+    /// 16 hexadecimal digits.
+    Id(u64),
+    /// Nanoseconds since 1970.
+    Time(u64),
+    /// A status code given as text.
+    StatusText(u16),
+    /// A whole number.
+    Integer(u64),
+    /// Nanoseconds, given as seconds.
+    Seconds(u64),
+    /// Millionths, given as a fraction.
+    Millionths(u32),
+    /// True; a false mark is absent.
+    True,
+    /// One key for each header name.
+    Headers(&'a [CapturedHeader]),
+}
+
+/// A field's JSON type.
+#[derive(Clone, Copy, Debug)]
+pub enum Shape {
+    /// A string.
+    String,
+    /// A string that is one of these words.
+    Enum(fn() -> Vec<&'static str>),
+    /// A string, RFC 3339 UTC with nanoseconds.
+    Time,
+    /// A string of 16 hexadecimal digits.
+    Id,
+    /// A number that is a non-negative integer.
+    Integer,
+    /// A non-negative number.
+    Number,
+    /// True.
+    Mark,
+    /// A string; an array of strings if the field was repeated.
+    StringOrStrings,
+    /// An array of strings.
+    Strings,
+    /// One key per header name, each an array of strings.
+    Headers,
+}
+
+/// Whether every record has the field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// Every record has it.
+    Always,
+    /// A record has it if the fact is known.
+    IfKnown,
+}
+
+/// One field.
+#[derive(Clone, Copy, Debug)]
+pub struct Field {
+    /// Key; for [`Shape::Headers`] what stands before the header's name.
+    pub key: &'static str,
+    /// The key in quotes, with a colon.
+    pub quoted: &'static str,
+    /// JSON type.
+    pub shape: Shape,
+    /// Unit, or "".
+    pub unit: &'static str,
+    /// Whether every record has it.
+    pub presence: Presence,
+    /// One sentence for people.
+    pub sentence: &'static str,
+    /// The value in a record.
+    pub value: fn(&Record) -> Value<'_>,
+}
+
+macro_rules! field {
+    ($key:literal, $shape:expr, $unit:literal, $presence:ident, $sentence:literal, $value:expr) => {
+        Field {
+            key: $key,
+            quoted: concat!("\"", $key, "\":"),
+            shape: $shape,
+            unit: $unit,
+            presence: Presence::$presence,
+            sentence: $sentence,
+            value: $value,
+        }
+    };
+}
+
+/// Every field, in the order of the record.
+pub static FIELDS: &[Field] = &[
+    field!("time", Shape::Time, "", Always, "When the exchange began: the first byte seen of it.", |r| {
+        Value::Time(r.time)
+    }),
+    field!(
+        "kind",
+        Shape::Enum(kinds),
+        "",
+        Always,
+        "What the record is about: an HTTP/1 exchange, or an HTTP/2 connection.",
+        |r| { Value::Word(r.kind.as_str()) }
+    ),
+    field!(
+        "outcome",
+        Shape::Enum(outcomes),
+        "",
+        IfKnown,
+        "What became of the exchange; absent while it is in progress.",
+        |r| { r.outcome.map_or(Value::Absent, |outcome| Value::Word(outcome.as_str())) }
+    ),
+    field!(
+        "exchange.in_progress",
+        Shape::Mark,
+        "",
+        IfKnown,
+        "A progress report: the exchange is still open, and its own record follows.",
+        |r| { mark(r.in_progress) }
+    ),
+    field!(
+        "late",
+        Shape::Mark,
+        "",
+        IfKnown,
+        "The response came after the timeout record: a second record of one exchange, with the same id and offset.",
+        |r| { mark(r.late) }
+    ),
+    field!(
+        "observed_at",
+        Shape::Enum(places),
+        "",
+        Always,
+        "Whose socket was observed; `path` is a place between the ends.",
+        |r| { Value::Word(r.observed_at.as_str()) }
+    ),
+    field!(
+        "http.request.method",
+        Shape::String,
+        "",
+        IfKnown,
+        "Method, as sent; absent if the response answers no request.",
+        |r| { optional(r.method.as_ref()) }
+    ),
+    field!("url.path", Shape::String, "", IfKnown, "Path of the request target.", |r| optional(
+        r.path.as_ref()
+    )),
+    field!(
+        "url.query",
+        Shape::String,
+        "",
+        IfKnown,
+        "Query of the request target, without the question mark.",
+        |r| { optional(r.query.as_ref()) }
+    ),
+    field!(
+        "url.original",
+        Shape::String,
+        "",
+        IfKnown,
+        "The whole request target; given whenever path, \"?\" and query do not rebuild it exactly.",
+        |r| { optional(r.original.as_ref()) }
+    ),
+    field!("url.scheme", Shape::String, "", IfKnown, "Scheme of the target.", |r| optional(
+        r.scheme.as_ref()
+    )),
+    field!(
+        "http.response.status_code",
+        Shape::Integer,
+        "",
+        IfKnown,
+        "Status code of the final response.",
+        |r| { r.status.map_or(Value::Absent, |status| Value::Integer(u64::from(status))) }
+    ),
+    field!(
+        "error.type",
+        Shape::String,
+        "",
+        IfKnown,
+        "The status of a server error, or the outcome if it is timeout, reset or closed.",
+        |r| {
+            match r.error_type() {
+                None => Value::Absent,
+                Some(ErrorType::Status(status)) => Value::StatusText(status),
+                Some(ErrorType::Outcome(outcome)) => Value::Word(outcome.as_str()),
+            }
+        }
+    ),
+    field!(
+        "duration",
+        Shape::Number,
+        "s",
+        Always,
+        "First byte of the exchange to its end; of a progress report, so far.",
+        |r| { Value::Seconds(r.duration) }
+    ),
+    field!(
+        "time_to_first_byte",
+        Shape::Number,
+        "s",
+        IfKnown,
+        "First byte of the request to first byte of the final response.",
+        |r| { seconds(r.time_to_first_byte) }
+    ),
+    field!("request_duration", Shape::Number, "s", IfKnown, "First byte to last byte of the request.", |r| {
+        seconds(r.request_duration)
+    }),
+    field!(
+        "client.address",
+        Shape::String,
+        "",
+        Always,
+        "Address of the client; from the PROXY protocol header if there was one.",
+        |r| { Value::Address(r.client.0) }
+    ),
+    field!("client.port", Shape::Integer, "", Always, "Port of the client.", |r| Value::Integer(u64::from(
+        r.client.1
+    ))),
+    field!(
+        "server.address",
+        Shape::String,
+        "",
+        Always,
+        "Address of the server's end of the connection.",
+        |r| { Value::Address(r.server.0) }
+    ),
+    field!("server.port", Shape::Integer, "", Always, "Port of the server.", |r| Value::Integer(u64::from(
+        r.server.1
+    ))),
+    field!(
+        "network.peer.address",
+        Shape::String,
+        "",
+        IfKnown,
+        "Address of the client's end of the connection, if `client.address` is from a PROXY protocol header.",
+        |r| { r.network_peer.map_or(Value::Absent, |(address, _)| Value::Address(address)) }
+    ),
+    field!("network.peer.port", Shape::Integer, "", IfKnown, "Port to `network.peer.address`.", |r| {
+        r.network_peer.map_or(Value::Absent, |(_, port)| Value::Integer(u64::from(port)))
+    }),
+    field!("network.type", Shape::Enum(network_types), "", Always, "IP version of the connection.", |r| {
+        Value::Word(if r.server.0.is_ipv4() { "ipv4" } else { "ipv6" })
+    }),
+    field!(
+        "network.protocol.version",
+        Shape::String,
+        "",
+        IfKnown,
+        "HTTP version of the request, or of the response if there is no request.",
+        |r| { r.protocol_version.map_or(Value::Absent, Value::Word) }
+    ),
+    field!(
+        "http.request.header.host",
+        Shape::StringOrStrings,
+        "",
+        IfKnown,
+        "`Host`; an array only if it was sent more than once.",
+        |r| {
+            match r.host.as_slice() {
+                [] => Value::Absent,
+                [one] => Value::Text(one),
+                many => Value::Texts(many),
+            }
+        }
+    ),
+    field!("user_agent.original", Shape::String, "", IfKnown, "`User-Agent`.", |r| optional(
+        r.user_agent.as_ref()
+    )),
+    field!(
+        "http.request.body.size",
+        Shape::Integer,
+        "bytes",
+        IfKnown,
+        "Content of the request: after removal of transfer coding, before content decoding.",
+        |r| { r.request.body_size.map_or(Value::Absent, Value::Integer) }
+    ),
+    field!(
+        "http.request.body.cut",
+        Shape::Mark,
+        "",
+        IfKnown,
+        "Part of the request's content was not seen; without a length in its head the size is a lower bound.",
+        |r| { mark(r.request.body_cut) }
+    ),
+    field!(
+        "http.response.body.size",
+        Shape::Integer,
+        "bytes",
+        IfKnown,
+        "Content of the response: after removal of transfer coding, before content decoding.",
+        |r| { r.response.body_size.map_or(Value::Absent, Value::Integer) }
+    ),
+    field!(
+        "http.response.body.cut",
+        Shape::Mark,
+        "",
+        IfKnown,
+        "Part of the response's content was not seen; without a length in its head the size is a lower bound.",
+        |r| { mark(r.response.body_cut) }
+    ),
+    field!(
+        "http.request.header.",
+        Shape::Headers,
+        "",
+        IfKnown,
+        "A captured request header; credentials are redacted.",
+        |r| { headers(&r.request.headers) }
+    ),
+    field!(
+        "http.response.header.",
+        Shape::Headers,
+        "",
+        IfKnown,
+        "A captured response header; credentials are redacted.",
+        |r| { headers(&r.response.headers) }
+    ),
+    field!(
+        "exchange.interim_responses",
+        Shape::Integer,
+        "",
+        IfKnown,
+        "1xx responses before the final one, if there were any.",
+        |r| {
+            if r.interim_responses == 0 {
+                Value::Absent
+            } else {
+                Value::Integer(u64::from(r.interim_responses))
+            }
+        }
+    ),
+    field!(
+        "connection.id",
+        Shape::Id,
+        "",
+        Always,
+        "The connection: the same from both ends and through NAT.",
+        |r| { Value::Id(r.connection_id) }
+    ),
+    field!(
+        "connection.joined_late",
+        Shape::Mark,
+        "",
+        IfKnown,
+        "The handshake was not seen: the id is of the addresses and ports, and does not join through NAT.",
+        |r| { mark(r.joined_late) }
+    ),
+    field!(
+        "exchange.offset",
+        Shape::Integer,
+        "bytes",
+        IfKnown,
+        "First byte of the request counted from the client's initial sequence number (of a response without a request, from the server's); joined late, the raw sequence number.",
+        |r| { r.offset.map_or(Value::Absent, Value::Integer) }
+    ),
+    field!(
+        "exchange.index",
+        Shape::Integer,
+        "",
+        IfKnown,
+        "Ordinal of the exchange on its connection, from 0; absent after a gap or a late start.",
+        |r| { r.index.map_or(Value::Absent, |index| Value::Integer(u64::from(index))) }
+    ),
+    field!("trace.id", Shape::String, "", IfKnown, "Trace id of a valid W3C `traceparent`.", |r| optional(
+        r.trace_id.as_ref()
+    )),
+    field!(
+        "trace.parent_id",
+        Shape::String,
+        "",
+        IfKnown,
+        "Parent (span) id of a valid W3C `traceparent`.",
+        |r| { optional(r.trace_parent_id.as_ref()) }
+    ),
+    field!(
+        "tcp.retransmits",
+        Shape::Integer,
+        "",
+        IfKnown,
+        "Segments seen again while the exchange was open.",
+        |r| { r.retransmits.map_or(Value::Absent, Value::Integer) }
+    ),
+    field!(
+        "tcp.connect.duration",
+        Shape::Number,
+        "s",
+        IfKnown,
+        "SYN to established, as the observed end saw it.",
+        |r| { seconds(r.connect_duration) }
+    ),
+    field!(
+        "http.anomalies",
+        Shape::Strings,
+        "",
+        IfKnown,
+        "Framing that a strict reader would refuse.",
+        |r| { if r.anomalies.is_empty() { Value::Absent } else { Value::Words(&r.anomalies) } }
+    ),
+    field!(
+        "sample.rate",
+        Shape::Number,
+        "",
+        IfKnown,
+        "Share of records like this one that is kept; absent if all are.",
+        |r| { r.sample_rate_millionths.map_or(Value::Absent, Value::Millionths) }
+    ),
+    field!(
+        "http.request.body.content",
+        Shape::String,
+        "",
+        IfKnown,
+        "First bytes of the request's content, if configured.",
+        |r| { content(&r.request.body) }
+    ),
+    field!(
+        "http.request.body.encoding",
+        Shape::Enum(encodings),
+        "",
+        IfKnown,
+        "`base64` if the content given is not text.",
+        |r| { encoding(&r.request.body) }
+    ),
+    field!(
+        "http.response.body.content",
+        Shape::String,
+        "",
+        IfKnown,
+        "First bytes of the response's content, if configured.",
+        |r| { content(&r.response.body) }
+    ),
+    field!(
+        "http.response.body.encoding",
+        Shape::Enum(encodings),
+        "",
+        IfKnown,
+        "`base64` if the content given is not text.",
+        |r| { encoding(&r.response.body) }
+    ),
+];
+
+fn kinds() -> Vec<&'static str> {
+    Kind::ALL.iter().map(|kind| kind.as_str()).collect()
+}
+
+fn outcomes() -> Vec<&'static str> {
+    Outcome::ALL.iter().map(|outcome| outcome.as_str()).collect()
+}
+
+fn places() -> Vec<&'static str> {
+    ObservedAt::ALL.iter().map(|place| place.as_str()).collect()
+}
+
+fn network_types() -> Vec<&'static str> {
+    vec!["ipv4", "ipv6"]
+}
+
+fn encodings() -> Vec<&'static str> {
+    vec!["base64"]
+}
+
+fn optional(bytes: Option<&Bytes>) -> Value<'_> {
+    bytes.map_or(Value::Absent, |bytes| Value::Text(bytes))
+}
+
+fn seconds(nanoseconds: Option<u64>) -> Value<'static> {
+    nanoseconds.map_or(Value::Absent, Value::Seconds)
+}
+
+fn mark(set: bool) -> Value<'static> {
+    if set { Value::True } else { Value::Absent }
+}
+
+fn headers(headers: &[CapturedHeader]) -> Value<'_> {
+    if headers.is_empty() { Value::Absent } else { Value::Headers(headers) }
+}
+
+fn content(body: &[u8]) -> Value<'_> {
+    if body.is_empty() {
+        Value::Absent
+    } else {
+        text::readable(body).map_or(Value::Base64(body), Value::Text)
+    }
+}
+
+fn encoding(body: &[u8]) -> Value<'_> {
+    if body.is_empty() || text::readable(body).is_some() { Value::Absent } else { Value::Word("base64") }
+}

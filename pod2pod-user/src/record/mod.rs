@@ -1,0 +1,218 @@
+//! The Record: the one thing users see and the only type that is serialised. One flat object a line.
+//!
+//! An absent fact is an absent key, never null, "" or 0. What keys there are, their order, types and meaning is said once,
+//! in [`fields::FIELDS`]; the JSON writer, the schema and the README's table all read it from there. Nothing here knows
+//! where a fact comes from.
+
+pub mod fields;
+pub mod json;
+pub mod number;
+pub mod schema;
+pub mod text;
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+
+/// What a record is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// One HTTP/1 request and what became of it, or one response that answers none.
+    Http,
+    /// One HTTP/2 connection, recognised and not decoded.
+    Http2,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: &'static [Self] = &[Self::Http, Self::Http2];
+
+    /// The word in the record.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Http2 => "http2",
+        }
+    }
+}
+
+/// What became of an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// Request and final response were seen to their end.
+    Complete,
+    /// No response, or no progress of it, within the time limit.
+    Timeout,
+    /// The connection was reset before the response ended.
+    Reset,
+    /// The connection was closed before the response ended as framed.
+    Closed,
+    /// A missing part may be our own loss: what happened is not known.
+    Gap,
+    /// The connection speaks another protocol from here on.
+    Upgraded,
+}
+
+impl Outcome {
+    /// Every outcome.
+    pub const ALL: &'static [Self] =
+        &[Self::Complete, Self::Timeout, Self::Reset, Self::Closed, Self::Gap, Self::Upgraded];
+
+    /// The word in the record.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Timeout => "timeout",
+            Self::Reset => "reset",
+            Self::Closed => "closed",
+            Self::Gap => "gap",
+            Self::Upgraded => "upgraded",
+        }
+    }
+}
+
+/// Whose socket was observed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ObservedAt {
+    /// The client's end.
+    Client,
+    /// The server's end.
+    Server,
+    /// An interface or a capture file between the ends.
+    Path,
+}
+
+impl ObservedAt {
+    /// Every place.
+    pub const ALL: &'static [Self] = &[Self::Client, Self::Server, Self::Path];
+
+    /// The word in the record.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Server => "server",
+            Self::Path => "path",
+        }
+    }
+}
+
+/// A captured header field. A repeated field is several of these in wire order; they make one array in the record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CapturedHeader {
+    /// Lower-case name.
+    pub name: Bytes,
+    /// Value, redacted if it is a credential.
+    pub value: Bytes,
+}
+
+/// What a record says of one message, request or response.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MessageFacts {
+    /// Captured header fields, grouped by name.
+    pub headers: Vec<CapturedHeader>,
+    /// Content bytes after removal of transfer coding, before content decoding.
+    pub body_size: Option<u64>,
+    /// Part of the content was not seen.
+    pub body_cut: bool,
+    /// First bytes of the content; empty if not asked for.
+    pub body: Bytes,
+}
+
+/// One observation. Times are nanoseconds since 1970 UTC, durations nanoseconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// First byte seen of the exchange.
+    pub time: u64,
+    /// What the record is about.
+    pub kind: Kind,
+    /// What became of it; absent on a progress report.
+    pub outcome: Option<Outcome>,
+    /// A progress report of an exchange that is still open.
+    pub in_progress: bool,
+    /// A second record of an exchange whose timeout was told before.
+    pub late: bool,
+    /// Whose socket was observed.
+    pub observed_at: ObservedAt,
+    /// Method, as sent.
+    pub method: Option<Bytes>,
+    /// Path of the target.
+    pub path: Option<Bytes>,
+    /// Query of the target, without the question mark.
+    pub query: Option<Bytes>,
+    /// The whole target; present if path and query do not rebuild it.
+    pub original: Option<Bytes>,
+    /// Scheme of the target URI.
+    pub scheme: Option<Bytes>,
+    /// Status code.
+    pub status: Option<u16>,
+    /// Start to end.
+    pub duration: u64,
+    /// First byte of the request to first byte of the final response.
+    pub time_to_first_byte: Option<u64>,
+    /// First byte to last byte of the request.
+    pub request_duration: Option<u64>,
+    /// The client, from a PROXY protocol header if there was one.
+    pub client: (IpAddr, u16),
+    /// The server's end of the connection.
+    pub server: (IpAddr, u16),
+    /// The client's end of the connection, if `client` is from a PROXY protocol header.
+    pub network_peer: Option<(IpAddr, u16)>,
+    /// `Host`; a repeated field is several values.
+    pub host: Vec<Bytes>,
+    /// `User-Agent`.
+    pub user_agent: Option<Bytes>,
+    /// "1.0", "1.1" or "2".
+    pub protocol_version: Option<&'static str>,
+    /// The request's headers and content.
+    pub request: MessageFacts,
+    /// The response's headers and content.
+    pub response: MessageFacts,
+    /// 1xx responses before the final one.
+    pub interim_responses: u32,
+    /// Same from both ends, through NAT.
+    pub connection_id: u64,
+    /// The id is of the address tuple because the handshake was not seen.
+    pub joined_late: bool,
+    /// First byte of the request counted from the client's ISN.
+    pub offset: Option<u64>,
+    /// Ordinal on the connection.
+    pub index: Option<u32>,
+    /// W3C trace id, lower-case hex.
+    pub trace_id: Option<Bytes>,
+    /// W3C parent id, lower-case hex.
+    pub trace_parent_id: Option<Bytes>,
+    /// Segments seen again during the exchange.
+    pub retransmits: Option<u64>,
+    /// SYN to established.
+    pub connect_duration: Option<u64>,
+    /// Framing oddities.
+    pub anomalies: Vec<&'static str>,
+    /// Share of records like this one that is kept, in millionths; absent if all are.
+    pub sample_rate_millionths: Option<u32>,
+}
+
+impl Record {
+    /// `error.type`: the status of a 5xx, else the outcome if it is a failure. A gap is not one: nothing is known.
+    pub fn error_type(&self) -> Option<ErrorType> {
+        if let Some(status) = self.status
+            && (500..=599).contains(&status)
+        {
+            return Some(ErrorType::Status(status));
+        }
+        match self.outcome {
+            Some(outcome @ (Outcome::Timeout | Outcome::Reset | Outcome::Closed)) => {
+                Some(ErrorType::Outcome(outcome))
+            }
+            Some(Outcome::Complete | Outcome::Gap | Outcome::Upgraded) | None => None,
+        }
+    }
+}
+
+/// What `error.type` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorType {
+    /// A server error.
+    Status(u16),
+    /// The exchange did not end well.
+    Outcome(Outcome),
+}

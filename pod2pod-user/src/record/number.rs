@@ -1,0 +1,157 @@
+//! Numbers and times as text, exact: integers, nanoseconds as decimal seconds, RFC 3339. No floating point.
+
+const NANOSECONDS: u64 = 1_000_000_000;
+
+/// Appends `value` in decimal.
+pub fn push_integer(out: &mut Vec<u8>, value: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+}
+
+/// Appends `nanoseconds` as seconds: an exact decimal number without trailing zeros.
+pub fn push_seconds(out: &mut Vec<u8>, nanoseconds: u64) {
+    push_integer(out, nanoseconds / NANOSECONDS);
+    push_fraction(out, nanoseconds % NANOSECONDS, 9);
+}
+
+/// Appends `millionths` as a decimal number.
+pub fn push_millionths(out: &mut Vec<u8>, millionths: u32) {
+    push_integer(out, u64::from(millionths / 1_000_000));
+    push_fraction(out, u64::from(millionths % 1_000_000), 6);
+}
+
+/// Appends `value` in `width` lower-case hexadecimal digits.
+pub fn push_hex(out: &mut Vec<u8>, value: u64, width: u32) {
+    for position in (0..width).rev() {
+        let digit = (value >> (4 * position)) & 0xf;
+        out.push(hex_digit(digit as u8));
+    }
+}
+
+/// Appends the UTC time `nanoseconds` after 1970 as in RFC 3339, with all nine digits.
+pub fn push_time(out: &mut Vec<u8>, nanoseconds: u64) {
+    let seconds = nanoseconds / NANOSECONDS;
+    let (year, month, day) = civil(seconds / 86_400);
+    let of_day = seconds % 86_400;
+    push_padded(out, year, 4);
+    out.push(b'-');
+    push_padded(out, month, 2);
+    out.push(b'-');
+    push_padded(out, day, 2);
+    out.push(b'T');
+    push_clock(out, of_day);
+    out.push(b'.');
+    push_padded(out, nanoseconds % NANOSECONDS, 9);
+    out.push(b'Z');
+}
+
+/// Appends `HH:MM:SS` of a second of the day.
+pub fn push_clock(out: &mut Vec<u8>, second_of_day: u64) {
+    push_padded(out, second_of_day / 3600, 2);
+    out.push(b':');
+    push_padded(out, second_of_day / 60 % 60, 2);
+    out.push(b':');
+    push_padded(out, second_of_day % 60, 2);
+}
+
+/// Appends `value` with leading zeros up to `width` digits.
+pub fn push_padded(out: &mut Vec<u8>, value: u64, width: usize) {
+    let mut buffer = itoa::Buffer::new();
+    let digits = buffer.format(value).as_bytes();
+    out.extend(std::iter::repeat_n(b'0', width.saturating_sub(digits.len())));
+    out.extend_from_slice(digits);
+}
+
+const fn hex_digit(digit: u8) -> u8 {
+    if digit < 10 { b'0' + digit } else { b'a' + digit - 10 }
+}
+
+fn push_fraction(out: &mut Vec<u8>, mut fraction: u64, mut width: usize) {
+    if fraction == 0 {
+        return;
+    }
+    while fraction.is_multiple_of(10) {
+        fraction /= 10;
+        width -= 1;
+    }
+    out.push(b'.');
+    push_padded(out, fraction, width);
+}
+
+/// Year, month and day of the `days`-th day after 1970-01-01, proleptic Gregorian. Counts in eras of 400 years that
+/// begin in March, so that the leap day is the last of its year.
+const fn civil(days: u64) -> (u64, u64, u64) {
+    const DAYS_OF_ERA: u64 = 146_097;
+    const DAYS_BEFORE_1970: u64 = 719_468;
+    let days = days + DAYS_BEFORE_1970;
+    let era = days / DAYS_OF_ERA;
+    let day_of_era = days % DAYS_OF_ERA;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + if month <= 2 { 1 } else { 0 };
+    (year, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn seconds_are_exact() {
+        let check = |nanoseconds, expected: &str| {
+            assert_eq!(written(|out| push_seconds(out, nanoseconds)), expected);
+        };
+        check(0, "0");
+        check(1, "0.000000001");
+        check(41_000, "0.000041");
+        check(1_834_000, "0.001834");
+        check(999_999_999, "0.999999999");
+        check(1_000_000_000, "1");
+        check(10_000_000_000, "10");
+        check(1_500_000_000, "1.5");
+        check(u64::MAX, "18446744073.709551615");
+    }
+
+    #[test]
+    fn times_are_rfc3339() {
+        let check = |seconds: u64, nanoseconds: u64, expected: &str| {
+            assert_eq!(written(|out| push_time(out, seconds * NANOSECONDS + nanoseconds)), expected);
+        };
+        check(0, 0, "1970-01-01T00:00:00.000000000Z");
+        check(951_782_400, 0, "2000-02-29T00:00:00.000000000Z");
+        check(951_868_799, 999_999_999, "2000-02-29T23:59:59.999999999Z");
+        check(951_868_800, 0, "2000-03-01T00:00:00.000000000Z");
+        check(4_107_542_400, 1, "2100-03-01T00:00:00.000000001Z");
+        check(1_795_248_930, 123_456_789, "2026-11-21T08:15:30.123456789Z");
+    }
+
+    #[test]
+    fn every_day_of_four_centuries_follows_the_day_before() {
+        let mut previous = civil(0);
+        for day in 1..=146_097 {
+            let this = civil(day);
+            let next_day = this == (previous.0, previous.1, previous.2 + 1);
+            let next_month = this == (previous.0, previous.1 + 1, 1) && previous.2 >= 28;
+            let next_year = this == (previous.0 + 1, 1, 1) && (previous.1, previous.2) == (12, 31);
+            assert!(next_day || next_month || next_year, "{previous:?} then {this:?}");
+            previous = this;
+        }
+        assert_eq!(previous, (2370, 1, 1));
+    }
+
+    #[test]
+    fn rates_and_ids() {
+        assert_eq!(written(|out| push_millionths(out, 100_000)), "0.1");
+        assert_eq!(written(|out| push_millionths(out, 1_000_000)), "1");
+        assert_eq!(written(|out| push_millionths(out, 1)), "0.000001");
+        assert_eq!(written(|out| push_hex(out, 0x9f0c, 16)), "0000000000009f0c");
+    }
+}

@@ -1,0 +1,260 @@
+//! A queue of encoded batches, bounded in bytes, between the worker and a sink's thread.
+//!
+//! received = delivered + dropped + in flight, in records, at all times.
+
+use std::{
+    collections::VecDeque,
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// What happens to a batch that does not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overflow {
+    /// The producer waits: files can wait.
+    Wait,
+    /// The batch is dropped and counted: the kernel cannot wait.
+    DropNewest,
+}
+
+/// Encoded records.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Whole lines.
+    pub bytes: Vec<u8>,
+    /// How many records they are.
+    pub records: u64,
+}
+
+/// What a sink counted, in records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SinkStats {
+    /// Given to the sink.
+    pub received: u64,
+    /// Taken by the target.
+    pub delivered: u64,
+    /// Lost because the queue was full.
+    pub dropped_queue_full: u64,
+    /// Lost because the target failed.
+    pub dropped_failed: u64,
+    /// Lost because the program ended before the target took them.
+    pub dropped_shutdown: u64,
+    /// Bytes queued.
+    pub queued_bytes: u64,
+}
+
+impl SinkStats {
+    /// Records lost, whatever the reason.
+    pub const fn lost(&self) -> u64 {
+        self.dropped_queue_full + self.dropped_failed + self.dropped_shutdown
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    batches: VecDeque<Batch>,
+    bytes: usize,
+    spare: Vec<Vec<u8>>,
+    stats: SinkStats,
+    /// No more batches come.
+    ended: bool,
+    /// Nobody takes batches any more.
+    abandoned: bool,
+    /// The sink's thread is done.
+    done: bool,
+}
+
+/// Buffers kept for reuse: one being filled, one being written, one waiting.
+const MAX_SPARE: usize = 3;
+/// A waiting producer looks this often whether it should still wait.
+const WAIT_STEP: Duration = Duration::from_millis(50);
+
+/// The queue. Shared by one producer and one sink thread.
+#[derive(Debug)]
+pub struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+    limit: usize,
+    overflow: Overflow,
+}
+
+impl Queue {
+    /// A queue of at most `limit` bytes; a single batch may be larger when the queue is empty.
+    pub fn new(limit: usize, overflow: Overflow) -> Self {
+        Self { state: Mutex::new(State::default()), changed: Condvar::new(), limit, overflow }
+    }
+
+    /// Queues `batch`, and gives back an empty buffer. `impatient` ends the waiting: then the batch goes in over the limit.
+    pub fn push(&self, batch: Batch, impatient: impl Fn() -> bool) -> Vec<u8> {
+        let mut state = self.lock();
+        state.stats.received += batch.records;
+        while self.overflow == Overflow::Wait
+            && self.is_full(&state, &batch)
+            && !state.abandoned
+            && !impatient()
+        {
+            state = self.changed.wait_timeout(state, WAIT_STEP).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if state.abandoned || state.ended {
+            state.stats.dropped_failed += batch.records;
+        } else if self.overflow == Overflow::DropNewest && self.is_full(&state, &batch) {
+            state.stats.dropped_queue_full += batch.records;
+        } else {
+            state.bytes += batch.bytes.len();
+            state.batches.push_back(batch);
+            self.changed.notify_all();
+        }
+        state.spare.pop().unwrap_or_default()
+    }
+
+    /// The next batch; waits for one. Absent when no more come.
+    pub fn pop(&self) -> Option<Batch> {
+        let mut state = self.lock();
+        loop {
+            if let Some(batch) = state.batches.pop_front() {
+                state.bytes -= batch.bytes.len();
+                self.changed.notify_all();
+                return Some(batch);
+            }
+            if state.ended || state.abandoned {
+                return None;
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Takes back the buffer of a batch that was dealt with.
+    pub fn recycle(&self, mut buffer: Vec<u8>) {
+        let mut state = self.lock();
+        if state.spare.len() < MAX_SPARE {
+            buffer.clear();
+            state.spare.push(buffer);
+        }
+    }
+
+    /// Counts records that the target took, and that it did not.
+    pub fn judge(&self, delivered: u64, failed: u64) {
+        let mut state = self.lock();
+        state.stats.delivered += delivered;
+        state.stats.dropped_failed += failed;
+    }
+
+    /// Nobody takes batches any more: what is queued, and what comes, is lost.
+    pub fn abandon(&self) {
+        let mut state = self.lock();
+        state.abandoned = true;
+        state.stats.dropped_failed += state.batches.iter().map(|batch| batch.records).sum::<u64>();
+        state.batches.clear();
+        state.bytes = 0;
+        self.changed.notify_all();
+    }
+
+    /// Whether [`Queue::abandon`] was called.
+    pub fn is_abandoned(&self) -> bool {
+        self.lock().abandoned
+    }
+
+    /// No more batches come.
+    pub fn end(&self) {
+        self.lock().ended = true;
+        self.changed.notify_all();
+    }
+
+    /// The sink's thread is done.
+    pub fn set_done(&self) {
+        self.lock().done = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits for the sink's thread, at most until `deadline`; counts what is left as lost.
+    pub fn wait_done(&self, deadline: Instant) -> SinkStats {
+        let mut state = self.lock();
+        while !state.done {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let stats = state.stats;
+        let accounted = stats.delivered + stats.lost();
+        state.stats.dropped_shutdown += stats.received.saturating_sub(accounted);
+        state.abandoned = true;
+        self.changed.notify_all();
+        state.stats
+    }
+
+    /// What was counted so far.
+    pub fn stats(&self) -> SinkStats {
+        let state = self.lock();
+        SinkStats { queued_bytes: state.bytes as u64, ..state.stats }
+    }
+
+    fn is_full(&self, state: &State, batch: &Batch) -> bool {
+        !state.batches.is_empty() && state.bytes + batch.bytes.len() > self.limit
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(bytes: usize) -> Batch {
+        Batch { bytes: vec![b'x'; bytes], records: 1 }
+    }
+
+    #[test]
+    fn newest_is_dropped_one_past_the_limit() {
+        let queue = Queue::new(10, Overflow::DropNewest);
+        queue.push(batch(5), || false);
+        queue.push(batch(5), || false);
+        assert_eq!(queue.stats().dropped_queue_full, 0);
+        queue.push(batch(1), || false);
+        let stats = queue.stats();
+        assert_eq!((stats.received, stats.dropped_queue_full, stats.queued_bytes), (3, 1, 10));
+    }
+
+    #[test]
+    fn a_single_large_batch_passes() {
+        let queue = Queue::new(10, Overflow::DropNewest);
+        queue.push(batch(100), || false);
+        assert_eq!(queue.pop().unwrap().bytes.len(), 100);
+    }
+
+    #[test]
+    fn waiting_loses_nothing() {
+        let queue = Queue::new(10, Overflow::Wait);
+        std::thread::scope(|scope| {
+            let consumer = scope.spawn(|| {
+                let mut records = 0;
+                while let Some(batch) = queue.pop() {
+                    records += batch.records;
+                    queue.judge(batch.records, 0);
+                    queue.recycle(batch.bytes);
+                }
+                queue.set_done();
+                records
+            });
+            for _ in 0..1000 {
+                queue.push(batch(7), || false);
+            }
+            queue.end();
+            assert_eq!(consumer.join().unwrap(), 1000);
+        });
+        let stats = queue.wait_done(Instant::now());
+        assert_eq!((stats.received, stats.delivered, stats.lost()), (1000, 1000, 0));
+    }
+
+    #[test]
+    fn what_is_left_at_the_deadline_is_lost_and_counted() {
+        let queue = Queue::new(10, Overflow::DropNewest);
+        queue.push(batch(1), || false);
+        queue.end();
+        let stats = queue.wait_done(Instant::now());
+        assert_eq!((stats.received, stats.delivered, stats.dropped_shutdown), (1, 0, 1));
+    }
+}

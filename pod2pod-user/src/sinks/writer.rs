@@ -1,0 +1,211 @@
+//! Records to standard output or to a file, in large writes from a thread of its own.
+//!
+//! A reader that goes away ends the program. A full disk loses records, which is counted and said once, and capture goes on.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, IsTerminal as _, Write},
+    os::fd::AsFd as _,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Config, Encoder, Format,
+    queue::{Batch, Overflow, Queue, SinkStats},
+    text::Columns,
+};
+use crate::record::Record;
+
+/// A batch is handed on at this size: large enough that a write costs nothing per record.
+const BATCH_BYTES: usize = 64 * 1024;
+/// Warnings about a target that keeps failing come this often at most.
+const WARNING_PERIOD: Duration = Duration::from_secs(60);
+
+/// Why the output could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file.
+    #[error("cannot open the output file {path}: {source}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Standard output.
+    #[error("cannot use standard output: {0}")]
+    Stdout(io::Error),
+    /// The thread.
+    #[error("cannot start the output's thread: {0}")]
+    Thread(io::Error),
+}
+
+/// The output.
+#[derive(Debug)]
+pub struct Writer {
+    encoder: Encoder,
+    batch: Batch,
+    queue: Arc<Queue>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Writer {
+    /// Opens the output and starts its thread. `stop` is set when the program should end: nothing waits then.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub fn open(config: &Config, overflow: Overflow, stop: Arc<AtomicBool>) -> Result<Self, OpenError> {
+        let file = open_target(config)?;
+        let terminal = file.is_terminal();
+        let encoder = match (config.format, terminal) {
+            (Format::Json, _) | (Format::Auto, false) => Encoder::Json,
+            (Format::Text, _) | (Format::Auto, true) => Encoder::Text(Box::new(Columns::for_file(&file))),
+        };
+        let queue = Arc::new(Queue::new(config.queue_bytes, overflow));
+        let target = Target { file, torn: false, last_warning: None };
+        let shared = Arc::clone(&queue);
+        thread::Builder::new()
+            .name("output".to_owned())
+            .spawn(move || run(&shared, target))
+            .map_err(OpenError::Thread)?;
+        Ok(Self { encoder, batch: Batch::default(), queue, stop })
+    }
+
+    /// Shows the header of columns before the first record: a person is waiting for it.
+    pub fn show_header(&mut self) {
+        if let Encoder::Text(columns) = &mut self.encoder {
+            columns.push_header(&mut self.batch.bytes);
+            self.flush();
+        }
+    }
+
+    /// Adds `record` to the batch.
+    pub fn write(&mut self, record: &Record) {
+        self.encoder.push(&mut self.batch.bytes, record);
+        self.batch.records += 1;
+        if self.batch.bytes.len() >= BATCH_BYTES {
+            self.flush();
+        }
+    }
+
+    /// Hands the batch to the thread.
+    pub fn flush(&mut self) {
+        if self.batch.bytes.is_empty() {
+            return;
+        }
+        let batch = std::mem::take(&mut self.batch);
+        self.batch.bytes = self.queue.push(batch, || self.stop.load(Ordering::Relaxed));
+    }
+
+    /// The reader went away.
+    pub fn reader_gone(&self) -> bool {
+        self.queue.is_abandoned()
+    }
+
+    /// What was counted so far.
+    pub fn stats(&self) -> SinkStats {
+        self.queue.stats()
+    }
+
+    /// Writes what is left, at most until `deadline`.
+    pub fn finish(mut self, deadline: Instant) -> SinkStats {
+        self.flush();
+        self.queue.end();
+        self.queue.wait_done(deadline)
+    }
+}
+
+fn open_target(config: &Config) -> Result<File, OpenError> {
+    match &config.file {
+        Some(path) => OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .map_err(|source| OpenError::File { path: path.clone(), source }),
+        // A handle of our own: `Stdout` would buffer once more and lock.
+        None => io::stdout().as_fd().try_clone_to_owned().map(File::from).map_err(OpenError::Stdout),
+    }
+}
+
+struct Target {
+    file: File,
+    /// The last write ended inside a line.
+    torn: bool,
+    last_warning: Option<Instant>,
+}
+
+fn run(queue: &Queue, mut target: Target) {
+    while let Some(batch) = queue.pop() {
+        match target.write(&batch) {
+            Ok(()) => queue.judge(batch.records, 0),
+            Err(failure) if failure.error.kind() == io::ErrorKind::BrokenPipe => {
+                queue.judge(failure.delivered, batch.records.saturating_sub(failure.delivered));
+                queue.abandon();
+                break;
+            }
+            Err(failure) => {
+                let lost = batch.records.saturating_sub(failure.delivered);
+                queue.judge(failure.delivered, lost);
+                target.warn(&failure.error, lost);
+            }
+        }
+        queue.recycle(batch.bytes);
+    }
+    queue.set_done();
+}
+
+struct WriteFailure {
+    error: io::Error,
+    delivered: u64,
+}
+
+impl Target {
+    fn write(&mut self, batch: &Batch) -> Result<(), WriteFailure> {
+        if self.torn {
+            self.file.write_all(b"\n").map_err(|error| WriteFailure { error, delivered: 0 })?;
+            self.torn = false;
+        }
+        let mut rest = batch.bytes.as_slice();
+        while !rest.is_empty() {
+            let error = match self.file.write(rest) {
+                Ok(0) => io::Error::from(io::ErrorKind::WriteZero),
+                Ok(written) => {
+                    rest = rest.get(written..).unwrap_or_default();
+                    continue;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    wait_writable(&self.file);
+                    continue;
+                }
+                Err(error) => error,
+            };
+            let written = batch.bytes.get(..batch.bytes.len() - rest.len()).unwrap_or_default();
+            self.torn = written.last().is_some_and(|byte| *byte != b'\n');
+            let lines = written.iter().filter(|byte| **byte == b'\n').count() as u64;
+            return Err(WriteFailure { error, delivered: lines.min(batch.records) });
+        }
+        Ok(())
+    }
+
+    fn warn(&mut self, error: &io::Error, lost: u64) {
+        if self.last_warning.is_some_and(|last| last.elapsed() < WARNING_PERIOD) {
+            return;
+        }
+        self.last_warning = Some(Instant::now());
+        tracing::warn!(lost, %error, "the output takes no records; capture goes on");
+    }
+}
+
+/// Somebody else made the output non-blocking (it is shared with other processes): wait as a blocking write would.
+fn wait_writable(file: &File) {
+    let mut waiting = [nix::poll::PollFd::new(file.as_fd(), nix::poll::PollFlags::POLLOUT)];
+    // An error shows again in the write that follows.
+    let _ = nix::poll::poll(&mut waiting, nix::poll::PollTimeout::NONE);
+}

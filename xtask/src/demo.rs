@@ -1,0 +1,23 @@
+//! Builds and starts the demo, which is a program of the tests crate.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::{
+    build,
+    cmd::{self, Cmd},
+    setup,
+};
+
+/// `cargo xtask demo [--tamper sent|observed]`: becomes the demo; its exit code says whether all was observed.
+///
+/// # Errors
+/// Set-up or build fails, or the demo cannot be started.
+pub(crate) fn command(arguments: &[String]) -> Result<ExitCode> {
+    setup::ensure(&["demo"])?;
+    let agent = build::daemon()?;
+    build::release("pod2pod-tests", "pod2pod-demo").run_aside()?;
+    let demo = Cmd::new(agent.with_file_name("pod2pod-demo")).args([agent]).args(arguments);
+    cmd::as_root(demo).become_it().map(|never| match never {})
+}
