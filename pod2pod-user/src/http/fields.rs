@@ -40,12 +40,8 @@ impl Scratch {
 
     fn headers(&mut self, all: &Bytes) -> Vec<Header> {
         let mut start = 0;
-        let value = |end: usize| Header {
-            name: Bytes::new(),
-            value: all.slice(std::mem::replace(&mut start, end)..end),
-        };
-        let mut value = value;
-        self.ends.drain(..).map(|(name, end)| Header { name, ..value(end) }).collect()
+        let mut next = |end: usize| all.slice(std::mem::replace(&mut start, end)..end);
+        self.ends.drain(..).map(|(name, end)| Header { name, value: next(end) }).collect()
     }
 }
 

@@ -13,18 +13,19 @@ use super::{
     fields::{Fields, Upgrade},
     framing::{Framing, Method},
     head,
-    pairing::{Open, Pairing, Teller},
-    reader::{Foreign, GapEffect, GivenUp, Input, Place, Reader, Room, Step},
+    pairing::Pairing,
+    reader::{Foreign, GivenUp, Input, Place, Reader, Room, Step},
     start_line::{self, METHODS, RequestLine, StatusLine, Wanted},
+    telling::{Open, Teller},
 };
 use crate::{
     capture::KernelInstant,
-    reassembly::{Chunk, CloseCause, Connection, Content, GapCause, Side, Start},
+    reassembly::{Chunk, CloseCause, Connection, Content, Side, Start},
 };
 
 /// What the connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Speech {
+pub(super) enum Speech {
     /// HTTP/1, or not known.
     Http1,
     /// Another protocol after an upgrade.
@@ -44,20 +45,20 @@ enum Flowing {
 #[derive(Debug)]
 pub(super) struct Flow {
     /// As known at the latest chunk.
-    connection: Connection,
-    speech: Speech,
-    client: Option<Side>,
-    originator: Reader,
-    responder: Reader,
+    pub(super) connection: Connection,
+    pub(super) speech: Speech,
+    pub(super) client: Option<Side>,
+    pub(super) originator: Reader,
+    pub(super) responder: Reader,
     /// Sides that begin with something else.
-    foreign_sides: u8,
-    foreign_bytes: u64,
-    tls: bool,
-    proxied: Option<(SocketAddr, SocketAddr)>,
+    pub(super) foreign_sides: u8,
+    pub(super) foreign_bytes: u64,
+    pub(super) tls: bool,
+    pub(super) proxied: Option<(SocketAddr, SocketAddr)>,
     /// What the latest request offered to upgrade to.
-    upgrade: Option<Upgrade>,
-    pairing: Pairing,
-    armed: Option<KernelInstant>,
+    pub(super) upgrade: Option<Upgrade>,
+    pub(super) pairing: Pairing,
+    pub(super) armed: Option<KernelInstant>,
 }
 
 impl Flow {
@@ -128,13 +129,14 @@ impl Flow {
         pairing.close(outcome, chunk.time, &mut teller);
     }
 
-    fn split<'a>(&'a mut self, shared: &'a mut Shared) -> (&'a mut Pairing, Teller<'a>) {
+    /// The pairing, and what it takes to tell.
+    pub(super) fn split<'a>(&'a mut self, shared: &'a mut Shared) -> (&'a mut Pairing, Teller<'a>) {
         let client = self.client.unwrap_or(Side::Originator);
         let teller = Teller { connection: &self.connection, client, proxied: self.proxied, shared };
         (&mut self.pairing, teller)
     }
 
-    const fn reader(&mut self, side: Side) -> &mut Reader {
+    pub(super) const fn reader(&mut self, side: Side) -> &mut Reader {
         match side {
             Side::Originator => &mut self.originator,
             Side::Responder => &mut self.responder,
@@ -259,7 +261,7 @@ impl Flow {
         shared.unwanted.push_back(self.connection);
     }
 
-    fn set_client(&mut self, client: Side, shared: &mut Shared) {
+    pub(super) fn set_client(&mut self, client: Side, shared: &mut Shared) {
         if self.client.is_none() {
             shared.stats.connections_http += 1;
             self.client = Some(client);
@@ -401,119 +403,6 @@ impl Flow {
         }
     }
 
-    fn gap(&mut self, chunk: &Chunk<'_>, length: u64, cause: GapCause, shared: &mut Shared) {
-        if self.speech != Speech::Http1 {
-            return;
-        }
-        shared.stats.gaps += 1;
-        shared.stats.gap_bytes += length;
-        let (sender, time) = (chunk.sender, chunk.time);
-        let from_client = self.client.map_or(sender == Side::Originator, |client| client == sender);
-        // A cut segment was seen with its length: the time of its last byte is known.
-        let last_byte = (cause == GapCause::Cut).then_some(time);
-        let effect = self.reader(sender).gap(length);
-        let (content, ended, lost) = match effect {
-            GapEffect::Inside { content, ended } => (content, ended, false),
-            GapEffect::PastEnd { content } => (content, true, true),
-            GapEffect::BodyLost { content } => (content, false, true),
-            GapEffect::MessagesLost => (0, false, true),
-        };
-        let (pairing, mut teller) = self.split(shared);
-        if from_client {
-            pairing.request_content(b"", content, &mut teller);
-            match effect {
-                _ if ended => pairing.end_request(time, last_byte, Anomalies::NONE, &mut teller),
-                GapEffect::BodyLost { .. } => pairing.cut_request(time, Anomalies::NONE, &mut teller),
-                GapEffect::Inside { .. } | GapEffect::PastEnd { .. } | GapEffect::MessagesLost => {}
-            }
-        } else {
-            if content > 0 {
-                pairing.response_content(b"", content, time, &mut teller);
-            }
-            match effect {
-                _ if ended => pairing.end_response(time, last_byte, Anomalies::NONE, &mut teller),
-                GapEffect::BodyLost { .. } => {
-                    pairing.cut_response(Outcome::Gap, Anomalies::NONE, time, &mut teller)
-                }
-                GapEffect::Inside { .. } | GapEffect::PastEnd { .. } | GapEffect::MessagesLost => {}
-            }
-        }
-        if lost {
-            let kept = self.reader(sender).kept();
-            let cut = self.reader(sender).take_cut_head();
-            shared.kept -= kept;
-            self.cut_head(sender, cut, time, shared);
-        }
-    }
-
-    /// What is lost with a head that is not seen to its end: its message, told by its first part, and maybe more.
-    fn cut_head(
-        &mut self,
-        sender: Side,
-        cut: Option<(Vec<u8>, Place)>,
-        time: KernelInstant,
-        shared: &mut Shared,
-    ) {
-        if let Some((mut bytes, place)) = cut {
-            let whole_lines = memchr::memrchr(b'\n', &bytes).map_or(0, |at| at + 1);
-            bytes.truncate(whole_lines);
-            self.tell_cut_head(sender, &bytes, place, time, shared);
-        }
-        let from_client = self.client.map_or(sender == Side::Originator, |client| client == sender);
-        if from_client {
-            self.pairing.client_gap();
-        } else {
-            self.pairing.server_gap();
-        }
-    }
-
-    fn tell_cut_head(
-        &mut self,
-        sender: Side,
-        bytes: &[u8],
-        place: Place,
-        time: KernelInstant,
-        shared: &mut Shared,
-    ) {
-        let (first, rest) = head::split_line(bytes);
-        let from_client = match start_line::read(first) {
-            Some(line) if self.reader(sender).wanted.accepts(&line) => !start_line::is_status(first),
-            Some(_) | None => return,
-        };
-        let mut anomalies = Anomalies::HEAD_CUT;
-        shared.scratch.begin();
-        if from_client {
-            let mut fields = Fields::new(&shared.request_headers, &mut shared.scratch);
-            anomalies.insert(head::read_fields(rest, &mut fields));
-            let Some(start_line::StartLine::Request(line)) = start_line::read(first) else { return };
-            let mut request = request_of(&line, place, shared);
-            request.body_cut = true;
-            anomalies.insert(line.anomalies);
-            self.set_client(sender, shared);
-            let method = Method::of(line.method);
-            let open =
-                Open::asked(request, method, place.offset, self.connection.retransmits, anomalies).unsure();
-            let (pairing, mut teller) = self.split(shared);
-            pairing.begin_request(open, &mut teller);
-            pairing.end_request(time, None, Anomalies::NONE, &mut teller);
-        } else {
-            let mut fields = Fields::new(&shared.response_headers, &mut shared.scratch);
-            anomalies.insert(head::read_fields(rest, &mut fields));
-            let Some(start_line::StartLine::Status(line)) = start_line::read(first) else { return };
-            self.set_client(sender.other(), shared);
-            if line.status < 200 {
-                return;
-            }
-            let response = response_of(&line, place, shared);
-            anomalies.insert(line.anomalies);
-            let retransmits = self.connection.retransmits;
-            let (pairing, mut teller) = self.split(shared);
-            pairing.answered_method(time, &mut teller);
-            pairing.begin_response(response, anomalies, place.offset, retransmits);
-            pairing.cut_response(Outcome::Gap, Anomalies::NONE, time, &mut teller);
-        }
-    }
-
     fn finished(&mut self, sender: Side, time: KernelInstant, shared: &mut Shared) {
         if self.speech != Speech::Http1 {
             return;
@@ -540,7 +429,7 @@ impl Flow {
     }
 }
 
-fn request_of(line: &RequestLine<'_>, place: Place, shared: &mut Shared) -> Request {
+pub(super) fn request_of(line: &RequestLine<'_>, place: Place, shared: &mut Shared) -> Request {
     let known = METHODS.iter().find(|method| **method == line.method);
     let (method, target, headers) =
         shared.scratch.finish(if known.is_some() { b"" } else { line.method }, line.target);
@@ -557,7 +446,7 @@ fn request_of(line: &RequestLine<'_>, place: Place, shared: &mut Shared) -> Requ
     }
 }
 
-fn response_of(line: &StatusLine, place: Place, shared: &mut Shared) -> Response {
+pub(super) fn response_of(line: &StatusLine, place: Place, shared: &mut Shared) -> Response {
     let (_, _, headers) = shared.scratch.finish(b"", b"");
     Response {
         status: line.status,

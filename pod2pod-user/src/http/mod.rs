@@ -23,10 +23,13 @@ mod fields;
 mod flow;
 mod framing;
 mod head;
+mod loss;
 mod pairing;
 mod proxy;
 mod reader;
+mod resync;
 mod start_line;
+mod telling;
 
 use std::{
     cmp::Reverse,

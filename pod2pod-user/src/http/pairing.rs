@@ -3,185 +3,14 @@
 //! Knows messages by their heads, content and ends; never sees bytes of heads or framing. The rules for what is paired
 //! after a gap are in the stage's head comment.
 
-use std::{collections::VecDeque, net::SocketAddr};
+use std::collections::VecDeque;
 
 use super::{
-    Shared,
-    exchange::{Anomalies, Exchange, Outcome, Protocol, Request, Response},
+    exchange::{Anomalies, Outcome, Protocol, Response},
     framing::Method,
+    telling::{Kind, Open, Teller},
 };
-use crate::{
-    capture::KernelInstant,
-    reassembly::{Connection, Side},
-};
-
-/// What an entry of the queue stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// A request, answered or not.
-    Asked,
-    /// A response that answers no request that was seen.
-    Unasked,
-    /// Requests may be outstanding here that were not seen, or not kept: nobody knows how many.
-    Lost,
-}
-
-/// An exchange that is not over.
-#[derive(Clone, Debug)]
-pub(super) struct Open {
-    kind: Kind,
-    method: Method,
-    pub(super) request: Option<Request>,
-    request_done: bool,
-    response: Option<Response>,
-    response_done: bool,
-    /// What was seen of it does not tell what happened.
-    unsure: bool,
-    told_timeout: bool,
-    told_progress: bool,
-    interim_responses: u32,
-    offset: u64,
-    index: Option<u32>,
-    start: KernelInstant,
-    /// From when on the response is waited for.
-    asked: KernelInstant,
-    retransmits: u64,
-    anomalies: Anomalies,
-    request_prefix: Vec<u8>,
-    response_prefix: Vec<u8>,
-}
-
-impl Open {
-    /// An entry that begins at `start`.
-    pub(super) fn new(kind: Kind, offset: u64, start: KernelInstant, retransmits: u64) -> Self {
-        Self {
-            kind,
-            method: Method::Other,
-            request: None,
-            request_done: kind != Kind::Asked,
-            response: None,
-            response_done: false,
-            unsure: false,
-            told_timeout: false,
-            told_progress: false,
-            interim_responses: 0,
-            offset,
-            index: None,
-            start,
-            asked: start,
-            retransmits,
-            anomalies: Anomalies::NONE,
-            request_prefix: Vec::new(),
-            response_prefix: Vec::new(),
-        }
-    }
-
-    /// A request whose head was read.
-    pub(super) fn asked(
-        request: Request,
-        method: Method,
-        offset: u64,
-        retransmits: u64,
-        anomalies: Anomalies,
-    ) -> Self {
-        let start = request.first_byte;
-        let request = Some(request);
-        Self { method, request, anomalies, ..Self::new(Kind::Asked, offset, start, retransmits) }
-    }
-
-    /// Marks it as not to be judged: a part of it was not seen.
-    pub(super) fn unsure(self) -> Self {
-        Self { unsure: true, ..self }
-    }
-
-    fn unanswered(&self) -> bool {
-        self.kind == Kind::Asked && self.response.is_none()
-    }
-}
-
-/// What telling an exchange takes beside the exchange.
-#[derive(Debug)]
-pub(super) struct Teller<'a> {
-    pub(super) connection: &'a Connection,
-    pub(super) client: Side,
-    pub(super) proxied: Option<(SocketAddr, SocketAddr)>,
-    pub(super) shared: &'a mut Shared,
-}
-
-impl Teller<'_> {
-    /// Tells an HTTP/2 connection.
-    pub(super) fn tell_http2(&mut self, offset: u64, start: KernelInstant) {
-        let open = Open::new(Kind::Unasked, offset, start, self.connection.retransmits);
-        self.tell(open, Some(Outcome::Upgraded), start, Protocol::Http2);
-    }
-
-    fn tell(&mut self, mut open: Open, outcome: Option<Outcome>, end: KernelInstant, protocol: Protocol) {
-        let outcome = match outcome {
-            Some(outcome) if open.unsure && outcome != Outcome::Upgraded => Some(Outcome::Gap),
-            outcome => outcome,
-        };
-        self.shared.kept -= open.request_prefix.len() + open.response_prefix.len();
-        if let Some(request) = &mut open.request {
-            request.body_prefix = open.request_prefix.into();
-        }
-        if let Some(response) = &mut open.response {
-            response.body_prefix = open.response_prefix.into();
-        }
-        self.count(outcome, open.told_timeout, open.kind == Kind::Unasked && protocol == Protocol::Http1);
-        self.shared.told.push_back(Exchange {
-            connection: *self.connection,
-            client: self.client,
-            proxied: self.proxied,
-            protocol,
-            outcome,
-            late: open.told_timeout,
-            offset: open.offset,
-            index: open.index,
-            request: open.request,
-            response: open.response,
-            interim_responses: open.interim_responses,
-            start: open.start,
-            end,
-            retransmits: self.connection.retransmits.saturating_sub(open.retransmits),
-            anomalies: open.anomalies,
-        });
-    }
-
-    /// Tells how it stands, and keeps it.
-    fn tell_copy(&mut self, open: &Open, outcome: Option<Outcome>, end: KernelInstant) {
-        self.shared.kept += open.request_prefix.len() + open.response_prefix.len();
-        self.tell(open.clone(), outcome, end, Protocol::Http1);
-    }
-
-    fn count(&mut self, outcome: Option<Outcome>, late: bool, unasked: bool) {
-        let stats = &mut self.shared.stats;
-        stats.unasked_responses += u64::from(unasked);
-        let counter = match outcome {
-            _ if late => &mut stats.late,
-            None => &mut stats.progress,
-            Some(Outcome::Complete) => &mut stats.complete,
-            Some(Outcome::Timeout) => &mut stats.timeout,
-            Some(Outcome::Reset) => &mut stats.reset,
-            Some(Outcome::Closed) => &mut stats.closed,
-            Some(Outcome::Gap) => &mut stats.gap,
-            Some(Outcome::Upgraded) => &mut stats.upgraded,
-        };
-        *counter += 1;
-    }
-
-    fn keep_prefix(&mut self, prefix: &mut Vec<u8>, content: &[u8], limit: usize) {
-        let wanted = limit.saturating_sub(prefix.len()).min(content.len());
-        if wanted == 0 {
-            return;
-        }
-        if wanted > self.shared.config.max_kept.saturating_sub(self.shared.kept) {
-            self.shared.stats.prefixes_no_memory += 1;
-            return;
-        }
-        self.shared.kept += wanted;
-        prefix.extend_from_slice(content.get(..wanted).unwrap_or_default());
-    }
-}
+use crate::capture::KernelInstant;
 
 /// The queue of one connection.
 #[derive(Debug)]
@@ -246,7 +75,7 @@ impl Pairing {
         }
         self.queue.push_back(open);
         self.reading_request = true;
-        self.fresh = Some(self.fresh.map_or(start, |fresh| fresh.min(start)));
+        self.waits_from(start);
     }
 
     /// Content of the request being read; `length` may be more than `content` if bytes are missing.
@@ -271,6 +100,7 @@ impl Pairing {
         if !std::mem::take(&mut self.reading_request) {
             return;
         }
+        self.waits_from(time);
         if let Some(open) = self.queue.back_mut() {
             open.request_done = true;
             open.asked = time;
@@ -324,7 +154,7 @@ impl Pairing {
         if !self.queue.front().is_some_and(Open::unanswered) {
             let unsure = self.queue.front().is_some_and(|open| open.kind == Kind::Lost);
             let open = Open::new(Kind::Unasked, offset, response.first_byte, retransmits);
-            self.fresh = Some(self.fresh.map_or(open.start, |fresh| fresh.min(open.start)));
+            self.waits_from(open.start);
             self.queue.push_front(Open { unsure, ..open });
         }
         if let Some(open) = self.queue.front_mut() {
@@ -493,6 +323,10 @@ impl Pairing {
         next
     }
 
+    fn waits_from(&mut self, time: KernelInstant) {
+        self.fresh = Some(self.fresh.map_or(time, |fresh| fresh.min(time)));
+    }
+
     fn push_lost(&mut self) {
         if !self.queue.back().is_some_and(|open| open.kind == Kind::Lost) {
             self.queue.push_back(Open::new(Kind::Lost, 0, KernelInstant::default(), 0));
@@ -537,7 +371,7 @@ impl Pairing {
                 teller.tell(open, Some(Outcome::Complete), time, Protocol::Http1);
             }
             if self.queue.front().is_some() {
-                self.fresh = Some(self.fresh.map_or(time, |fresh| fresh.min(time)));
+                self.waits_from(time);
             }
         }
     }

@@ -15,9 +15,6 @@ use super::{
 };
 use crate::capture::KernelInstant;
 
-/// Bytes kept of a long line while a message start is searched for: a start line longer than this is not found.
-const MAX_SOUGHT_LINE: usize = 8 * 1024;
-
 /// A buffer larger than this is given back after use, so that one large head does not stay.
 const KEPT_CAPACITY: usize = 1024;
 
@@ -97,7 +94,7 @@ pub(super) enum Step<'a> {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     /// Before the connection's first bytes: a PROXY header may come.
     Opening,
     /// Before or in a head.
@@ -130,22 +127,22 @@ pub(super) enum GapEffect {
 /// One direction's reader.
 #[derive(Debug)]
 pub(super) struct Reader {
-    phase: Phase,
+    pub(super) phase: Phase,
     pub(super) wanted: Wanted,
     /// No message was seen, nor the lack of one.
-    opening: bool,
+    pub(super) opening: bool,
     /// The first line in the buffer is a start line.
-    begun: bool,
+    pub(super) begun: bool,
     /// Into which line end the buffer's last bytes are.
-    lines: LineState,
+    pub(super) lines: LineState,
     /// Head or line so far; empty unless one is incomplete.
-    buffer: Vec<u8>,
+    pub(super) buffer: Vec<u8>,
     /// Of the buffer's first byte.
-    place: Place,
+    pub(super) place: Place,
     /// While lost: start of the line being read.
-    line_start: usize,
+    pub(super) line_start: usize,
     /// While lost: where the latest bytes begin in the buffer, and when they came.
-    latest: (usize, KernelInstant),
+    pub(super) latest: (usize, KernelInstant),
 }
 
 impl Reader {
@@ -324,6 +321,10 @@ impl Reader {
         };
         match header {
             ProxyHeader::NeedMore => {
+                if window.len() > room.left {
+                    self.buffer.truncate(kept);
+                    return self.give_up(GivenUp::NoMemory);
+                }
                 if kept == 0 {
                     self.buffer.extend_from_slice(window);
                 }
@@ -417,93 +418,7 @@ impl Reader {
         }
     }
 
-    /// Looks for a start line whose head is clean to its end.
-    fn lost_step<'a>(&mut self, input: &mut Input<'a>, room: Room) -> Step<'a> {
-        let mut skipped = 0;
-        loop {
-            if self.buffer.len() > self.line_start && self.buffer.last() == Some(&b'\n') {
-                skipped += self.lost_line();
-                if self.begun && self.line_start == usize::MAX {
-                    return self.give_head();
-                }
-                if skipped > 0 {
-                    return Step::Skipped(skipped);
-                }
-                continue;
-            }
-            if input.bytes.is_empty() {
-                return if skipped > 0 { Step::Skipped(skipped) } else { Step::NeedMore };
-            }
-            if self.buffer.is_empty() {
-                self.place = input.place;
-            }
-            let (piece, _) = head::split_line(input.bytes);
-            let limit = if self.begun { room.max_head } else { MAX_SOUGHT_LINE };
-            if self.buffer.len() + piece.len() > limit && self.begun {
-                // The candidate is longer than a head may be: its last line is looked at like any other.
-                skipped += self.drop_front(self.line_start);
-                self.begun = false;
-                self.line_start = 0;
-                continue;
-            }
-            skipped += self.keep_sought(input, piece.len(), room);
-        }
-    }
-
-    /// Appends a piece of a line, of which the last [`MAX_SOUGHT_LINE`] bytes are kept; bytes that were passed over.
-    fn keep_sought(&mut self, input: &mut Input<'_>, length: usize, room: Room) -> u64 {
-        self.latest = (self.buffer.len(), input.place.time);
-        let mut skipped = 0;
-        if self.begun {
-            self.buffer.extend_from_slice(input.take(length));
-            return 0;
-        }
-        if length > room.left {
-            skipped += self.drop_front(self.buffer.len());
-            input.take(length);
-            return skipped + length as u64;
-        }
-        let over = (self.buffer.len() + length).saturating_sub(MAX_SOUGHT_LINE);
-        let old = over.min(self.buffer.len());
-        skipped += self.drop_front(old);
-        let new = over - old;
-        if new > 0 {
-            input.take(new);
-            self.place = input.place;
-            skipped += new as u64;
-        }
-        self.buffer.extend_from_slice(input.take(length - new));
-        skipped
-    }
-
-    /// Judges the line just completed; bytes that were passed over. `line_start` is `usize::MAX` behind a whole head.
-    fn lost_line(&mut self) -> u64 {
-        let line = self.buffer.get(self.line_start..).unwrap_or_default();
-        if self.begun {
-            if head::is_empty_line(line) {
-                self.line_start = usize::MAX;
-                return 0;
-            }
-            if head::is_clean_field(line) {
-                self.line_start = self.buffer.len();
-                return 0;
-            }
-            let start = std::mem::take(&mut self.line_start);
-            self.begun = false;
-            return self.drop_front(start);
-        }
-        match start_line::find(line, self.wanted) {
-            Some(at) => {
-                self.begun = true;
-                let skipped = self.drop_front(at);
-                self.line_start = self.buffer.len();
-                skipped
-            }
-            None => self.drop_front(self.buffer.len()),
-        }
-    }
-
-    fn give_head<'a>(&mut self) -> Step<'a> {
+    pub(super) fn give_head<'a>(&mut self) -> Step<'a> {
         let buffer = std::mem::take(&mut self.buffer);
         self.forget();
         self.phase = Phase::Head;
@@ -515,16 +430,6 @@ impl Reader {
         let place = self.place;
         self.lose();
         Step::CutHead(buffer, place, why)
-    }
-
-    fn drop_front(&mut self, length: usize) -> u64 {
-        self.buffer.drain(..length.min(self.buffer.len()));
-        self.place.offset = self.place.offset.wrapping_add(length as u64);
-        if length >= self.latest.0 {
-            self.place.time = self.place.time.max(self.latest.1);
-        }
-        self.latest.0 = self.latest.0.saturating_sub(length);
-        length as u64
     }
 
     fn forget(&mut self) {

@@ -44,6 +44,9 @@ pub(super) fn read(line: &[u8]) -> Option<StartLine<'_>> {
     if leading_blanks(line) > MAX_LEADING_BLANKS {
         return None;
     }
+    if line == b"PRI * HTTP/2.0\r\n" {
+        return Some(StartLine::Http2Preface);
+    }
     let trimmed = trim_blanks(line.strip_suffix(b"\n").unwrap_or(line));
     if begins_status(trimmed) { status_line(trimmed) } else { request_line(trimmed, line) }
 }
@@ -169,9 +172,6 @@ fn request_line<'a>(trimmed: &'a [u8], line: &[u8]) -> Option<StartLine<'a>> {
         return None;
     }
     let target = trim_blanks(trimmed.get(first..=last)?);
-    if method == b"PRI" && target == b"*" && version == b"HTTP/2.0" {
-        return Some(StartLine::Http2Preface);
-    }
     let mut anomalies = Anomalies::NONE;
     let minor_version = read_version(version, &mut anomalies)?;
     // Two single spaces and no white space around: anything else is odd.

@@ -15,6 +15,12 @@ use crate::rng::Rng;
 /// Time between two steps of a conversation unless it is said otherwise.
 const STEP_NANOS: u64 = 1_000_000;
 
+/// The responder resets.
+pub const RESET: CloseCause = CloseCause::Reset(Side::Responder);
+
+/// The capture ends.
+pub const SOURCE_ENDED: Option<CloseCause> = Some(CloseCause::SourceEnded);
+
 /// A step of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Step {
@@ -22,6 +28,7 @@ enum Step {
     Gap(Side, u64, GapCause),
     Finished(Side),
     Wait(u64),
+    Expire,
 }
 
 /// One connection's conversation.
@@ -89,6 +96,11 @@ impl Talk {
         self.with(Step::Wait(seconds))
     }
 
+    /// The tracker is asked to expire.
+    pub fn expire(self) -> Self {
+        self.with(Step::Expire)
+    }
+
     /// How the connection ends; `None`: not at all.
     pub fn closed(self, close: Option<CloseCause>) -> Self {
         Self { close, ..self }
@@ -107,6 +119,7 @@ impl Talk {
         for step in &self.steps {
             match step {
                 Step::Wait(seconds) => driver.time += seconds * 1_000_000_000,
+                Step::Expire => driver.expire(),
                 Step::Gap(side, length, cause) => driver.gap(*side, *length, *cause),
                 Step::Finished(side) => driver.push(*side, Content::Finished),
                 Step::Bytes(side, bytes) => {
@@ -269,6 +282,14 @@ impl Driver {
         let connection = self.connection;
         self.tracker.push(Chunk { connection: &connection, sender, time, offset, content }, time);
         self.drain();
+    }
+
+    fn expire(&mut self) {
+        let now = KernelInstant::from_nanos(self.time);
+        assert!(self.tracker.next_deadline().is_some_and(|at| at <= now), "nothing to expire");
+        self.tracker.expire(now);
+        self.drain();
+        assert!(self.tracker.next_deadline().is_none_or(|at| at > now), "not all expired");
     }
 
     fn drain(&mut self) {
