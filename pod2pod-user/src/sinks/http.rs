@@ -19,7 +19,10 @@ use super::{
     own::OwnConnections,
     queue::{Batch, Overflow, Queue, SinkStats},
 };
-use crate::record::{Record, json};
+use crate::{
+    record::{Record, json},
+    shutdown::Shutdown,
+};
 
 /// Records of one POST at most.
 pub const DEFAULT_BATCH_RECORDS: u64 = 500;
@@ -83,15 +86,21 @@ pub struct HttpSink {
     batch: Batch,
     batch_records: u64,
     queue: Arc<Queue>,
+    shutdown: Shutdown,
 }
 
 impl HttpSink {
-    /// Starts the sink's thread.
+    /// Starts the sink's thread. When the program should end nothing waits.
     ///
     /// # Errors
     /// The thread or its runtime cannot be started.
-    pub fn start(config: Config, own: Arc<OwnConnections>) -> io::Result<Self> {
-        let queue = Arc::new(Queue::new(config.queue_bytes, Overflow::DropNewest));
+    pub fn start(
+        config: Config,
+        overflow: Overflow,
+        own: Arc<OwnConnections>,
+        shutdown: Shutdown,
+    ) -> io::Result<Self> {
+        let queue = Arc::new(Queue::new(config.queue_bytes, overflow));
         let batch_records = config.batch_records.max(1);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let shared = Arc::clone(&queue);
@@ -100,7 +109,7 @@ impl HttpSink {
             runtime.block_on(deliver_all(client, &shared));
             shared.set_done();
         })?;
-        Ok(Self { batch: Batch::default(), batch_records, queue })
+        Ok(Self { batch: Batch::default(), batch_records, queue, shutdown })
     }
 
     /// Adds `record` to the batch.
@@ -115,7 +124,8 @@ impl HttpSink {
     /// Hands the batch on.
     pub fn flush(&mut self) {
         if self.batch.records > 0 {
-            self.batch.bytes = self.queue.push(std::mem::take(&mut self.batch), || false);
+            self.batch.bytes =
+                self.queue.push(std::mem::take(&mut self.batch), || self.shutdown.is_requested());
         }
     }
 

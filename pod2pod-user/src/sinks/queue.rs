@@ -41,6 +41,8 @@ pub struct SinkStats {
     pub dropped_shutdown: u64,
     /// Bytes queued.
     pub queued_bytes: u64,
+    /// The reader went away: what came after was for nobody.
+    pub reader_gone: bool,
 }
 
 impl SinkStats {
@@ -143,6 +145,7 @@ impl Queue {
     pub fn abandon(&self) {
         let mut state = self.lock();
         state.abandoned = true;
+        state.stats.reader_gone = true;
         state.stats.dropped_failed += state.batches.iter().map(|batch| batch.records).sum::<u64>();
         state.batches.clear();
         state.bytes = 0;
