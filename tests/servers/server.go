@@ -20,7 +20,7 @@ func answer(w http.ResponseWriter, r *http.Request) {
 	parts := append(strings.Split(strings.Trim(r.URL.Path, "/"), "/"), "0", "0")
 	first, _ := strconv.Atoi(parts[1])
 	second, _ := strconv.Atoi(parts[2])
-	flush := func() { _ = http.NewResponseController(w).Flush() }
+	flush := w.(http.Flusher).Flush
 	switch parts[0] {
 	case "size":
 		w.Header().Set("Content-Length", strconv.Itoa(first))
