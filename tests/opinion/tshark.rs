@@ -95,20 +95,22 @@ fn parse(pdml: &str) -> Result<Vec<Message>> {
             method = None;
             continue;
         }
-        let (Some(name), Some(show)) = (attribute(line, "name"), attribute(line, "show")) else { continue };
+        let Some(name) = attribute(line, "name") else { continue };
+        // The text of content may go over many lines; of all that is read below it stands on one.
+        let show = || attribute(line, "show").with_context(|| format!("no value: {line}"));
         match name.as_str() {
             // The innermost header counts: tunnels have several.
-            "ip.src" | "ipv6.src" => packet.source = Some(show),
-            "ip.dst" | "ipv6.dst" => packet.destination = Some(show),
-            "tcp.srcport" => packet.source_port = Some(show.parse()?),
-            "tcp.dstport" => packet.destination_port = Some(show.parse()?),
-            "tcp.stream" => packet.stream = Some(show.parse()?),
-            "http.request.method" => method = Some(show),
+            "ip.src" | "ipv6.src" => packet.source = Some(show()?),
+            "ip.dst" | "ipv6.dst" => packet.destination = Some(show()?),
+            "tcp.srcport" => packet.source_port = Some(show()?.parse()?),
+            "tcp.dstport" => packet.destination_port = Some(show()?.parse()?),
+            "tcp.stream" => packet.stream = Some(show()?.parse()?),
+            "http.request.method" => method = Some(show()?),
             "http.request.uri" => {
                 let method = method.take().context("a target without a method")?;
-                messages.push(packet.message(Head::Request(method, show))?);
+                messages.push(packet.message(Head::Request(method, show()?))?);
             }
-            "http.response.code" => messages.push(packet.message(Head::Response(show.parse()?))?),
+            "http.response.code" => messages.push(packet.message(Head::Response(show()?.parse()?))?),
             "http.file_data" => {
                 let size = file_data_size(line)?;
                 messages.last_mut().context("content without a message")?.body = size;

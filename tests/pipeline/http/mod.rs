@@ -1,1 +1,5 @@
-//! http.
+//! HTTP: conversations in, exchanges out, each at every split point.
+
+mod framing;
+
+use support::http::Talk;

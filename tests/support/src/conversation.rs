@@ -520,7 +520,8 @@ pub fn duplicate(segments: &mut Vec<OwnedSegment>, percent: usize, rng: &mut Rng
     let copies: Vec<(usize, OwnedSegment)> = segments
         .iter()
         .enumerate()
-        .filter_map(|(index, segment)| (rng.below(100) < percent).then(|| (index, segment.clone())))
+        .filter(|_| rng.below(100) < percent)
+        .map(|(index, segment)| (index, segment.clone()))
         .collect();
     for (index, copy) in copies {
         segments.insert(index + 1 + rng.below(segments.len() - index), copy);

@@ -2,6 +2,7 @@
 
 pub mod capture_file;
 pub mod conversation;
+pub mod http;
 pub mod netns;
 pub mod process;
 pub mod rng;

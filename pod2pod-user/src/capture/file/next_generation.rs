@@ -306,3 +306,23 @@ fn whole_block(length: u32, input: &mut Input) -> Result<&[u8], FileError> {
     }
     Ok(input.ahead().get(..bytes).unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resolutions_are_powers_of_ten_or_two() {
+        let check =
+            |resolution, expected| assert_eq!(units_per_second(resolution), expected, "{resolution:#x}");
+        check(0, 1);
+        check(6, 1_000_000);
+        check(9, 1_000_000_000);
+        check(38, 10_u128.pow(38));
+        check(39, u128::MAX);
+        check(0x7f, u128::MAX);
+        check(0x80, 1);
+        check(0x8a, 1024);
+        check(0xff, 1 << 127);
+    }
+}

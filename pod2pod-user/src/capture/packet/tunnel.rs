@@ -107,13 +107,15 @@ fn opener(port: u16) -> Option<Open> {
     }
 }
 
-/// VXLAN (RFC 7348 5): the bit that says that the identifier is valid must be set.
+/// VXLAN (RFC 7348 5). The bit that says that the identifier is valid must be set; some senders forget it, so a frame
+/// that looks like one will do.
 fn vxlan(view: View<'_>) -> Result<Step<'_>, Refusal> {
     const VALID: u8 = 0x08;
-    if view.u8(0)? & VALID == 0 || view.u8(7)? != 0 {
+    let frame = view.skip(8)?;
+    if (view.u8(0)? & VALID == 0 || view.u8(7)? != 0) && !ethernet::is_ethernet(frame) {
         return Err(Refusal::NotTcp);
     }
-    Ok(Step::new(Layer::Ethernet, view.skip(8)?))
+    Ok(Step::new(Layer::Ethernet, frame))
 }
 
 /// VXLAN with a next-protocol field (draft-ietf-nvo3-vxlan-gpe).
