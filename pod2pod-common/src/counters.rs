@@ -79,10 +79,8 @@ counters! {
     BytesUnreadable = "bytes_unreadable",
     /// Payload bytes beyond the most pieces a packet is told in.
     BytesTruncated = "bytes_truncated",
-    /// Connections entered into the state table.
+    /// Connections entered into the state table; it forgets the least recently used by itself.
     ConnectionsInserted = "connections_inserted",
-    /// Connections removed from the state table at their end.
-    ConnectionsDeleted = "connections_deleted",
     /// Connections that the state table refused.
     ConnectionsRefused = "connections_refused",
     /// Payload segments of a connection that the state table does not hold.

@@ -15,6 +15,8 @@ pub const MAP_VERDICTS: &str = "VERDICTS";
 pub const MAP_COUNTERS: &str = "COUNTERS";
 /// Array of one u64 per ring: failed reservations; the kernel writes.
 pub const MAP_RING_LOST: &str = "RING_LOST";
+/// Array of one u64 per ring: consumer position at the last forced wake-up, plus 1; the kernel writes.
+pub const MAP_RING_WOKEN: &str = "RING_WOKEN";
 /// Array of one u64: CLOCK_MONOTONIC ns of the last heartbeat; user space writes.
 pub const MAP_HEARTBEAT: &str = "HEARTBEAT";
 /// Hash: socket cookie → 1, the agent's own sockets; user space writes.

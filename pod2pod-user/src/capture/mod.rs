@@ -2,6 +2,7 @@
 //!
 //! Knows packets and their headers; never looks at payload and never keeps a connection.
 
+mod cgroup;
 pub mod decode;
 pub mod file;
 pub mod loader;
