@@ -10,7 +10,7 @@ use super::{
     half::{self, Half},
     key::{End, FlowKey},
 };
-use crate::capture::KernelInstant;
+use crate::capture::{KernelInstant, Segment};
 
 /// A reset that is ahead of its sender's stream: valid once the stream has come to it.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +65,12 @@ impl Flow {
 
     pub(super) fn side_of(&self, end: End) -> Side {
         if end == self.originator_end { Side::Originator } else { Side::Responder }
+    }
+
+    /// Whether a segment is exactly the sender's next: then it is this connection's, whatever SYNs were forged.
+    pub(super) fn expects(&self, sender: End, segment: &Segment<'_>) -> bool {
+        let half = self.half(self.side_of(sender));
+        half.known && half.next_sequence() == segment.sequence
     }
 
     pub(super) const fn half(&self, side: Side) -> &Half {

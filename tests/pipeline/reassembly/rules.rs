@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use pod2pod_user::reassembly::{Config, Side};
+use pod2pod_user::reassembly::Config;
 use support::{
     conversation::{CLIENT_ISN, Conversation, OwnedSegment, STEP_NS, overlapping, restamp},
+    reassembly,
     rng::Rng,
 };
 
-use super::{check, observe, observe_with};
+use super::{check, observe};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
@@ -356,7 +357,7 @@ fn silence_ends_a_connection() {
     let config = Config { idle_timeout: Duration::from_secs(60), ..Config::default() };
     let mut segments = Conversation::new().client("a").client("b").segments();
     segments[4].time = segments[3].time.plus(Duration::from_secs(70));
-    let outcome = observe_with(config, &segments);
+    let outcome = reassembly::observe(config, &segments);
     let isn = u64::from(CLIENT_ISN);
     let middle = format!("1 O {} b", isn + 2);
     assert_eq!(outcome.lines(), ["0 O 1 a", "0 Idle", &middle, "1 SourceEnded"]);
@@ -368,13 +369,6 @@ fn the_time_of_a_chunk_is_that_of_its_first_copy() {
     let mut segments = conversation.segments();
     segments.swap(3, 4);
     restamp(&mut segments, MILLISECOND);
-    let mut reassembler = pod2pod_user::reassembly::Reassembler::new(Config::default());
-    let mut times = Vec::new();
-    for segment in &segments {
-        reassembler.push(&segment.borrow(), segment.time, &mut |chunk| {
-            times.push((chunk.offset, chunk.time.since(segments[0].time).as_nanos() as u64 / STEP_NS));
-        });
-    }
-    assert_eq!(times, [(1, 4), (4, 3)]);
-    assert_eq!(observe(&segments).stream(Side::Originator), b"abcdef");
+    let outcome = check(&segments, &["0 O 1 abcdef", "0 SourceEnded"]);
+    assert_eq!(outcome.told[0].time.since(segments[0].time).as_nanos() as u64, 4 * STEP_NS);
 }

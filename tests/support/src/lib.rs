@@ -4,4 +4,5 @@ pub mod capture_file;
 pub mod conversation;
 pub mod netns;
 pub mod process;
+pub mod reassembly;
 pub mod rng;
