@@ -163,6 +163,7 @@ impl Flow {
         while moved {
             moved = false;
             for side in [Side::Originator, Side::Responder] {
+                moved |= self.deliver_left_out(side, stats, deliver);
                 while self.deliver_front(side, stats, deliver) {
                     moved = true;
                 }
@@ -170,6 +171,21 @@ impl Flow {
             }
         }
         self.originator.finished && self.responder.finished
+    }
+
+    /// Tells at once what the capture was told to leave out.
+    fn deliver_left_out(
+        &mut self,
+        side: Side,
+        stats: &mut Stats,
+        deliver: &mut impl FnMut(Chunk<'_>),
+    ) -> bool {
+        let half = self.half(side);
+        let length = half.left_out();
+        let time = half.front().map(|(_, piece)| piece.mark.time).or(half.fin.map(|fin| fin.mark.time));
+        let time = time.or(half.acknowledged_at).unwrap_or_default();
+        self.deliver_gap(side, time, length, GapCause::Cut, stats, deliver);
+        length > 0
     }
 
     fn deliver_front(&mut self, side: Side, stats: &mut Stats, deliver: &mut impl FnMut(Chunk<'_>)) -> bool {

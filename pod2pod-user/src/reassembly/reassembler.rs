@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use hashbrown::HashMap;
 
 use super::{
-    Chunk, CloseCause, Config, GapCause, Stats,
+    Chunk, CloseCause, Config, Connection, GapCause, Side, Stats,
     accept::After,
     aged::{Aged, Slot},
     config::LINGER_REACH,
@@ -155,6 +155,18 @@ impl Reassembler {
         while !self.handshakes.is_empty() {
             self.handshakes.forget_oldest();
             self.stats.handshakes_expired += 1;
+        }
+    }
+
+    /// The capture was told to leave out what `side` says below `offset` (the kernel's skip): what is missing there is
+    /// a cut, told as soon as anything after it shows, and not waited for.
+    pub fn expect_cut(&mut self, connection: &Connection, side: Side, offset: u64) {
+        let key = FlowKey::of_connection(connection);
+        if let Some(&Entry::Live(slot)) = self.keys.get(&key)
+            && let Some(flow) = self.flows.get_mut(slot)
+            && flow.facts.token == connection.token
+        {
+            flow.half_mut(side).expect_cut(offset);
         }
     }
 

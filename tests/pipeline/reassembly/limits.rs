@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pod2pod_user::{
     capture::KernelInstant,
-    reassembly::{Config, MAX_HANDSHAKES_PER_TUPLE, PIECE_OVERHEAD},
+    reassembly::config::{Config, MAX_HANDSHAKES_PER_TUPLE, PIECE_OVERHEAD},
 };
 use support::{
     conversation::{Conversation, OwnedSegment, START_NS, restamp},

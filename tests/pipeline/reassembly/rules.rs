@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use pod2pod_user::reassembly::Config;
+use pod2pod_user::reassembly::{Config, Side};
 use support::{
     conversation::{CLIENT_ISN, Conversation, OwnedSegment, STEP_NS, overlapping, restamp},
-    reassembly,
+    reassembly::{self, Observer},
     rng::Rng,
 };
 
@@ -329,6 +329,34 @@ fn a_cut_is_told_at_once() {
     assert_eq!((outcome.stats.gaps_cut, outcome.stats.gap_bytes_cut), (2, 11));
     // Held before their turn, the same.
     check(&moved(segments, 3, 5), &expected);
+}
+
+#[test]
+fn what_was_left_out_on_purpose_is_not_waited_for() {
+    // The response's body is left out from its third byte on; what comes next shows it: data, acknowledgement, FIN.
+    for (rest, expected) in [
+        (&["the last of it"][..], &["0 R 3 Cut 1000000 ours", "0 R 1000003 the last of it"][..]),
+        (&[], &["0 R 3 Cut 1000000 ours"]),
+    ] {
+        for conversation in [Conversation::new(), Conversation::new().seen_by_client()] {
+            let mut said = conversation.client("request").server("re").server(vec![b'x'; 1_000_000]);
+            for text in rest {
+                said = said.server(text);
+            }
+            let segments = without(said.client("next").segments(), 5);
+            let mut observer = Observer::new(Config::default());
+            for segment in &segments[..5] {
+                observer.push(segment);
+            }
+            observer.expect_cut(Side::Responder, 1_000_003);
+            for segment in &segments[5..] {
+                observer.push(segment);
+            }
+            let told = observer.lines();
+            assert_eq!(told, [&["0 O 1 request", "0 R 1 re"], expected, &["0 O 8 next"]].concat());
+            assert_eq!(observer.finish().stats.gaps_cut, 1);
+        }
+    }
 }
 
 #[test]

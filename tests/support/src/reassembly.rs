@@ -85,6 +85,17 @@ impl Observer {
         outcome.most_connections = outcome.most_connections.max(self.reassembler.connections());
     }
 
+    /// Tells the reassembler that the first connection's `side` is left out below `offset`.
+    pub fn expect_cut(&mut self, side: Side, offset: u64) {
+        let connection = self.outcome.facts.values().next().expect("a connection was told");
+        self.reassembler.expect_cut(connection, side, offset);
+    }
+
+    /// The steps so far, as text.
+    pub fn lines(&self) -> Vec<String> {
+        self.outcome.lines()
+    }
+
     /// Lets time pass.
     pub fn expire(&mut self, now: KernelInstant) {
         let outcome = &mut self.outcome;
