@@ -311,7 +311,7 @@ impl Reader {
             return Step::NeedMore;
         }
         let kept = self.buffer.len();
-        let window = input.bytes.get(..proxy::MAX_HEADER).unwrap_or(input.bytes);
+        let window = input.bytes.get(..proxy::MAX_LINE).unwrap_or(input.bytes);
         let header = if kept == 0 {
             self.place = input.place;
             proxy::read(window)
