@@ -25,7 +25,7 @@ use crate::{
     config::Config,
     enrich::WallOffset,
     exit,
-    metrics::{HttpMetrics, Metrics, stages},
+    metrics::{HttpMetrics, Metrics, counters, stages},
     pipeline::Pipeline,
     shutdown::{DEFAULT_DRAIN, Shutdown},
     sinks::{HttpSink, Overflow, OwnConnections, Sinks, Writer},
@@ -200,6 +200,7 @@ impl Agent {
 
     fn counted(&self) -> Vec<stages::Counted> {
         let mut rows = stages::kernel(&self.capture.counters(), self.capture.ring_lost());
+        rows.extend(counters::reader(self.capture.stats()));
         rows.extend(stages::pipeline(&self.pipeline.stats()));
         rows.extend(stages::sinks(&self.sinks.borrow().stats()));
         rows

@@ -31,13 +31,13 @@ pub const DEFAULT_QUEUE_BYTES: usize = 8 * 1024 * 1024;
 /// A POST that takes longer has failed.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Attempts for one batch.
-const MAX_ATTEMPTS: u32 = 4;
+pub const MAX_ATTEMPTS: u32 = 4;
 /// Wait before the second attempt; doubles with each.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 /// Bytes of an answer that are read at most: only its status counts.
-const MAX_ANSWER_BYTES: usize = 64 * 1024;
+pub const MAX_ANSWER_BYTES: usize = 64 * 1024;
 /// A batch is handed on at this size whatever the number of its records.
-const MAX_BATCH_BYTES: usize = 1024 * 1024;
+pub const MAX_BATCH_BYTES: usize = 1024 * 1024;
 
 /// Where to.
 #[derive(Clone, Debug, PartialEq, Eq)]
