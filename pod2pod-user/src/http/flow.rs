@@ -195,6 +195,7 @@ impl Flow {
                     GivenUp::NoMemory => shared.stats.heads_no_memory += 1,
                 }
                 self.cut_head(sender, Some((bytes, place)), time, shared);
+                self.messages_lost(sender, true);
             }
             Step::Body { content, ended } => self.content(sender, content, ended, time, shared),
             Step::Broken(broken, anomalies) => self.broken(sender, broken, anomalies, time, shared),

@@ -141,8 +141,8 @@ pub(super) struct Reader {
     pub(super) place: Place,
     /// While lost: start of the line being read.
     pub(super) line_start: usize,
-    /// While lost: where the latest bytes begin in the buffer, and when they came.
-    pub(super) latest: (usize, KernelInstant),
+    /// While lost: when the latest bytes came; what begins behind other bytes of a line is taken to begin then.
+    pub(super) latest: KernelInstant,
 }
 
 impl Reader {
@@ -157,7 +157,7 @@ impl Reader {
             buffer: Vec::new(),
             place: Place::default(),
             line_start: 0,
-            latest: (0, KernelInstant::default()),
+            latest: KernelInstant::default(),
         }
     }
 

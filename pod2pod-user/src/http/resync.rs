@@ -48,7 +48,7 @@ impl Reader {
 
     /// Appends a piece of a line, of which the last [`MAX_SOUGHT_LINE`] bytes are kept; bytes that were passed over.
     fn keep_sought(&mut self, input: &mut Input<'_>, length: usize, room: Room) -> u64 {
-        self.latest = (self.buffer.len(), input.place.time);
+        self.latest = input.place.time;
         let mut skipped = 0;
         if self.begun {
             self.buffer.extend_from_slice(input.take(length));
@@ -103,10 +103,9 @@ impl Reader {
     pub(super) fn drop_front(&mut self, length: usize) -> u64 {
         self.buffer.drain(..length.min(self.buffer.len()));
         self.place.offset = self.place.offset.wrapping_add(length as u64);
-        if length >= self.latest.0 {
-            self.place.time = self.place.time.max(self.latest.1);
+        if length > 0 {
+            self.place.time = self.place.time.max(self.latest);
         }
-        self.latest.0 = self.latest.0.saturating_sub(length);
         length as u64
     }
 }
