@@ -4,6 +4,7 @@ use std::{io::Write as _, process::ExitCode};
 
 use clap::Parser as _;
 use pod2pod_user::{
+    agent,
     config::{
         Config,
         arguments::{Arguments, Command, Common, Live},
@@ -24,10 +25,7 @@ fn main() -> ExitCode {
         }
     };
     ExitCode::from(match arguments.command {
-        Command::Agent { common, live } => with_config(common, live, |_, _| {
-            exit::tell("the kernel side is not built into this program yet");
-            exit::PRIVILEGE
-        }),
+        Command::Agent { common, live } => with_config(common, live, agent::run),
         Command::Replay { files, common } => {
             with_config(common, Live::default(), |config, shutdown| replay::run(&files, config, shutdown))
         }

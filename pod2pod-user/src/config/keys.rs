@@ -7,6 +7,7 @@ use tracing_subscriber::filter::LevelFilter;
 use super::{Config, value::Given};
 use crate::{
     admin::Listen,
+    capture::loader::{MAX_RING_BYTES, MIN_RING_BYTES, ScopeChoice},
     enrich::{Redaction, ignore::Subject},
     logging,
     sinks::{self, Format},
@@ -49,6 +50,51 @@ const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// Every key, in the order of the README.
 pub static KEYS: &[Key] = &[
+    Key {
+        path: "capture.cgroup",
+        allowed: "a path below the cgroup v2 mount",
+        default: "",
+        sentence: "Watches this cgroup and those below it instead of the whole machine.",
+        set: |config, given| {
+            config.capture.cgroup = Some(given.text().filter(|path| !path.is_empty())?.into());
+            Some(())
+        },
+    },
+    Key {
+        path: "capture.ring_bytes",
+        allowed: "a power of two from 256KiB to 1GiB",
+        default: "16MiB",
+        sentence: "Ring buffer between kernel and agent.",
+        set: |config, given| {
+            let bytes = u32::try_from(given.bytes()?).ok().filter(|bytes| bytes.is_power_of_two());
+            put(
+                &mut config.capture.ring_bytes,
+                bytes.filter(|bytes| (MIN_RING_BYTES..=MAX_RING_BYTES).contains(bytes)),
+            )
+        },
+    },
+    Key {
+        path: "capture.scope",
+        allowed: "auto, cgroup, cookie",
+        default: "auto",
+        sentence: "What tells containers with the same addresses apart: cgroup ids, or socket cookies where those do not.",
+        set: |config, given| {
+            config.capture.scope = match given.text()? {
+                "auto" => ScopeChoice::Auto,
+                "cgroup" => ScopeChoice::Cgroup,
+                "cookie" => ScopeChoice::Cookie,
+                _ => return None,
+            };
+            Some(())
+        },
+    },
+    Key {
+        path: "capture.debug_log",
+        allowed: SWITCH,
+        default: "off",
+        sentence: "Lets the kernel side log, at debug level.",
+        set: |config, given| put(&mut config.capture.debug_log, given.switch()),
+    },
     Key {
         path: "http.timeout",
         allowed: DURATION,

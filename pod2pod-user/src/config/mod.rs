@@ -16,6 +16,8 @@ use crate::{admin, capture, enrich, http, logging, reassembly, sinks};
 /// Every stage's configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
+    /// What the kernel captures.
+    pub capture: capture::loader::Config,
     /// How capture files are read.
     pub file: capture::file::Config,
     /// Limits of reassembly.

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     capture::KernelInstant,
-    reassembly::{Chunk, GapCause, Side},
+    reassembly::{Chunk, Content, GapCause, Side},
 };
 
 impl Flow {
@@ -63,10 +63,12 @@ impl Flow {
             let cut = self.reader(sender).take_cut_head();
             shared.kept -= kept;
             self.cut_head(sender, cut, time, shared);
+            let may_be_ours = matches!(chunk.content, Content::Gap { may_be_ours: true, .. });
+            self.messages_lost(sender, may_be_ours);
         }
     }
 
-    /// What is lost with a head that is not seen to its end: its message, told by its first part, and maybe more.
+    /// Tells the message of a head that is not seen to its end by the head's first part.
     pub(super) fn cut_head(
         &mut self,
         sender: Side,
@@ -79,11 +81,14 @@ impl Flow {
             bytes.truncate(whole_lines);
             self.tell_cut_head(sender, &bytes, place, time, shared);
         }
-        let from_client = self.client.map_or(sender == Side::Originator, |client| client == sender);
-        if from_client {
+    }
+
+    /// Whole messages of `sender` may be missing, maybe by our own loss.
+    pub(super) fn messages_lost(&mut self, sender: Side, may_be_ours: bool) {
+        if self.client.map_or(sender == Side::Originator, |client| client == sender) {
             self.pairing.client_gap();
         } else {
-            self.pairing.server_gap();
+            self.pairing.server_gap(may_be_ours);
         }
     }
 

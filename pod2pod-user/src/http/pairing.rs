@@ -22,6 +22,8 @@ pub(super) struct Pairing {
     next_index: Option<u32>,
     /// Responses may have been lost while requests were outstanding.
     server_doubt: bool,
+    /// They may have been lost by the capture, so their absence says nothing about the peers.
+    doubt_is_ours: bool,
     /// The client was seen to send a request before the one before was answered.
     pipelined: bool,
     /// When the server last ended a response.
@@ -39,6 +41,7 @@ impl Pairing {
             reading_response: false,
             next_index: Some(0),
             server_doubt: false,
+            doubt_is_ours: false,
             pipelined: false,
             server_event: KernelInstant::default(),
             fresh: None,
@@ -251,16 +254,24 @@ impl Pairing {
         self.push_lost();
     }
 
-    /// Whole responses may have been lost.
-    pub(super) fn server_gap(&mut self) {
+    /// Whole responses may have been lost, maybe by the capture.
+    pub(super) fn server_gap(&mut self, may_be_ours: bool) {
         self.next_index = None;
-        self.server_doubt |= self.queue.iter().any(Open::unanswered);
+        if self.queue.iter().any(Open::unanswered) {
+            self.doubt_is_ours = may_be_ours || (self.server_doubt && self.doubt_is_ours);
+            self.server_doubt = true;
+        }
+    }
+
+    /// What an unanswered request is told as, where `outcome` is what happened if nothing was lost.
+    fn unless_lost(&self, outcome: Outcome) -> Outcome {
+        if self.server_doubt && self.doubt_is_ours { Outcome::Gap } else { outcome }
     }
 
     /// The server will say nothing more.
     pub(super) fn server_finished(&mut self, time: KernelInstant, teller: &mut Teller<'_>) {
         self.cut_response(Outcome::Closed, Anomalies::NONE, time, teller);
-        let outcome = if self.server_doubt { Outcome::Gap } else { Outcome::Closed };
+        let outcome = self.unless_lost(Outcome::Closed);
         self.end_unanswered(outcome, time, teller);
         self.server_doubt = false;
     }
@@ -268,7 +279,7 @@ impl Pairing {
     /// The connection is over.
     pub(super) fn close(&mut self, outcome: Outcome, time: KernelInstant, teller: &mut Teller<'_>) {
         self.cut_response(outcome, Anomalies::NONE, time, teller);
-        let outcome = if self.server_doubt { Outcome::Gap } else { outcome };
+        let outcome = self.unless_lost(outcome);
         self.end_unanswered(outcome, time, teller);
         self.reading_request = false;
         while let Some(mut open) = self.queue.pop_front() {
@@ -282,7 +293,9 @@ impl Pairing {
     /// Tells what is due at `now`; when to look again.
     pub(super) fn expire(&mut self, now: KernelInstant, teller: &mut Teller<'_>) -> Option<KernelInstant> {
         let (timeout, progress) = (teller.shared.config.timeout, teller.shared.config.progress);
-        let doubt = self.server_doubt || self.queue.iter().any(|open| open.kind == Kind::Lost);
+        let lost = self.queue.iter().any(|open| open.kind == Kind::Lost);
+        let doubt = self.server_doubt || lost;
+        let unanswered = if lost { Outcome::Gap } else { self.unless_lost(Outcome::Timeout) };
         let mut next: Option<KernelInstant> = None;
         let mut note = |due: KernelInstant| next = Some(next.map_or(due, |next| next.min(due)));
         let mut first = true;
@@ -293,8 +306,7 @@ impl Pairing {
             if first && open.unanswered() && open.request_done {
                 let due = open.asked.max(self.server_event).plus(timeout);
                 if due <= now {
-                    let outcome = if doubt { Outcome::Gap } else { Outcome::Timeout };
-                    teller.tell_copy(open, Some(outcome), due);
+                    teller.tell_copy(open, Some(unanswered), due);
                     open.told_timeout = true;
                     continue;
                 }
@@ -314,9 +326,15 @@ impl Pairing {
         }
         if doubt {
             // So long without a word: nothing is outstanding, or nobody will ever know.
-            self.queue.retain(|open| !(open.told_timeout && open.unanswered()));
+            let kept = &mut teller.shared.kept;
+            let before = self.queue.len();
+            self.queue.retain(|open| {
+                let over = open.told_timeout && open.unanswered();
+                *kept -= if over { open.request_prefix.len() } else { 0 };
+                !over
+            });
             self.server_doubt &= self.queue.iter().any(Open::unanswered);
-            if !self.queue.iter().any(Open::unanswered) {
+            if self.queue.len() < before && !self.queue.iter().any(Open::unanswered) {
                 self.queue.retain(|open| open.kind != Kind::Lost);
             }
         }

@@ -48,7 +48,7 @@ impl Reader {
 
     /// Appends a piece of a line, of which the last [`MAX_SOUGHT_LINE`] bytes are kept; bytes that were passed over.
     fn keep_sought(&mut self, input: &mut Input<'_>, length: usize, room: Room) -> u64 {
-        self.latest = (self.buffer.len(), input.place.time);
+        self.latest = input.place.time;
         let mut skipped = 0;
         if self.begun {
             self.buffer.extend_from_slice(input.take(length));
@@ -103,10 +103,44 @@ impl Reader {
     pub(super) fn drop_front(&mut self, length: usize) -> u64 {
         self.buffer.drain(..length.min(self.buffer.len()));
         self.place.offset = self.place.offset.wrapping_add(length as u64);
-        if length >= self.latest.0 {
-            self.place.time = self.place.time.max(self.latest.1);
+        if length > 0 {
+            self.place.time = self.place.time.max(self.latest);
         }
-        self.latest.0 = self.latest.0.saturating_sub(length);
         length as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::reader::Place;
+
+    /// Whether a message is found whose start line has `length` bytes and comes behind bytes of no message.
+    fn finds(length: usize) -> bool {
+        let target = "t".repeat(length - "GET / HTTP/1.1\r\n".len());
+        let bytes = format!("rubbish\nGET /{target} HTTP/1.1\r\nHost: h\r\n\r\n");
+        let mut input = Input { bytes: bytes.as_bytes(), place: Place::default() };
+        let mut reader = Reader::new(true);
+        let room = Room { max_head: 64 * 1024, left: 64 * 1024 };
+        loop {
+            match reader.step(&mut input, room) {
+                Step::KeptHead(head, place) => return head.starts_with(b"GET") && place.offset == 8,
+                Step::NeedMore => return false,
+                Step::Head(..)
+                | Step::CutHead(..)
+                | Step::Body { .. }
+                | Step::Broken(..)
+                | Step::Proxy(_)
+                | Step::Http2(_)
+                | Step::Foreign(_)
+                | Step::Skipped(_) => {}
+            }
+        }
+    }
+
+    #[test]
+    fn a_start_line_at_its_limit_and_one_past() {
+        assert!(finds(MAX_SOUGHT_LINE));
+        assert!(!finds(MAX_SOUGHT_LINE + 1));
     }
 }

@@ -106,3 +106,38 @@ impl Default for Config {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reassembly::{flow::Flow, handshakes::Pending, key::FlowKey};
+
+    /// What the table costs when every limit is reached at once, in bytes: the bound that is promised.
+    #[test]
+    fn memory_is_bounded() {
+        let key = size_of::<FlowKey>() + 16;
+        let connections = DEFAULT_MAX_CONNECTIONS * (size_of::<Flow>() + 16 + 2 * key);
+        let handshakes = DEFAULT_MAX_HANDSHAKES * (size_of::<Pending>() + 16 + key);
+        let lingering = DEFAULT_MAX_LINGERING * (256 + 2 * key);
+        // Tables double when they grow, so they may be twice as large as what is in them.
+        let most = 2 * (connections + handshakes + lingering) + DEFAULT_MAX_TOTAL_HELD_BYTES;
+        assert!(most <= 192 << 20, "{most} bytes, {} a connection", size_of::<Flow>());
+        const { assert!(DEFAULT_MAX_HELD_BYTES <= DEFAULT_MAX_TOTAL_HELD_BYTES) };
+        const { assert!(DEFAULT_MAX_HELD_PIECES * PIECE_OVERHEAD <= DEFAULT_MAX_HELD_BYTES) };
+        const { assert!(MAX_HANDSHAKES_PER_TUPLE < DEFAULT_MAX_HANDSHAKES) };
+    }
+
+    #[test]
+    fn what_is_waited_for_longer_is_less_likely_to_be_dead() {
+        let times = [
+            SIGHTING_WINDOW,
+            DEFAULT_ACKNOWLEDGED_HOLE_TIMEOUT,
+            DEFAULT_HOLE_TIMEOUT,
+            DEFAULT_HANDSHAKE_TIMEOUT,
+            DEFAULT_LINGER,
+            DEFAULT_IDLE_TIMEOUT,
+        ];
+        assert!(times.is_sorted());
+        const { assert!(HANDSHAKE_REACH < LINGER_REACH && LINGER_REACH < MAX_WINDOW) };
+    }
+}

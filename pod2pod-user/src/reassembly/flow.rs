@@ -10,7 +10,7 @@ use super::{
     half::{self, Half},
     key::{End, FlowKey},
 };
-use crate::capture::KernelInstant;
+use crate::capture::{KernelInstant, Segment};
 
 /// A reset that is ahead of its sender's stream: valid once the stream has come to it.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +65,12 @@ impl Flow {
 
     pub(super) fn side_of(&self, end: End) -> Side {
         if end == self.originator_end { Side::Originator } else { Side::Responder }
+    }
+
+    /// Whether a segment is exactly the sender's next: then it is this connection's, whatever SYNs were forged.
+    pub(super) fn expects(&self, sender: End, segment: &Segment<'_>) -> bool {
+        let half = self.half(self.side_of(sender));
+        half.known && half.next_sequence() == segment.sequence
     }
 
     pub(super) const fn half(&self, side: Side) -> &Half {
@@ -157,6 +163,7 @@ impl Flow {
         while moved {
             moved = false;
             for side in [Side::Originator, Side::Responder] {
+                moved |= self.deliver_left_out(side, stats, deliver);
                 while self.deliver_front(side, stats, deliver) {
                     moved = true;
                 }
@@ -164,6 +171,21 @@ impl Flow {
             }
         }
         self.originator.finished && self.responder.finished
+    }
+
+    /// Tells at once what the capture was told to leave out.
+    fn deliver_left_out(
+        &mut self,
+        side: Side,
+        stats: &mut Stats,
+        deliver: &mut impl FnMut(Chunk<'_>),
+    ) -> bool {
+        let half = self.half(side);
+        let length = half.left_out();
+        let time = half.front().map(|(_, piece)| piece.mark.time).or(half.fin.map(|fin| fin.mark.time));
+        let time = time.or(half.acknowledged_at).unwrap_or_default();
+        self.deliver_gap(side, time, length, GapCause::Cut, stats, deliver);
+        length > 0
     }
 
     fn deliver_front(&mut self, side: Side, stats: &mut Stats, deliver: &mut impl FnMut(Chunk<'_>)) -> bool {

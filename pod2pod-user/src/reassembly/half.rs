@@ -89,6 +89,8 @@ pub(super) struct Half {
     pub(super) fin: Option<Fin>,
     held: BTreeMap<u64, Piece>,
     held_cost: usize,
+    /// The capture was told to leave out what is below this offset.
+    cut_below: u64,
     /// Our own capture lost something below this offset.
     lost_below: u64,
     /// The last gap: bytes that come later after all are late, not seen again.
@@ -116,7 +118,21 @@ impl Half {
 
     /// Whether `offset` is so near that a segment there can be true.
     pub(super) fn believes(&self, offset: i64) -> bool {
-        offset.abs_diff(self.next as i64) <= u64::from(MAX_WINDOW)
+        let next = self.next as i64;
+        let furthest = next.max(self.cut_below as i64) + i64::from(MAX_WINDOW);
+        offset >= next - i64::from(MAX_WINDOW) && offset <= furthest
+    }
+
+    /// Notes that what is missing below `offset` is left out on purpose. At most half the sequence space ahead.
+    pub(super) fn expect_cut(&mut self, offset: u64) {
+        self.cut_below = self.cut_below.max(offset.min(self.next + u64::from(u32::MAX / 2 - MAX_WINDOW)));
+    }
+
+    /// How many bytes from `next` on were left out on purpose, as far as later ones or an acknowledgement show it.
+    pub(super) fn left_out(&self) -> u64 {
+        let shown = self.hole_end().unwrap_or(0);
+        let shown = if shown == 0 && self.acknowledged_at.is_some() { self.acknowledged } else { shown };
+        shown.min(self.cut_below).saturating_sub(self.next)
     }
 
     /// The sequence number of the next byte.
@@ -130,7 +146,7 @@ impl Half {
         let end = match self.fin {
             Some(fin) => fin.offset + 1,
             None if self.finished => self.next,
-            None => self.next + u64::from(MAX_WINDOW),
+            None => u64::MAX,
         };
         (self.believes(offset) && offset >= 0 && offset as u64 <= end).then_some(offset as u64)
     }

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::{Connection, Side};
 use crate::capture::{Direction, Scope, Segment};
 
 /// One of the two ends in a [`FlowKey`].
@@ -48,6 +49,17 @@ impl FlowKey {
             End::Far => (segment.destination, segment.source),
         };
         (Self::new(segment.scope, kind, near, far), sender)
+    }
+
+    /// Key of a connection, as its first segment had it.
+    pub(super) fn of_connection(connection: &Connection) -> Self {
+        let (originator, responder) = (connection.originator, connection.responder);
+        let (kind, near, far) = match connection.local {
+            Some(Side::Originator) => (Kind::SocketEnd, originator, responder),
+            Some(Side::Responder) => (Kind::SocketEnd, responder, originator),
+            None => (Kind::Path, originator.min(responder), originator.max(responder)),
+        };
+        Self::new(connection.scope, kind, near, far)
     }
 
     /// The same ends in any socket's scope, where scopes are socket cookies.

@@ -13,7 +13,6 @@
 
 mod accept;
 mod aged;
-mod config;
 mod flow;
 mod half;
 mod handshakes;
@@ -23,8 +22,9 @@ mod reassembler;
 mod stats;
 
 pub mod chunk;
+pub mod config;
 
 pub use chunk::{Chunk, CloseCause, Connection, ConnectionToken, Content, GapCause, Side, Start};
-pub use config::*;
+pub use config::Config;
 pub use reassembler::Reassembler;
 pub use stats::Stats;

@@ -156,12 +156,22 @@ impl Reassembler {
                 Some(slot) => {
                     self.handshakes.take(slot);
                     self.stats.handshakes_refused += 1;
-                    Err(Unanswered::Refused)
+                    Err(Unanswered::Taken)
                 }
                 None => Err(Unanswered::Nothing),
             };
         }
         let proved = self.handshakes.find(&name, |pending| is_proof(pending, sender, segment, is_alone));
+        if proved.is_none() && !is_alone {
+            // A bare third packet proves too little to end the older connection, of which it is none either.
+            let third = |pending: &Pending| {
+                pending.initiator == sender && pending.initiator_distance(segment.sequence) == 0
+            };
+            return match self.handshakes.find(&name, third) {
+                Some(_) => Err(Unanswered::Taken),
+                None => Err(Unanswered::Nothing),
+            };
+        }
         let slot = proved.and_then(|slot| {
             let pending = self.handshakes.get_mut(slot)?;
             if pending.initiator == sender

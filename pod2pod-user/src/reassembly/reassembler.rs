@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use hashbrown::HashMap;
 
 use super::{
-    Chunk, CloseCause, Config, GapCause, Stats,
+    Chunk, CloseCause, Config, Connection, GapCause, Side, Stats,
     accept::After,
     aged::{Aged, Slot},
     config::LINGER_REACH,
@@ -92,7 +92,8 @@ impl Reassembler {
         }
         match self.keys.get(&key) {
             Some(&Entry::Live(slot)) => {
-                let rival = self.flows.get(slot).is_some_and(|flow| flow.rival);
+                let rival =
+                    self.flows.get(slot).is_some_and(|flow| flow.rival && !flow.expects(sender, segment));
                 let opened = match rival {
                     true => self.answered(key, sender, segment, false, deliver),
                     false => Err(Unanswered::Nothing),
@@ -100,7 +101,7 @@ impl Reassembler {
                 match opened {
                     Ok(newer) => self.take_live(newer, sender, segment, deliver),
                     Err(Unanswered::Nothing) => self.take_live(slot, sender, segment, deliver),
-                    Err(Unanswered::Refused) => {}
+                    Err(Unanswered::Taken) => {}
                 }
             }
             entry => {
@@ -157,6 +158,18 @@ impl Reassembler {
         }
     }
 
+    /// The capture was told to leave out what `side` says below `offset` (the kernel's skip): what is missing there is
+    /// a cut, told as soon as anything after it shows, and not waited for.
+    pub fn expect_cut(&mut self, connection: &Connection, side: Side, offset: u64) {
+        let key = FlowKey::of_connection(connection);
+        if let Some(&Entry::Live(slot)) = self.keys.get(&key)
+            && let Some(flow) = self.flows.get_mut(slot)
+            && flow.facts.token == connection.token
+        {
+            flow.half_mut(side).expect_cut(offset);
+        }
+    }
+
     /// Counters since start.
     pub const fn stats(&self) -> &Stats {
         &self.stats
@@ -205,7 +218,7 @@ impl Reassembler {
         }
         match self.answered(key, sender, segment, true, deliver) {
             Ok(slot) => return self.take_live(slot, sender, segment, deliver),
-            Err(Unanswered::Refused) => return,
+            Err(Unanswered::Taken) => return,
             Err(Unanswered::Nothing) => {}
         }
         if let Some(Entry::Ended(slot)) = entry {
@@ -269,7 +282,11 @@ impl Reassembler {
     /// One step of making way. Absent if there was nothing to do.
     fn force(&mut self, slot: Slot, deliver: &mut impl FnMut(Chunk<'_>)) -> Option<After> {
         let flow = self.flows.get_mut(slot)?;
-        let moved = flow.force_step(GapCause::Limit, &mut self.stats, deliver);
+        let mut moved = flow.force_step(GapCause::Limit, &mut self.stats, deliver);
+        if !moved && flow.reset.take().is_some() {
+            self.stats.resets_ignored += 1;
+            moved = true;
+        }
         moved.then(|| flow.settle(&mut self.stats, deliver))
     }
 
@@ -363,6 +380,6 @@ impl Ended {
 pub(super) enum Unanswered {
     /// It answers none.
     Nothing,
-    /// It refused one, which is forgotten.
-    Refused,
+    /// It is a handshake's but opens none: it refused it, or may be forged with it.
+    Taken,
 }

@@ -1,6 +1,9 @@
 //! The file formats: byte orders, units, versions, sections, interfaces, block kinds, and streams that come in pieces.
 
-use std::io::{self, Read};
+use std::{
+    collections::VecDeque,
+    io::{self, Read},
+};
 
 use pod2pod_user::capture::file::{BATCH_RECORDS, CaptureFile, Config, MAX_INTERFACES, Progress};
 use support::capture_file::{ETHERNET, Order, Pcap, PcapNg, Tcp, Unit};
@@ -285,6 +288,33 @@ fn a_stream_may_come_in_pieces() {
             assert_eq!(sequences, [1, 2], "{buffer_bytes}");
         }
     }
+}
+
+#[test]
+fn a_live_stream_is_not_waited_for_with_packets_in_hand() {
+    /// Gives one piece a read, as a pipe does whose writer flushes after every packet.
+    struct Live(VecDeque<Vec<u8>>);
+    impl Read for Live {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let piece = self.0.pop_front().unwrap_or_default();
+            buffer[..piece.len()].copy_from_slice(&piece);
+            Ok(piece.len())
+        }
+    }
+    let mut file = Pcap::new(Order::Little, Unit::Micro, ETHERNET);
+    let mut pieces = VecDeque::from([file.bytes.clone()]);
+    for sequence in 1..4 {
+        file.bytes.clear();
+        pieces.push_back(file.packet(TIME, &packet(sequence)).bytes.clone());
+    }
+    let mut file =
+        CaptureFile::from_reader("test", Box::new(Live(pieces)), &Config::default()).expect("a capture");
+    for sequence in 1..4 {
+        let mut seen = Vec::new();
+        let progress = file.next_batch(&mut |segment| seen.push(segment.sequence)).expect("a packet");
+        assert_eq!((progress, seen), (Progress::More, vec![sequence]));
+    }
+    assert_eq!(file.next_batch(&mut |_| {}).expect("the end"), Progress::Ended);
 }
 
 #[test]

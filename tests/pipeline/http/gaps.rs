@@ -182,3 +182,10 @@ fn what_a_gap_may_hide_is_never_blamed_on_the_peers() {
     Talk::new().c(GET).s_gap(9).wait(11).check(&["GET / - 0/- gap"]);
     Talk::new().c(GET).s_gap(9).closed(Some(support::http::RESET)).check(&["GET / - 0/- gap"]);
 }
+
+#[test]
+fn what_never_came_is_told_as_what_happened() {
+    Talk::new().c(GET).s_never_came(9).check(&["GET / - 0/- closed"]);
+    Talk::new().c(GET).s_never_came(9).wait(11).check(&["GET / - 0/- timeout"]);
+    Talk::new().c(GET).s_never_came(9).closed(Some(support::http::RESET)).check(&["GET / - 0/- reset"]);
+}

@@ -20,6 +20,7 @@ const PIECES: &[&[u8]] = &[
     b"\xffcPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     b"\xffc\x16\x03\x01",
     b"\xffcrubbish",
+    b"\xffc\x05\x01\0",
     b"\xffcrubbish\r\nmore: of it\r\n",
     b"\xffC0123456789",
     b"\xffS0123456789",
@@ -32,6 +33,7 @@ const PIECES: &[&[u8]] = &[
     b"\xffsHTTP/1.1 200 OK\r\n\r\nuntil close",
     b"\xffsHTTP/1.1 200 OK\r\nSer",
     b"\xffsrubbish\nHTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n",
+    b"\xffN0123456789",
     b"\xffw0123456789abc",
     b"\xfff",
     b"\xffF",
@@ -50,8 +52,7 @@ fn conversations_by_chance() {
                 data[at] = b"\r\n: 0H\x00\xff"[rng.below(8)];
             }
         }
-        println!("seed {seed}: {:?}", data.escape_ascii().to_string());
-        check_http(&data);
+        told_with_a_failure(&format!("seed {seed}: {}", data.escape_ascii()), || check_http(&data));
     }
 }
 
@@ -60,8 +61,7 @@ fn chunked_bodies_by_chance() {
     for seed in 0..20_000 {
         let mut rng = Rng::new(seed);
         let data: Vec<u8> = (0..rng.below(40)).map(|_| b"0123afx;\r\n\r\n \"a"[rng.below(15)]).collect();
-        println!("seed {seed}: {:?}", data.escape_ascii().to_string());
-        check_chunked(&data);
+        told_with_a_failure(&format!("seed {seed}: {}", data.escape_ascii()), || check_chunked(&data));
     }
 }
 
@@ -71,13 +71,19 @@ fn corpora() {
     replay("chunked", check_chunked);
 }
 
+/// Adds what was tried to a failure of `check`.
+fn told_with_a_failure(what: &str, check: impl FnOnce()) {
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(check));
+    assert!(outcome.is_ok(), "{what}");
+}
+
 fn replay(name: &str, check: impl Fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
     let mut seen = 0;
-    for entry in fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+    for entry in fs::read_dir(&folder).expect("a folder with a corpus") {
         let path = entry.expect("a readable folder").path();
-        println!("{}", path.display());
-        check(&fs::read(&path).expect("a readable file"));
+        let data = fs::read(&path).expect("a readable file");
+        told_with_a_failure(&path.display().to_string(), || check(&data));
         seen += 1;
     }
     assert!(seen > 0, "{} is empty", folder.display());

@@ -5,10 +5,11 @@ use std::time::Duration;
 use pod2pod_user::reassembly::{Config, Side};
 use support::{
     conversation::{CLIENT_ISN, Conversation, OwnedSegment, STEP_NS, overlapping, restamp},
+    reassembly::{self, Observer},
     rng::Rng,
 };
 
-use super::{check, observe, observe_with};
+use super::{check, observe};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
@@ -331,6 +332,34 @@ fn a_cut_is_told_at_once() {
 }
 
 #[test]
+fn what_was_left_out_on_purpose_is_not_waited_for() {
+    // The response's body is left out from its third byte on; what comes next shows it: data, acknowledgement, FIN.
+    for (rest, expected) in [
+        (&["the last of it"][..], &["0 R 3 Cut 1000000 ours", "0 R 1000003 the last of it"][..]),
+        (&[], &["0 R 3 Cut 1000000 ours"]),
+    ] {
+        for conversation in [Conversation::new(), Conversation::new().seen_by_client()] {
+            let mut said = conversation.client("request").server("re").server(vec![b'x'; 1_000_000]);
+            for text in rest {
+                said = said.server(text);
+            }
+            let segments = without(said.client("next").segments(), 5);
+            let mut observer = Observer::new(Config::default());
+            for segment in &segments[..5] {
+                observer.push(segment);
+            }
+            observer.expect_cut(Side::Responder, 1_000_003);
+            for segment in &segments[5..] {
+                observer.push(segment);
+            }
+            let told = observer.lines();
+            assert_eq!(told, [&["0 O 1 request", "0 R 1 re"], expected, &["0 O 8 next"]].concat());
+            assert_eq!(observer.finish().stats.gaps_cut, 1);
+        }
+    }
+}
+
+#[test]
 fn streams_pass_four_gibibytes() {
     let mut segments = Conversation::new().client("x").segments();
     let piece = 1_u32 << 29;
@@ -356,7 +385,7 @@ fn silence_ends_a_connection() {
     let config = Config { idle_timeout: Duration::from_secs(60), ..Config::default() };
     let mut segments = Conversation::new().client("a").client("b").segments();
     segments[4].time = segments[3].time.plus(Duration::from_secs(70));
-    let outcome = observe_with(config, &segments);
+    let outcome = reassembly::observe(config, &segments);
     let isn = u64::from(CLIENT_ISN);
     let middle = format!("1 O {} b", isn + 2);
     assert_eq!(outcome.lines(), ["0 O 1 a", "0 Idle", &middle, "1 SourceEnded"]);
@@ -368,13 +397,6 @@ fn the_time_of_a_chunk_is_that_of_its_first_copy() {
     let mut segments = conversation.segments();
     segments.swap(3, 4);
     restamp(&mut segments, MILLISECOND);
-    let mut reassembler = pod2pod_user::reassembly::Reassembler::new(Config::default());
-    let mut times = Vec::new();
-    for segment in &segments {
-        reassembler.push(&segment.borrow(), segment.time, &mut |chunk| {
-            times.push((chunk.offset, chunk.time.since(segments[0].time).as_nanos() as u64 / STEP_NS));
-        });
-    }
-    assert_eq!(times, [(1, 4), (4, 3)]);
-    assert_eq!(observe(&segments).stream(Side::Originator), b"abcdef");
+    let outcome = check(&segments, &["0 O 1 abcdef", "0 SourceEnded"]);
+    assert_eq!(outcome.told[0].time.since(segments[0].time).as_nanos() as u64, 4 * STEP_NS);
 }

@@ -25,7 +25,7 @@ pub const SOURCE_ENDED: Option<CloseCause> = Some(CloseCause::SourceEnded);
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Step {
     Bytes(Side, Vec<u8>),
-    Gap(Side, u64, GapCause),
+    Gap(Side, u64, bool),
     Finished(Side),
     Wait(u64),
     Expire,
@@ -73,12 +73,17 @@ impl Talk {
 
     /// Bytes of the originator are missing.
     pub fn c_gap(self, length: u64) -> Self {
-        self.with(Step::Gap(Side::Originator, length, GapCause::Missing))
+        self.with(Step::Gap(Side::Originator, length, true))
     }
 
     /// Bytes of the responder are missing.
     pub fn s_gap(self, length: u64) -> Self {
-        self.with(Step::Gap(Side::Responder, length, GapCause::Missing))
+        self.with(Step::Gap(Side::Responder, length, true))
+    }
+
+    /// Bytes of the responder never arrived: nobody has got them.
+    pub fn s_never_came(self, length: u64) -> Self {
+        self.with(Step::Gap(Side::Responder, length, false))
     }
 
     /// The originator finishes.
@@ -120,7 +125,7 @@ impl Talk {
             match step {
                 Step::Wait(seconds) => driver.time += seconds * 1_000_000_000,
                 Step::Expire => driver.expire(),
-                Step::Gap(side, length, cause) => driver.gap(*side, *length, *cause),
+                Step::Gap(side, length, may_be_ours) => driver.gap(*side, *length, *may_be_ours),
                 Step::Finished(side) => driver.push(*side, Content::Finished),
                 Step::Bytes(side, bytes) => {
                     driver.time += STEP_NANOS;
@@ -266,8 +271,8 @@ impl Driver {
         &mut self.offsets[usize::from(side == Side::Responder)]
     }
 
-    fn gap(&mut self, sender: Side, length: u64, cause: GapCause) {
-        self.push(sender, Content::Gap { length, cause, may_be_ours: true });
+    fn gap(&mut self, sender: Side, length: u64, may_be_ours: bool) {
+        self.push(sender, Content::Gap { length, cause: GapCause::Missing, may_be_ours });
     }
 
     fn push(&mut self, sender: Side, content: Content<'_>) {
@@ -333,6 +338,7 @@ fn step_of(talk: Talk, bytes: &[u8]) -> Talk {
         b'c' if !bytes.is_empty() => talk.c(bytes),
         b'C' => talk.c_gap(1 + bytes.len() as u64),
         b'S' => talk.s_gap(1 + bytes.len() as u64),
+        b'N' => talk.s_never_came(1 + bytes.len() as u64),
         b'f' => talk.c_fin(),
         b'F' => talk.s_fin(),
         b'w' => talk.wait(bytes.len() as u64),

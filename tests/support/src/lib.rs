@@ -6,4 +6,5 @@ pub mod conversation;
 pub mod http;
 pub mod netns;
 pub mod process;
+pub mod reassembly;
 pub mod rng;

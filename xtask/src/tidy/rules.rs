@@ -3,7 +3,7 @@
 use super::{
     Finding,
     source::{Source, has_word},
-    table::{self, Forbidden, Whose},
+    table::{self, Forbidden, Layer, Whose},
 };
 
 /// All findings in all sources.
@@ -79,7 +79,11 @@ fn is_commented_out(comment: &str) -> bool {
 fn layers(source: &Source, findings: &mut Vec<Finding>) {
     let Some(inside) = source.path.strip_prefix("pod2pod-user/src/") else { return };
     let module = inside.split(['/', '.']).next().unwrap_or_default();
-    let Some(layer) = table::LAYERS.iter().find(|layer| layer.module == module) else { return };
+    let fits =
+        |layer: &&Layer| inside.strip_prefix(layer.module).is_some_and(|rest| rest.starts_with(['/', '.']));
+    let Some(layer) = table::LAYERS.iter().filter(fits).max_by_key(|layer| layer.module.len()) else {
+        return;
+    };
     for (number, path) in source.imports() {
         let Some(other) = path.strip_prefix("crate::").and_then(|path| path.split("::").next()) else {
             continue;
@@ -249,6 +253,13 @@ mod tests {
             "config",
         );
         check_flagged("pod2pod-user/src/record.rs", "use crate::http::Exchange;", 2, "may not import");
+        check_flagged(
+            "pod2pod-user/src/capture/decode.rs",
+            "use crate::reassembly::Side;",
+            2,
+            "may not import",
+        );
+        check_clean("pod2pod-user/src/capture/loader.rs", "use crate::reassembly::Side;");
         check_clean("pod2pod-user/src/http/mod.rs", "use crate::{http::head, reassembly::Chunk};");
         check_clean("pod2pod-user/src/agent.rs", "use crate::config::Config;");
     }

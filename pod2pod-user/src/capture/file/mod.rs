@@ -146,7 +146,7 @@ impl CaptureFile {
         Ok(())
     }
 
-    /// Delivers the segments of the next [`BATCH_RECORDS`] records.
+    /// Delivers the segments of the next [`BATCH_RECORDS`] records, or of those that a live stream has given.
     ///
     /// # Errors
     ///
@@ -166,6 +166,10 @@ impl CaptureFile {
                 self.decoder.decode(&frame, deliver);
             }
             self.input.consume(consumed);
+            if self.input.ahead().is_empty() {
+                // A live stream may have no more for a while: the caller shows what there is.
+                break;
+            }
         }
         Ok(Progress::More)
     }
