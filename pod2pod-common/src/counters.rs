@@ -86,7 +86,7 @@ counters! {
     BytesUnreadable = "bytes_unreadable",
     /// Payload bytes beyond the most pieces a packet is told in.
     BytesTruncated = "bytes_truncated",
-    /// Connections entered into the state table.
+    /// Connections entered into the state table; it forgets the least recently used by itself.
     ConnectionsInserted = "connections_inserted",
     /// Connections that the state table refused.
     ConnectionsRefused = "connections_refused",

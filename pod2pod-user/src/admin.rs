@@ -35,16 +35,22 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Where to listen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Config {
-    /// Absent: not at all.
-    pub listen: Option<SocketAddr>,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Listen {
+    /// Nobody said: the agent at [`DEFAULT_LISTEN`], replay not at all.
+    #[default]
+    Unsaid,
+    /// Not at all.
+    Off,
+    /// Here.
+    At(SocketAddr),
 }
 
-impl Default for Config {
-    fn default() -> Self {
-        Self { listen: Some(DEFAULT_LISTEN) }
-    }
+/// The endpoint's configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: Listen,
 }
 
 /// Why there is no endpoint.
@@ -71,7 +77,7 @@ struct Shared {
     own: Arc<OwnConnections>,
 }
 
-/// Starts serving; says on which address. `ready` is what `/ready` tells.
+/// Starts serving. `ready` is what `/ready` tells.
 ///
 /// # Errors
 /// The address is taken or not ours, or no thread can be started.
@@ -80,7 +86,7 @@ pub fn start(
     metrics: Arc<Metrics>,
     ready: Arc<AtomicBool>,
     own: Arc<OwnConnections>,
-) -> Result<SocketAddr, StartError> {
+) -> Result<(), StartError> {
     let failed = |source| StartError::Listen { address, source };
     let listener = TcpListener::bind(address).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
@@ -92,7 +98,8 @@ pub fn start(
         .name("admin".to_owned())
         .spawn(move || runtime.block_on(serve(listener, shared)))
         .map_err(StartError::Thread)?;
-    Ok(bound)
+    tracing::info!(address = %bound, "serving /metrics, /live and /ready");
+    Ok(())
 }
 
 async fn serve(listener: TcpListener, shared: Arc<Shared>) {

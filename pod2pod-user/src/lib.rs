@@ -13,7 +13,7 @@
 //!
 //! Invariant: a stage imports only the output type of the stage before it.
 //! Invariant: pure stages hold no clock, file, lock, socket, async or metrics registry; `now` is an argument.
-//! Invariant: only `agent` and `replay` see all stages.
+//! Invariant: only `pipeline`, and `agent` and `replay` around it, see all stages.
 //! Invariant: only `record` (and a sink, for its target's own wire form) serialises.
 //! Invariant: only `capture::loader` names eBPF programs and maps, through `pod2pod_common::names`.
 
@@ -31,9 +31,12 @@ pub mod sinks;
 
 pub mod admin;
 pub mod config;
+pub mod exit;
 pub mod logging;
 pub mod metrics;
 pub mod shutdown;
+pub mod summary;
 
 pub mod agent;
+pub mod pipeline;
 pub mod replay;

@@ -1,3 +1,69 @@
-//! The process: one subcommand, one exit code.
+//! The process: command line → configuration (all mistakes at once) → logging → one subcommand → exit code.
 
-fn main() {}
+use std::{io::Write as _, process::ExitCode};
+
+use clap::Parser as _;
+use pod2pod_user::{
+    agent,
+    config::{
+        Config,
+        arguments::{Arguments, Command, Common, Live},
+        load,
+    },
+    exit, logging,
+    record::schema,
+    replay,
+    shutdown::Shutdown,
+};
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { exit::CONFIGURATION } else { exit::OK });
+        }
+    };
+    ExitCode::from(match arguments.command {
+        Command::Agent { common, live } => with_config(common, live, agent::run),
+        Command::Replay { files, common } => {
+            with_config(common, Live::default(), |config, shutdown| replay::run(&files, config, shutdown))
+        }
+        Command::Schema => print_schema(),
+    })
+}
+
+/// Reads the configuration, then does `run`. Mistakes are told all at once.
+fn with_config(common: Common, live: Live, run: impl FnOnce(Config, &Shutdown) -> u8) -> u8 {
+    let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+    let environment = std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value))).collect();
+    let config = match load::load(&common.sources(live, environment)) {
+        Ok(config) => config,
+        Err(mistakes) => {
+            mistakes.iter().for_each(exit::tell);
+            return exit::CONFIGURATION;
+        }
+    };
+    // Before any thread starts: threads inherit which signals are blocked.
+    let shutdown = match Shutdown::install() {
+        Ok(shutdown) => shutdown,
+        Err(error) => {
+            exit::tell(format_args!("cannot take over signals: {error}"));
+            return exit::FAILURE;
+        }
+    };
+    logging::start(config.log);
+    run(config, &shutdown)
+}
+
+fn print_schema() -> u8 {
+    let text = format!("{:#}\n", schema::schema());
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => exit::OK,
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => exit::OK,
+        Err(error) => {
+            exit::tell(format_args!("cannot write to standard output: {error}"));
+            exit::FAILURE
+        }
+    }
+}

@@ -1,1 +1,197 @@
-//! replay.
+//! `pod2pod replay`: capture files through the same stages. `now` is the packets' time; nothing here looks at a clock.
+//!
+//! Files are read in the order given, each with connections of its own; records come as exchanges end. A damaged file does
+//! not keep the next one from being read.
+
+use std::{
+    cell::RefCell,
+    io::{self, Read},
+    os::fd::AsFd as _,
+    path::{Path, PathBuf},
+    rc::Rc,
+    sync::{Arc, atomic::AtomicBool},
+    time::{Duration, Instant},
+};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::{
+    admin::{self, Listen},
+    capture::{
+        KernelInstant,
+        file::{self, CaptureFile, FileError, Progress},
+        packet,
+    },
+    config::Config,
+    enrich::OwnTraffic,
+    exit,
+    metrics::{Metrics, stages},
+    pipeline::Pipeline,
+    shutdown::{DEFAULT_DRAIN, Shutdown},
+    sinks::{HttpSink, Overflow, OwnConnections, Sinks, Writer},
+    summary::Summary,
+};
+
+/// Metrics are published this often, between batches of packets.
+const PUBLISH_PERIOD: Duration = Duration::from_secs(1);
+
+/// Reads `files` and writes their records; says how the program should exit.
+pub fn run(files: &[PathBuf], config: Config, shutdown: &Shutdown) -> u8 {
+    match Replay::start(config, shutdown.clone()) {
+        Ok(replay) => replay.run(files),
+        Err(error) => {
+            exit::tell(format_args!("{error:#}"));
+            exit::FAILURE
+        }
+    }
+}
+
+struct Replay {
+    config: Config,
+    pipeline: Pipeline,
+    sinks: Rc<RefCell<Sinks>>,
+    metrics: Arc<Metrics>,
+    last_publication: Instant,
+    shutdown: Shutdown,
+}
+
+impl Replay {
+    fn start(mut config: Config, shutdown: Shutdown) -> anyhow::Result<Self> {
+        // What is in somebody's file is what that person wants to see.
+        config.enrich.own_traffic = OwnTraffic::Told;
+        let (metrics, http_metrics) = Metrics::new()?;
+        let metrics = Arc::new(metrics);
+        let own = Arc::new(OwnConnections::default());
+        if let Listen::At(address) = config.metrics.listen {
+            admin::start(address, Arc::clone(&metrics), Arc::new(AtomicBool::new(true)), Arc::clone(&own))?;
+        }
+        let writer = Writer::open(&config.output, Overflow::Wait, &shutdown)?;
+        let http = config.http_sink.clone().build();
+        let http =
+            http.map(|config| HttpSink::start(config, Overflow::Wait, own, shutdown.clone())).transpose()?;
+        let sinks = Rc::new(RefCell::new(Sinks::new(writer, http)));
+        let pipeline = Pipeline::new(&config, Rc::clone(&sinks), Some(http_metrics));
+        let mut replay =
+            Self { config, pipeline, sinks, metrics, last_publication: Instant::now(), shutdown };
+        replay.publish();
+        Ok(replay)
+    }
+
+    fn run(mut self, files: &[PathBuf]) -> u8 {
+        let mut code = exit::OK;
+        for file in files {
+            if let Err(error) = self.replay(file) {
+                // Records up to the damage come first.
+                self.sinks.borrow_mut().flush();
+                exit::tell(error);
+                code = exit::INPUT;
+            }
+            if self.is_over() {
+                break;
+            }
+            self.pipeline.restart(&self.config);
+        }
+        let enriched = self.pipeline.stats().enrich;
+        let Self { pipeline, sinks, .. } = self;
+        drop(pipeline);
+        let summary = Summary::new(enriched, finish(sinks));
+        exit::tell(&summary);
+        if code == exit::OK && summary.output_failed() { exit::FAILURE } else { code }
+    }
+
+    fn replay(&mut self, path: &Path) -> Result<(), FileError> {
+        let mut file = if path.as_os_str() == "-" {
+            let input = Input { sinks: Rc::clone(&self.sinks), shutdown: self.shutdown.clone() };
+            CaptureFile::from_reader("standard input", Box::new(input), &self.config.file)?
+        } else {
+            CaptureFile::open(path, &self.config.file)?
+        };
+        let mut now = KernelInstant::default();
+        let result = loop {
+            let pipeline = &mut self.pipeline;
+            let batch = file.next_batch(&mut |segment| {
+                // Not the latest so far: one packet with a wrong date must not make all that follow look overdue.
+                now = segment.time;
+                if pipeline.is_due(now) {
+                    pipeline.expire(now);
+                }
+                pipeline.push(segment);
+            });
+            if self.last_publication.elapsed() >= PUBLISH_PERIOD {
+                self.publish();
+            }
+            match batch {
+                Ok(Progress::More) if self.is_over() => break Ok(()),
+                Ok(Progress::More) => {}
+                Ok(Progress::Ended) => break Ok(()),
+                // The input was ended in mid-record by us.
+                Err(FileError::Damaged { .. }) if self.shutdown.is_requested() => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        self.pipeline.finish(now);
+        say_what_was_left_out(path, &file.stats());
+        result
+    }
+
+    fn publish(&mut self) {
+        self.last_publication = Instant::now();
+        let mut rows = stages::pipeline(&self.pipeline.stats());
+        rows.extend(stages::sinks(&self.sinks.borrow().stats()));
+        self.metrics.publish(rows);
+    }
+
+    fn is_over(&self) -> bool {
+        self.shutdown.is_requested() || self.sinks.borrow().reader_gone()
+    }
+}
+
+/// A file that gives fewer records than expected says why.
+fn say_what_was_left_out(path: &Path, stats: &file::Stats) {
+    let packet::Stats { frames, segments, not_ip, not_tcp, malformed, truncated_header, .. } = stats.packets;
+    let file = path.display();
+    tracing::info!(%file, frames, segments, not_ip, not_tcp, malformed, truncated_header, "read");
+    let packet::Stats { unsupported_link, unsupported_link_type, encrypted, payload_cut_bytes, .. } =
+        stats.packets;
+    if unsupported_link > 0 {
+        let link_type = unsupported_link_type.unwrap_or_default();
+        tracing::warn!(%file, frames = unsupported_link, link_type, "frames of a link layer that is not decoded");
+    }
+    if encrypted > 0 {
+        tracing::warn!(%file, frames = encrypted, "encrypted or compressed frames cannot be read");
+    }
+    if payload_cut_bytes > 0 {
+        tracing::warn!(%file, bytes = payload_cut_bytes, "the capture cut packets; records of them say what was not seen");
+    }
+}
+
+fn finish(sinks: Rc<RefCell<Sinks>>) -> Vec<(&'static str, crate::sinks::SinkStats)> {
+    match Rc::try_unwrap(sinks) {
+        Ok(sinks) => sinks.into_inner().finish(Instant::now() + DEFAULT_DRAIN),
+        Err(shared) => shared.borrow().stats(),
+    }
+}
+
+/// Standard input that a signal ends, and that hands on finished records before it waits for more bytes.
+struct Input {
+    sinks: Rc<RefCell<Sinks>>,
+    shutdown: Shutdown,
+}
+
+impl Read for Input {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let stdin = io::stdin();
+        let mut waiting = [
+            PollFd::new(stdin.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.shutdown.as_fd(), PollFlags::POLLIN),
+        ];
+        if poll(&mut waiting, PollTimeout::ZERO)? == 0 {
+            self.sinks.borrow_mut().flush();
+            poll(&mut waiting, PollTimeout::NONE)?;
+        }
+        if self.shutdown.is_requested() {
+            return Ok(0);
+        }
+        Ok(rustix::io::read(stdin.as_fd(), buffer)?)
+    }
+}

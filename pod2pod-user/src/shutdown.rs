@@ -66,11 +66,6 @@ impl Shutdown {
     pub fn is_requested(&self) -> bool {
         self.requested.load(Ordering::Relaxed)
     }
-
-    /// The flag alone, for those that cannot wait for a descriptor.
-    pub fn flag(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.requested)
-    }
 }
 
 impl AsFd for Shutdown {

@@ -24,7 +24,7 @@ const MAX_LOAD: Duration = Duration::from_secs(60);
 pub(crate) fn load(world: &World, lists: &[PathBuf; 2]) -> Result<()> {
     let start = |name: &'static str, namespace: &world::Namespace, list: &Path| {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["party", name]).arg(namespace.path()).arg(&world.cgroup).arg(list);
+        command.args(["party", name]).arg(namespace.path()).arg(world.cgroup.join(name)).arg(list);
         Process::start(name, command.stdin(Stdio::piped()).stdout(Stdio::piped()))
     };
     let mut server = start("server", &world.server, &lists[1])?;

@@ -24,7 +24,7 @@ pub(crate) const SERVICE: SocketAddr =
 /// Where the server's pod listens.
 pub(crate) const POD_PORT: u16 = 8080;
 
-/// Each pod's interface, its address and that of the node beside it.
+/// Each pod's name, its address and that of the node beside it.
 const CLIENT_POD: [&str; 3] = ["client", "10.244.1.2", "10.244.1.1"];
 const SERVER_POD: [&str; 3] = ["server", "10.244.2.2", "10.244.2.1"];
 
@@ -80,6 +80,7 @@ pub(crate) struct World {
     pub(crate) client: Namespace,
     pub(crate) server: Namespace,
     _node: Namespace,
+    /// The pods' cgroups are below it, each called as its pod.
     pub(crate) cgroup: PathBuf,
 }
 
@@ -104,8 +105,13 @@ impl World {
         let root = cgroup_root()?;
         remove_leftovers(&root);
         let cgroup = root.join(format!("{CGROUP_PREFIX}{}", std::process::id()));
-        fs::create_dir(&cgroup).with_context(|| format!("cannot make the cgroup {}", cgroup.display()))?;
-        Ok(Self { client, server, _node: node, cgroup })
+        let world = Self { client, server, _node: node, cgroup };
+        for pod in [Path::new(""), Path::new(CLIENT_POD[0]), Path::new(SERVER_POD[0])] {
+            let cgroup = world.cgroup.join(pod);
+            fs::create_dir(&cgroup)
+                .with_context(|| format!("cannot make the cgroup {}", cgroup.display()))?;
+        }
+        Ok(world)
     }
 }
 
@@ -113,10 +119,19 @@ impl Drop for World {
     fn drop(&mut self) {
         // The kernel may still be at the end of a process that was waited for.
         let deadline = Instant::now() + MAX_CGROUP_WAIT;
-        while fs::remove_dir(&self.cgroup).is_err() && self.cgroup.exists() && Instant::now() < deadline {
+        while !remove_cgroups(&self.cgroup) && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(10));
         }
     }
+}
+
+/// Removes a demo's cgroup with its pods'; whether it is gone, by us or by another demo.
+fn remove_cgroups(cgroup: &Path) -> bool {
+    for pod in [CLIENT_POD[0], SERVER_POD[0]] {
+        // If it cannot be removed, neither can its parent.
+        let _ = fs::remove_dir(cgroup.join(pod));
+    }
+    fs::remove_dir(cgroup).is_ok() || !cgroup.exists()
 }
 
 /// Removes the cgroups of demos that were killed: they could not do it themselves.
@@ -126,8 +141,7 @@ fn remove_leftovers(root: &Path) {
         let name = entry.file_name();
         let owner = name.to_str().and_then(|name| name.strip_prefix(CGROUP_PREFIX));
         if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
-            // Another demo may be doing the same.
-            let _ = fs::remove_dir(entry.path());
+            remove_cgroups(&entry.path());
         }
     }
 }

@@ -15,8 +15,9 @@ use nix::{
     unistd::Pid,
 };
 
-/// Longest wait for anything a program should do; far above what a busy two-core machine needs.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+/// Longest wait for anything a program should do; far above what a busy two-core machine needs (the slowest is the
+/// first build of a Go program).
+pub(crate) const DEADLINE: Duration = Duration::from_secs(240);
 
 /// Pause between two looks at a condition.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);

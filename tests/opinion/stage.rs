@@ -2,18 +2,20 @@
 
 use std::{
     fs,
-    net::SocketAddr,
+    io::{self, Write},
+    net::{Shutdown, SocketAddr, TcpStream},
     path::{Path, PathBuf},
+    sync::Mutex,
     thread,
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use nix::sys::signal::Signal;
 use support::rng::Rng;
 
 use crate::{
-    programs::{Program, run},
+    programs::{DEADLINE, Program, run},
     recording::{Recording, in_namespace, wait_for_listener},
     scenarios::Scenario,
 };
@@ -34,6 +36,8 @@ pub(crate) struct Capture {
     pub(crate) file: PathBuf,
     /// The server's port.
     pub(crate) port: u16,
+    /// The scenario's own directory.
+    pub(crate) directory: PathBuf,
 }
 
 /// The running scenario.
@@ -69,7 +73,7 @@ pub(crate) fn play(scenario: &Scenario, seed: u64, port: Option<u16>, directory:
         recording.finish()
     })
     .with_context(|| format!("scenario {} with seed {seed}", scenario.name))?;
-    Ok(Capture { file, port: stage.port })
+    Ok(Capture { file, port: stage.port, directory })
 }
 
 impl Stage {
@@ -116,20 +120,107 @@ impl Stage {
         fs::write(self.directory.join("www").join(name), text).context("publish a file")
     }
 
+    /// Starts the Node server.
+    pub(crate) fn node_server(&mut self) -> Result<()> {
+        let port = self.port.to_string();
+        self.serve("node", &[&format!("{SERVERS}/server.mjs"), &port])
+    }
+
+    /// Starts the Go server.
+    pub(crate) fn go_server(&mut self) -> Result<()> {
+        let (program, port) = (self.go("server")?, self.port.to_string());
+        self.serve(&program, &[&port])
+    }
+
+    /// Starts the Python server of `kind`: threads, wsgi or asyncio.
+    pub(crate) fn python_server(&mut self, kind: &str) -> Result<()> {
+        let port = self.port.to_string();
+        self.serve("python3", &[&format!("{SERVERS}/server.py"), &port, kind])
+    }
+
+    /// Writes a file `upload` of `size` bytes for clients to send.
+    pub(crate) fn publish_upload(&self, size: usize) -> Result<()> {
+        fs::write(self.directory.join("upload"), vec![b'u'; size]).context("write the upload")
+    }
+
     /// Runs a client to its end; its output is dropped.
     pub(crate) fn client(&self, program: &str, arguments: &[&str]) -> Result<()> {
         run(program, arguments, &self.directory, &[0]).map(drop)
     }
 
+    /// Runs the Node client's `case`.
+    pub(crate) fn node_client(&self, case: &str) -> Result<()> {
+        self.client("node", &[&format!("{SERVERS}/client.mjs"), &self.port.to_string(), case])
+    }
+
+    /// Runs the Go client's `case`.
+    pub(crate) fn go_client(&self, case: &str) -> Result<()> {
+        self.client(&self.go("client")?, &[&self.port.to_string(), case])
+    }
+
+    /// Runs the Python client's `case`.
+    pub(crate) fn python_client(&self, case: &str, arguments: &[&str]) -> Result<()> {
+        let (script, port) = (format!("{SERVERS}/client.py"), self.port.to_string());
+        self.client("python3", &[&[script.as_str(), &port, case], arguments].concat())
+    }
+
+    /// Runs wrk with the pipelining script: `batches` of `depth` requests each over `connections`.
+    pub(crate) fn wrk(
+        &self,
+        connections: usize,
+        batches: usize,
+        depth: usize,
+        targets: &[&str],
+    ) -> Result<()> {
+        let (connections, batches, depth) =
+            (format!("-c{connections}"), batches.to_string(), depth.to_string());
+        let (script, url) = (format!("{SERVERS}/pipeline.lua"), self.url("/"));
+        let arguments = ["-t1", &connections, "-d1s", "-s", &script, &url, "--", &batches, &depth];
+        self.client("wrk", &[&arguments[..], targets].concat())
+    }
+
     /// Runs curl, quietly, on `arguments`, of which those that begin with `/` are targets on the server.
     pub(crate) fn curl(&self, arguments: &[&str]) -> Result<()> {
+        self.curl_that_may_end_with(&[0], arguments)
+    }
+
+    /// Runs curl like [`Stage::curl`] and accepts any of `exits` (curl(1), EXIT CODES).
+    pub(crate) fn curl_that_may_end_with(&self, exits: &[i32], arguments: &[&str]) -> Result<()> {
         let mut all = vec!["--silent".to_owned(), "--show-error".to_owned(), "--globoff".to_owned()];
         for argument in arguments {
-            match argument.strip_prefix('/') {
-                Some(_) => all.extend([self.url(argument), "--output".to_owned(), "/dev/null".to_owned()]),
-                None => all.push((*argument).to_owned()),
+            if argument.starts_with('/') {
+                all.extend([self.url(argument), "--output".to_owned(), "/dev/null".to_owned()]);
+            } else {
+                all.push((*argument).to_owned());
             }
         }
-        run("curl", &all, &self.directory, &[0]).map(drop)
+        run("curl", &all, &self.directory, exits).map(drop)
+    }
+
+    /// Sends `pieces` in writes of their own, finishes, and reads until the server closes.
+    pub(crate) fn raw(&mut self, pieces: &[&[u8]]) -> Result<()> {
+        let mut socket = TcpStream::connect(self.address())?;
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(DEADLINE))?;
+        for piece in pieces {
+            self.pause(3);
+            // A server that refuses may have closed: what it answered is what counts.
+            if socket.write_all(piece).is_err() {
+                break;
+            }
+        }
+        let _ = socket.shutdown(Shutdown::Write);
+        let _ = io::copy(&mut socket, &mut io::sink());
+        Ok(())
+    }
+
+    /// Builds a Go program once per test run and gives its file.
+    fn go(&self, name: &str) -> Result<String> {
+        static BUILDING: Mutex<()> = Mutex::new(());
+        let _one_at_a_time = BUILDING.lock().map_err(|_| anyhow!("an earlier Go build panicked"))?;
+        let (source, program) =
+            (format!("{SERVERS}/{name}.go"), format!("{}/go-{name}", env!("CARGO_TARGET_TMPDIR")));
+        run("go", &["build", "-o", &program, &source], &self.directory, &[0])?;
+        Ok(program)
     }
 }

@@ -124,51 +124,43 @@ fn packages(wanted: &[(&str, String)]) -> Result<()> {
         say(&format!("setup: Debian package {package} ({why})"));
     }
     let names: Vec<&str> = wanted.iter().map(|(package, _)| *package).collect();
-    let install = ["install", "--yes", "--quiet", "--no-install-recommends"];
-    let apt =
-        |arguments: &[&str]| Cmd::new("apt-get").env("DEBIAN_FRONTEND", "noninteractive").args(arguments);
-    let steps = [apt(&["update", "--quiet"]), apt(&install).args(&names)];
     if cmd::find("apt-get").is_none() {
         bail!("this system has no apt-get; install what Debian calls {} and run this again", names.join(" "));
     }
-    if cmd::is_root() {
-        let _quiet = NoServices::begin()?;
-        return steps.iter().try_for_each(Cmd::run_aside);
+    let update = root_command(&["apt-get", "update", "--quiet"], &[]);
+    let install = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends"];
+    if !cmd::is_root() && Cmd::new("sudo").args(["-n", "true"]).ask().is_none() {
+        let install = root_command(&install, &names);
+        bail!("installing packages needs root; run these and try again:\n  {update}\n  {install}");
     }
-    let steps = steps.map(|step| step.through_sudo(&["-n"]));
-    if Cmd::new("sudo").args(["-n", "true"]).ask().is_none() {
-        bail!("installing packages needs root; run these and try again:\n  {}\n  {}", steps[0], steps[1]);
+    if let Err(error) = update.run_aside() {
+        // A repository that has nothing to do with us may be broken; whether ours is shows next.
+        say(&format!("setup: going on with old package lists: {error:#}"));
     }
-    steps.iter().try_for_each(Cmd::run_aside)
+    let quietly = ["sh", "-c", WITHOUT_SERVICES, "install"];
+    root_command(&[&quietly[..], &install[..]].concat(), &names).run_aside().with_context(|| {
+        format!(
+            "LLVM {} is in Debian's security updates and in the LLVM project's own repository",
+            toolchain::LLVM
+        )
+    })
 }
 
-/// While this lives, package scripts start no service: nginx and prometheus would open ports.
-struct NoServices(Option<PathBuf>);
+/// Runs its arguments while package scripts start no service: nginx and prometheus would open ports. The file is what
+/// invoke-rc.d and deb-systemd-invoke ask; a shell removes it even if this program is killed.
+const WITHOUT_SERVICES: &str = r##"policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+  trap "rm -f $policy" EXIT
+  trap "exit 130" INT TERM
+  printf "#!/bin/sh\nexit 101\n" > $policy && chmod 0755 $policy
+fi
+"$@""##;
 
-impl NoServices {
-    /// What invoke-rc.d and deb-systemd-invoke ask before they start anything; exit 101 forbids it.
-    const POLICY: &str = "/usr/sbin/policy-rc.d";
-
-    fn begin() -> Result<Self> {
-        let policy = PathBuf::from(Self::POLICY);
-        if policy.exists() {
-            return Ok(Self(None));
-        }
-        fs::write(&policy, "#!/bin/sh\nexit 101\n")
-            .with_context(|| format!("cannot write {}", Self::POLICY))?;
-        Cmd::new("chmod").args(["0755", Self::POLICY]).run_aside()?;
-        Ok(Self(Some(policy)))
-    }
-}
-
-impl Drop for NoServices {
-    fn drop(&mut self) {
-        if let Some(policy) = &self.0
-            && let Err(error) = fs::remove_file(policy)
-        {
-            say(&format!("setup: cannot remove {}: {error}", policy.display()));
-        }
-    }
+/// A command as root that asks no questions.
+fn root_command(words: &[&str], more: &[&str]) -> Cmd {
+    let (program, arguments) = words.split_first().unwrap_or((&"true", &[]));
+    let command = Cmd::new(program).env("DEBIAN_FRONTEND", "noninteractive").args(arguments).args(more);
+    if cmd::is_root() { command } else { command.through_sudo(&[]) }
 }
 
 /// Whether the linker's LLVM reads what this rustc writes: LLVM reads bitcode of its own release and of older ones.

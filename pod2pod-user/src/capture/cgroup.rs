@@ -19,15 +19,16 @@ use super::loader::{OpenError, ScopeChoice};
 /// is another cgroup: an attach there succeeds and sees nothing.
 const ROOT_INODE: u64 = 1;
 
-/// Opens the directory of the cgroup to attach to: `named` from the root on, an absolute path, or the root.
+/// Opens the directory of the cgroup to attach to: `named` from the root on, an absolute path, or the root. Its path is
+/// for people; that of a private mount is gone.
 ///
 /// # Errors
 /// There is no cgroup v2 and none can be mounted, its root is not visible, or the named cgroup does not exist.
-pub(super) fn open(named: Option<&str>) -> Result<File, OpenError> {
-    if let Some(path) = named.map(Path::new).filter(|path| path.is_absolute()) {
+pub(super) fn open(named: Option<&Path>) -> Result<(File, PathBuf), OpenError> {
+    if let Some(path) = named.filter(|path| path.is_absolute()) {
         return open_directory(path);
     }
-    let inside = named.unwrap_or_default();
+    let inside = named.unwrap_or(Path::new(""));
     let mut refused = None;
     for mount in mounts().into_iter().filter(|mount| mount.fs_type == "cgroup2") {
         match require_root(&mount.mount_point) {
@@ -74,7 +75,7 @@ fn require_root(mount_point: &Path) -> Result<(), OpenError> {
     }
 }
 
-fn open_directory(path: &Path) -> Result<File, OpenError> {
+fn open_directory(path: &Path) -> Result<(File, PathBuf), OpenError> {
     let failed = |cause| OpenError::CgroupNotFound { path: path.to_owned(), cause };
     let directory = File::open(path).map_err(failed)?;
     let kind = fstatfs(&directory).map_err(|errno| failed(errno.into()))?.filesystem_type();
@@ -84,11 +85,11 @@ fn open_directory(path: &Path) -> Result<File, OpenError> {
             "it is not in the cgroup v2 hierarchy",
         )));
     }
-    Ok(directory)
+    Ok((directory, path.to_owned()))
 }
 
 /// Mounts cgroup v2 for as long as it takes to open it: the open directory keeps it.
-fn open_private(inside: &str) -> Result<File, OpenError> {
+fn open_private(inside: &Path) -> Result<(File, PathBuf), OpenError> {
     let mount_point = private_directory().map_err(|cause| OpenError::NoCgroup2 { cause })?;
     let mounted = mount(
         Some("pod2pod"),
@@ -123,7 +124,7 @@ mod tests {
     #[test]
     fn a_directory_elsewhere_is_no_cgroup() {
         for path in ["/", "/no/such/cgroup"] {
-            assert!(matches!(open(Some(path)), Err(OpenError::CgroupNotFound { .. })), "{path}");
+            assert!(matches!(open(Some(Path::new(path))), Err(OpenError::CgroupNotFound { .. })), "{path}");
         }
     }
 

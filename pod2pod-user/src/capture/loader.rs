@@ -4,7 +4,9 @@
 
 use std::{
     fs::File,
+    net::{IpAddr, SocketAddr},
     os::fd::{AsFd, BorrowedFd},
+    path::PathBuf,
 };
 
 use aya::{
@@ -31,11 +33,12 @@ use super::{
     own_sockets::OwnSockets,
     preflight,
 };
+use crate::reassembly::{Connection, Start};
 
-/// Smallest ring: a page; the kernel wants a power of two of pages.
-const MIN_RING_BYTES: u32 = 4096;
-/// Largest ring: the kernel's mapping of it is twice as long and must fit its limits.
-const MAX_RING_BYTES: u32 = 1 << 30;
+/// Smallest ring: a record of the largest class must fit several times. Bytes.
+pub const MIN_RING_BYTES: u32 = 256 * 1024;
+/// Largest ring: what a u32 holds as a power of two that the kernel can still map twice (kernel/bpf/ringbuf.c). Bytes.
+pub const MAX_RING_BYTES: u32 = 1 << 30;
 /// The wake-up must come while most of the ring is free.
 const WAKE_SHARE_OF_RING: u32 = 4;
 /// aya-log's levels (aya_log_common::Level).
@@ -58,8 +61,8 @@ pub enum ScopeChoice {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Watch this cgroup only: a path from the root of cgroup v2 on (`kubepods.slice`) or an absolute one.
-    pub cgroup: Option<String>,
-    /// Size of the ring, bytes; rounded up to a power of two of pages.
+    pub cgroup: Option<PathBuf>,
+    /// Size of the ring: a power of two from [`MIN_RING_BYTES`] to [`MAX_RING_BYTES`].
     pub ring_bytes: u32,
     /// What tells network worlds apart.
     pub scope: ScopeChoice,
@@ -103,19 +106,6 @@ pub struct Stats {
     pub own_sockets_refused: u64,
 }
 
-/// Names one generation of a socket end, to say that it is not wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SocketEnd {
-    /// Local end.
-    pub local: std::net::SocketAddr,
-    /// Remote end.
-    pub remote: std::net::SocketAddr,
-    /// [`Segment::scope`] of its payload segments.
-    pub scope: u64,
-    /// The client's initial sequence number, if its SYN or SYN-ACK was seen.
-    pub generation: Option<u32>,
-}
-
 /// The running kernel side. Detaches when dropped.
 pub struct Capture {
     // Dropped first, so that nothing is written to maps that are gone.
@@ -128,6 +118,7 @@ pub struct Capture {
     own_sockets: OwnSockets,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     scope_kind: u32,
+    description: String,
     instructions: [Option<u32>; 2],
     stats: Stats,
 }
@@ -140,7 +131,7 @@ impl Capture {
     pub fn open(config: &Config) -> Result<Self, OpenError> {
         let object = object::embedded().ok_or(OpenError::NoObject)?;
         preflight::check()?;
-        let cgroup = cgroup::open(config.cgroup.as_deref())?;
+        let (cgroup, path) = cgroup::open(config.cgroup.as_deref())?;
         let scope_kind = cgroup::choose_scope(config.scope);
         let ring_bytes = config.ring_bytes.clamp(MIN_RING_BYTES, MAX_RING_BYTES).next_power_of_two();
         let wake_threshold = u64::from(DEFAULT_WAKE_THRESHOLD_BYTES.min(ring_bytes / WAKE_SHARE_OF_RING));
@@ -165,6 +156,7 @@ impl Capture {
             _ebpf: ebpf,
             logger,
             scope_kind,
+            description: format!("{} by {}", path.display(), scope_name(scope_kind)),
             instructions,
             stats: Stats::default(),
         };
@@ -175,7 +167,7 @@ impl Capture {
     }
 
     /// Hands on at most `max_records` records, each borrowed from ring memory.
-    pub fn drain(&mut self, max_records: usize, mut deliver: impl FnMut(&Segment<'_>)) -> Drained {
+    pub fn drain(&mut self, max_records: usize, deliver: &mut impl FnMut(&Segment<'_>)) -> Drained {
         let mut drained = Drained::default();
         while drained.records < max_records {
             let Some(record) = self.ring.next() else { break };
@@ -190,6 +182,7 @@ impl Capture {
         drained.more = drained.records == max_records;
         self.stats.records += drained.records as u64;
         self.stats.bytes += drained.bytes as u64;
+        self.stats.own_sockets_refused = self.own_sockets.refused();
         if let Some(logger) = &mut self.logger {
             logger.flush();
         }
@@ -206,8 +199,8 @@ impl Capture {
         }
     }
 
-    /// The kernel's counters, summed over all CPUs; zero what cannot be read.
-    pub fn counters(&self) -> CounterValues {
+    /// The kernel's counters by `Counter` index, summed over all CPUs; zero what cannot be read.
+    pub fn counters(&self) -> [u64; COUNTERS] {
         let mut sum = [0_u64; COUNTERS];
         if let Ok(values) = self.counters.get(&0, 0) {
             for cpu in values.iter() {
@@ -216,7 +209,7 @@ impl Capture {
                 }
             }
         }
-        CounterValues(sum)
+        sum
     }
 
     /// Reservations that failed because the ring was full.
@@ -225,28 +218,18 @@ impl Capture {
     }
 
     /// What this stage counted.
-    pub fn stats(&self) -> Stats {
-        Stats { own_sockets_refused: self.own_sockets.refused(), ..self.stats }
+    pub const fn stats(&self) -> &Stats {
+        &self.stats
     }
 
-    /// Tells the kernel side that nothing of this generation of a socket end is wanted.
-    pub fn ignore(&mut self, end: &SocketEnd) {
-        let key = FlowKey {
-            scope: end.scope,
-            local_address: octets(end.local),
-            remote_address: octets(end.remote),
-            local_port: end.local.port(),
-            remote_port: end.remote.port(),
-            scope_kind: self.scope_kind,
-        };
-        let verdict = Verdict {
-            generation: end.generation.unwrap_or(0),
-            until_sequence: [0; 2],
-            read_sequence: [0; 2],
-            action: [ACTION_IGNORE; 2],
-            any_generation: u8::from(end.generation.is_none()),
-            reserved: 0,
-        };
+    /// Where and how it watches, for people.
+    pub fn description(&self) -> &str {
+        &self.description
+    }
+
+    /// Tells the kernel side that nothing of this connection is wanted.
+    pub fn ignore(&mut self, connection: &Connection) {
+        let Some((key, verdict)) = ignore_verdict(connection, self.scope_kind) else { return };
         match self.verdicts.insert(key, verdict, 0) {
             Ok(()) => self.stats.verdicts_written += 1,
             Err(_) => self.stats.verdicts_refused += 1,
@@ -306,9 +289,40 @@ fn map<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -
     T::try_from(map).map_err(|cause| OpenError::Map { name, cause })
 }
 
-fn octets(address: std::net::SocketAddr) -> [u8; 16] {
+/// The verdict that makes the kernel leave `connection` alone; none for one that was seen on a path.
+fn ignore_verdict(connection: &Connection, scope_kind: u32) -> Option<(FlowKey, Verdict)> {
+    let local = connection.local?;
+    let (near, far) = (connection.address(local), connection.address(local.other()));
+    let key = FlowKey {
+        scope: if scope_kind == SCOPE_COOKIE { connection.socket_cookie } else { connection.scope.0 },
+        local_address: octets(near),
+        remote_address: octets(far),
+        local_port: near.port(),
+        remote_port: far.port(),
+        scope_kind,
+    };
+    let generation = match connection.start {
+        Start::Handshake => connection.originator_isn,
+        Start::Middle => None,
+    };
+    let verdict = Verdict {
+        generation: generation.unwrap_or(0),
+        until_sequence: [0; 2],
+        read_sequence: [0; 2],
+        action: [ACTION_IGNORE; 2],
+        any_generation: u8::from(generation.is_none()),
+        reserved: 0,
+    };
+    Some((key, verdict))
+}
+
+fn octets(address: SocketAddr) -> [u8; 16] {
     match address.ip() {
-        std::net::IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
-        std::net::IpAddr::V6(address) => address.octets(),
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
     }
+}
+
+const fn scope_name(scope_kind: u32) -> &'static str {
+    if scope_kind == SCOPE_COOKIE { "socket cookie" } else { "cgroup id" }
 }

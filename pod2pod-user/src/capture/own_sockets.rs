@@ -38,14 +38,12 @@ impl OwnSockets {
 
     /// Keeps a socket out of the capture. For a listener that holds for the connections that it accepts.
     ///
-    /// Returns whether it is now kept out: the table holds [`pod2pod_common::limits::MAX_OWN_SOCKETS`], and what it
-    /// refuses is counted.
-    pub fn register(&self, cookie: u64) -> bool {
-        let registered = self.lock().insert(cookie, 1, 0).is_ok();
-        if !registered {
+    /// The table holds [`pod2pod_common::limits::MAX_OWN_SOCKETS`]; what it refuses is counted, and costs the kernel the
+    /// look at one more connection.
+    pub fn register(&self, cookie: u64) {
+        if self.lock().insert(cookie, 1, 0).is_err() {
             self.refused.fetch_add(1, atomic::Ordering::Relaxed);
         }
-        registered
     }
 
     /// Registers an open socket, and says what its cookie is.

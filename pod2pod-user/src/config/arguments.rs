@@ -73,6 +73,9 @@ pub struct Common {
     /// Share of ordinary exchanges to write, 0 to 1
     #[arg(long, value_name = "SHARE")]
     pub sample_rate: Option<String>,
+    /// Address and port of /metrics, or off
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<String>,
     /// off, error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,
@@ -84,9 +87,6 @@ pub struct Live {
     /// Watches one cgroup instead of all: a path below the cgroup v2 mount
     #[arg(long, value_name = "PATH")]
     pub cgroup: Option<String>,
-    /// Address and port of /metrics, or off
-    #[arg(long, value_name = "ADDRESS")]
-    pub listen: Option<String>,
 }
 
 impl Common {
@@ -100,7 +100,7 @@ impl Common {
             ("sampling.rate", self.sample_rate, "--sample-rate"),
             ("log.level", self.log_level, "--log-level"),
             ("capture.cgroup", live.cgroup, "--cgroup"),
-            ("metrics.listen", live.listen, "--listen"),
+            ("metrics.listen", self.listen, "--listen"),
         ];
         let repeated = [
             ("http.request_headers", self.request_header, "--request-header"),

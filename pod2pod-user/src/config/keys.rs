@@ -1,11 +1,13 @@
 //! The one table of configuration keys: name, what is allowed, default, meaning, and where the value goes.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use tracing_subscriber::filter::LevelFilter;
 
 use super::{Config, value::Given};
 use crate::{
+    admin::Listen,
+    capture::loader::{MAX_RING_BYTES, MIN_RING_BYTES, ScopeChoice},
     enrich::{Redaction, ignore::Subject},
     logging,
     sinks::{self, Format},
@@ -38,11 +40,102 @@ const DURATION: &str = "a duration such as 250ms, 10s, 2m";
 const BYTES: &str = "a size such as 4096, 64KiB, 8MiB";
 const GLOBS: &str = "a list of globs (*, ?, [abc], {a,b})";
 const LISTEN: &str = "an address and port such as 127.0.0.1:9464, or off";
+const HEADERS: &str = "a list of header names";
+const BODY: &str = "a size from 0 to 64KiB";
 const SWITCH: &str = "on, off";
 const RATE: &str = "a share from 0 to 1, or a percentage";
 
+/// First bytes of a body that can be asked for: a record stays a line that log pipelines take.
+const MAX_BODY_BYTES: usize = 64 * 1024;
+
 /// Every key, in the order of the README.
 pub static KEYS: &[Key] = &[
+    Key {
+        path: "capture.cgroup",
+        allowed: "a path below the cgroup v2 mount",
+        default: "",
+        sentence: "Watches this cgroup and those below it instead of the whole machine.",
+        set: |config, given| {
+            config.capture.cgroup = Some(given.text().filter(|path| !path.is_empty())?.into());
+            Some(())
+        },
+    },
+    Key {
+        path: "capture.ring_bytes",
+        allowed: "a power of two from 256KiB to 1GiB",
+        default: "16MiB",
+        sentence: "Ring buffer between kernel and agent.",
+        set: |config, given| {
+            let bytes = u32::try_from(given.bytes()?).ok().filter(|bytes| bytes.is_power_of_two());
+            put(
+                &mut config.capture.ring_bytes,
+                bytes.filter(|bytes| (MIN_RING_BYTES..=MAX_RING_BYTES).contains(bytes)),
+            )
+        },
+    },
+    Key {
+        path: "capture.scope",
+        allowed: "auto, cgroup, cookie",
+        default: "auto",
+        sentence: "What tells containers with the same addresses apart: cgroup ids, or socket cookies where those do not.",
+        set: |config, given| {
+            config.capture.scope = match given.text()? {
+                "auto" => ScopeChoice::Auto,
+                "cgroup" => ScopeChoice::Cgroup,
+                "cookie" => ScopeChoice::Cookie,
+                _ => return None,
+            };
+            Some(())
+        },
+    },
+    Key {
+        path: "capture.debug_log",
+        allowed: SWITCH,
+        default: "off",
+        sentence: "Lets the kernel side log, at debug level.",
+        set: |config, given| put(&mut config.capture.debug_log, given.switch()),
+    },
+    Key {
+        path: "http.timeout",
+        allowed: DURATION,
+        default: "10s",
+        sentence: "A request without a response for this long is told as a timeout; a later response is told as `late`.",
+        set: |config, given| put(&mut config.http.timeout, positive(given)),
+    },
+    Key {
+        path: "http.progress",
+        allowed: DURATION,
+        default: "60s",
+        sentence: "An exchange that is still open after this long is told once as in progress.",
+        set: |config, given| put(&mut config.http.progress, positive(given)),
+    },
+    Key {
+        path: "http.request_headers",
+        allowed: HEADERS,
+        default: "",
+        sentence: "Request headers to capture; Host and User-Agent always are.",
+        set: |config, given| headers(&mut config.http.request_headers, given),
+    },
+    Key {
+        path: "http.response_headers",
+        allowed: HEADERS,
+        default: "",
+        sentence: "Response headers to capture.",
+        set: |config, given| headers(&mut config.http.response_headers, given),
+    },
+    Key {
+        path: "http.body_bytes",
+        allowed: BODY,
+        default: "0",
+        sentence: "First bytes of each body to capture; bodies are not redacted.",
+        set: |config, given| {
+            let bytes = given.bytes().and_then(|bytes| usize::try_from(bytes).ok());
+            let bytes = bytes.filter(|bytes| *bytes <= MAX_BODY_BYTES)?;
+            config.http.request_body_prefix = bytes;
+            config.http.response_body_prefix = bytes;
+            Some(())
+        },
+    },
     Key {
         path: "redact",
         allowed: SWITCH,
@@ -162,19 +255,17 @@ pub static KEYS: &[Key] = &[
         allowed: DURATION,
         default: "5s",
         sentence: "A POST that takes longer has failed; a batch is tried four times.",
-        set: |config, given| {
-            put(&mut config.http_sink.timeout, given.duration().filter(|limit| !limit.is_zero()))
-        },
+        set: |config, given| put(&mut config.http_sink.timeout, positive(given)),
     },
     Key {
         path: "metrics.listen",
         allowed: LISTEN,
         default: "127.0.0.1:9464",
-        sentence: "Where /metrics, /live and /ready are served by the agent.",
+        sentence: "Where /metrics, /live and /ready are served; replay serves them only if this is given.",
         set: |config, given| {
             config.metrics.listen = match given.text()? {
-                "off" | "false" => None,
-                text => Some(text.parse::<SocketAddr>().ok()?),
+                "off" | "false" => Listen::Off,
+                text => Listen::At(text.parse::<SocketAddr>().ok()?),
             };
             Some(())
         },
@@ -232,6 +323,18 @@ fn put<T>(place: &mut T, value: Option<T>) -> Option<()> {
     Some(())
 }
 
+/// Header names, lower-case, by the token grammar (RFC 9110 5.6.2).
+fn headers(place: &mut Vec<String>, given: &Given) -> Option<()> {
+    let in_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    let names = given.items();
+    let valid = names.iter().all(|name| !name.is_empty() && name.bytes().all(in_token));
+    put(place, valid.then(|| names.iter().map(|name| name.to_ascii_lowercase()).collect()))
+}
+
+fn positive(given: &Given) -> Option<Duration> {
+    given.duration().filter(|duration| !duration.is_zero())
+}
+
 fn size(given: &Given) -> Option<usize> {
     given.bytes().filter(|bytes| *bytes > 0).and_then(|bytes| usize::try_from(bytes).ok())
 }
@@ -251,8 +354,29 @@ mod tests {
         for key in KEYS.iter().filter(|key| !key.default.is_empty()) {
             let mut config = Config::default();
             assert!((key.set)(&mut config, &Given::one(key.default)).is_some(), "{}", key.path);
+            if key.path == "metrics.listen" {
+                assert_eq!(config.metrics.listen, Listen::At(crate::admin::DEFAULT_LISTEN));
+                continue;
+            }
             assert_eq!(format!("{config:?}"), format!("{:?}", Config::default()), "{}", key.path);
         }
+    }
+
+    #[test]
+    fn sizes_have_their_limits() {
+        let check = |path: &str, size: u64, allowed: bool| {
+            let key = KEYS.iter().find(|key| key.path == path).unwrap();
+            let set = (key.set)(&mut Config::default(), &Given::one(size.to_string()));
+            assert_eq!(set.is_some(), allowed, "{path} {size}");
+        };
+        check("http.body_bytes", MAX_BODY_BYTES as u64, true);
+        check("http.body_bytes", MAX_BODY_BYTES as u64 + 1, false);
+        check("capture.ring_bytes", MAX_RING_BYTES.into(), true);
+        check("capture.ring_bytes", u64::from(MAX_RING_BYTES) * 2, false);
+        check("capture.ring_bytes", MIN_RING_BYTES.into(), true);
+        check("capture.ring_bytes", u64::from(MIN_RING_BYTES) / 2, false);
+        check("capture.ring_bytes", u64::from(MIN_RING_BYTES) + 1, false);
+        check("output.queue_bytes", 0, false);
     }
 
     #[test]
@@ -266,7 +390,10 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_by_every_key_but_paths_and_globs() {
-        for key in KEYS.iter().filter(|key| key.allowed != GLOBS && key.path != "output.file") {
+        for key in KEYS
+            .iter()
+            .filter(|key| key.allowed != GLOBS && !["output.file", "capture.cgroup"].contains(&key.path))
+        {
             let mut config = Config::default();
             assert!((key.set)(&mut config, &Given::one("\u{1}?")).is_none(), "{}", key.path);
         }

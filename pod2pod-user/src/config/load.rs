@@ -10,6 +10,8 @@ use super::{
 
 /// What environment variables of ours begin with.
 pub const ENVIRONMENT_PREFIX: &str = "POD2POD_";
+/// Variables with our prefix that are for the build and test tools.
+const TOOL_PREFIXES: &[&str] = &["POD2POD_CACHE", "POD2POD_TEST_", "POD2POD_EBPF"];
 /// The environment variable that names the file.
 pub const ENVIRONMENT_FILE: &str = "POD2POD_CONFIG";
 
@@ -144,9 +146,12 @@ impl Loading {
 
     fn add_environment(&mut self, environment: &[(String, String)]) {
         for (name, value) in environment {
-            let ours =
-                name.starts_with(ENVIRONMENT_PREFIX) && name != ENVIRONMENT_FILE && !is_service_link(name);
-            if !ours {
+            let tool = TOOL_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+            if !name.starts_with(ENVIRONMENT_PREFIX)
+                || name == ENVIRONMENT_FILE
+                || tool
+                || is_service_link(name)
+            {
                 continue;
             }
             let source = Source::Environment(name.clone());

@@ -11,11 +11,19 @@ pub mod value;
 
 use std::time::Duration;
 
-use crate::{admin, enrich, logging, sinks};
+use crate::{admin, capture, enrich, http, logging, reassembly, sinks};
 
 /// Every stage's configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
+    /// What the kernel captures.
+    pub capture: capture::loader::Config,
+    /// How capture files are read.
+    pub file: capture::file::Config,
+    /// Limits of reassembly.
+    pub reassembly: reassembly::Config,
+    /// Time limits, captured headers and bodies.
+    pub http: http::Config,
     /// Redaction, sampling, ignore list.
     pub enrich: enrich::Config,
     /// Where records go.

@@ -51,7 +51,7 @@ pub fn record(exchange: Exchange, offset: WallOffset, keep_traceparent: bool) ->
         trace_parent_id: None,
         retransmits: Some(exchange.retransmits),
         connect_duration: connect_duration(&exchange),
-        anomalies: Vec::new(),
+        anomalies: exchange.anomalies.names().collect(),
         sample_rate_millionths: None,
     };
     if let Some(request) = exchange.request {

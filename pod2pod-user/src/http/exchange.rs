@@ -120,10 +120,112 @@ pub struct Exchange {
     pub end: KernelInstant,
     /// Segments seen again between start and end.
     pub retransmits: u64,
-    /// Framing that a strict reader would refuse, as fixed words in the order met, e.g. `conflicting_length`.
+    /// Framing that a strict reader would refuse, as fixed words, e.g. `conflicting_length`.
     pub anomalies: Anomalies,
 }
 
 /// A set of framing oddities, as bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Anomalies(pub u32);
+
+impl Anomalies {
+    /// None.
+    pub const NONE: Self = Self(0);
+    /// Request or status line with other white space than single spaces, or with a part missing (RFC 9112 3, 4).
+    pub const ODD_START_LINE: Self = Self(1);
+    /// Another version than `HTTP/1.0` or `HTTP/1.1`, or in another case (RFC 9112 2.3).
+    pub const ODD_VERSION: Self = Self(1 << 1);
+    /// White space, controls or bytes above 127 in the request target (RFC 9112 3.2).
+    pub const ODD_TARGET: Self = Self(1 << 2);
+    /// A line of a head ended by a bare LF (RFC 9112 2.2).
+    pub const BARE_LF: Self = Self(1 << 3);
+    /// A field value over several lines (RFC 9112 5.2).
+    pub const FOLDED_HEADER: Self = Self(1 << 4);
+    /// A header line that is no field: no colon, no token before it, control bytes (RFC 9112 5.1).
+    pub const INVALID_HEADER: Self = Self(1 << 5);
+    /// White space between a field name and its colon (RFC 9112 5.1).
+    pub const SPACE_BEFORE_COLON: Self = Self(1 << 6);
+    /// The same `Content-Length` more than once (RFC 9110 8.6).
+    pub const REPEATED_LENGTH: Self = Self(1 << 7);
+    /// Different `Content-Length` values: the last is used (RFC 9112 6.3, 5).
+    pub const CONFLICTING_LENGTH: Self = Self(1 << 8);
+    /// A `Content-Length` that is no number of 64 bits: treated as absent (RFC 9112 6.3, 5).
+    pub const INVALID_LENGTH: Self = Self(1 << 9);
+    /// `Transfer-Encoding` and `Content-Length`: the former decides (RFC 9112 6.3, 3).
+    pub const LENGTH_AND_TRANSFER_ENCODING: Self = Self(1 << 10);
+    /// `Transfer-Encoding` in HTTP/1.0 (RFC 9112 6.1).
+    pub const TRANSFER_ENCODING_IN_HTTP_1_0: Self = Self(1 << 11);
+    /// A `Transfer-Encoding` that does not end in `chunked` (RFC 9112 6.3, 4), or no list of codings.
+    pub const ODD_TRANSFER_ENCODING: Self = Self(1 << 12);
+    /// `chunked` more than once (RFC 9112 7.1): removed once.
+    pub const REPEATED_CHUNKED: Self = Self(1 << 13);
+    /// A chunk-size line that the grammar does not allow but whose size is plain (RFC 9112 7.1).
+    pub const ODD_CHUNK: Self = Self(1 << 14);
+    /// A chunked body whose framing is broken: its end cannot be known (RFC 9112 7.1).
+    pub const BROKEN_CHUNK: Self = Self(1 << 15);
+    /// An `ICY` status line (SHOUTcast), read as HTTP/1.0.
+    pub const ICY_STATUS_LINE: Self = Self(1 << 16);
+    /// The head was not seen to its end: cut, lost or over its limit. What is told is from its first part.
+    pub const HEAD_CUT: Self = Self(1 << 17);
+    /// The response ended but the request never did.
+    pub const REQUEST_UNFINISHED: Self = Self(1 << 18);
+
+    /// Every bit with its word, in the order in which reading a message can meet them.
+    const NAMES: [(Self, &'static str); 19] = [
+        (Self::ODD_START_LINE, "odd_start_line"),
+        (Self::ODD_VERSION, "odd_version"),
+        (Self::ODD_TARGET, "odd_target"),
+        (Self::BARE_LF, "bare_lf"),
+        (Self::FOLDED_HEADER, "folded_header"),
+        (Self::INVALID_HEADER, "invalid_header"),
+        (Self::SPACE_BEFORE_COLON, "space_before_colon"),
+        (Self::REPEATED_LENGTH, "repeated_length"),
+        (Self::CONFLICTING_LENGTH, "conflicting_length"),
+        (Self::INVALID_LENGTH, "invalid_length"),
+        (Self::LENGTH_AND_TRANSFER_ENCODING, "length_and_transfer_encoding"),
+        (Self::TRANSFER_ENCODING_IN_HTTP_1_0, "transfer_encoding_in_http_1_0"),
+        (Self::ODD_TRANSFER_ENCODING, "odd_transfer_encoding"),
+        (Self::REPEATED_CHUNKED, "repeated_chunked"),
+        (Self::ODD_CHUNK, "odd_chunk"),
+        (Self::BROKEN_CHUNK, "broken_chunk"),
+        (Self::ICY_STATUS_LINE, "icy_status_line"),
+        (Self::HEAD_CUT, "head_cut"),
+        (Self::REQUEST_UNFINISHED, "request_unfinished"),
+    ];
+
+    /// Whether all of `other` are in the set.
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Whether the set is empty.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Adds all of `other`.
+    pub const fn insert(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+
+    /// The words of the set, in the order of their bits.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        Self::NAMES.into_iter().filter(move |(bit, _)| self.contains(*bit)).map(|(_, name)| name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bit_has_one_word() {
+        let all = Anomalies(u32::MAX);
+        assert_eq!(all.names().count(), Anomalies::NAMES.len());
+        let bits: u32 = Anomalies::NAMES.iter().map(|(bit, _)| bit.0).sum();
+        assert_eq!(bits, (1 << Anomalies::NAMES.len()) - 1);
+        let mut some = Anomalies::CONFLICTING_LENGTH;
+        some.insert(Anomalies::BARE_LF);
+        assert_eq!(some.names().collect::<Vec<_>>(), ["bare_lf", "conflicting_length"]);
+    }
+}

@@ -1,5 +1,319 @@
 //! HTTP: Chunks in, Exchanges out.
+//!
+//! One [`HttpTracker`] follows many connections: it cuts each direction into messages (RFC 9112), pairs requests with
+//! responses in order, and tells each pair as one [`Exchange`]. What comes out does not depend on how the bytes were cut
+//! into chunks. Bodies are counted, never buffered. Never done here: TCP, decoding of content, redaction, clocks.
+//!
+//! The way of the bytes: `reader` (heads, bodies, resynchronisation) → `flow` (roles, PROXY, upgrades) → `pairing`.
+//!
+//! Decisions where a reader has a choice:
+//!
+//! * A message that cannot be framed by the RFC is framed as lenient recipients do, and marked ([`Anomalies`]).
+//! * Behind bytes that belong to no message, the next message begins at the next clean start line whose whole head is
+//!   clean: a status line anywhere, a request line at the start of a line or behind a body with a registered method.
+//! * After a gap that may hide whole messages, a response is paired only if exactly one request can be its cause;
+//!   else requests and responses are told apart, with outcome `gap`, until the client's next request shows that
+//!   nothing is outstanding (a client that does not pipeline), or until the time limit.
+//! * A time-out is told when no final response began within the limit after the request's last byte, the last interim
+//!   response or the end of the exchange before it, whichever is later. A response that has begun never times out.
 
+mod chunked;
 pub mod exchange;
+mod fields;
+mod flow;
+mod framing;
+mod head;
+mod loss;
+mod pairing;
+mod proxy;
+mod reader;
+mod resync;
+mod start_line;
+mod telling;
 
-pub use exchange::{Exchange, Header, Outcome, Protocol, Request, Response};
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+
+pub use chunked::{BrokenChunk, ChunkStep, Chunked, MAX_CHUNK_LINE, MAX_TRAILERS};
+pub use exchange::{Anomalies, Exchange, Header, Outcome, Protocol, Request, Response};
+
+use self::{fields::Scratch, flow::Flow};
+use crate::{
+    capture::KernelInstant,
+    reassembly::{Chunk, Connection, ConnectionToken, Content},
+};
+
+/// Longest wait for a response before a time-out is told: the predecessor's limit, and most proxies' is longer.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Age at which an exchange that is still open is told once as in progress: streams and watches stay open for hours.
+pub const DEFAULT_PROGRESS: Duration = Duration::from_secs(60);
+
+/// Longest head, bytes: more than any common server accepts (nginx 32 KiB, Apache 8 KiB a line, Node 16 KiB).
+pub const DEFAULT_MAX_HEAD: usize = 64 * 1024;
+
+/// Requests of one connection without an answer: pipelining clients send tens, load generators hundreds.
+pub const DEFAULT_MAX_PENDING: usize = 1024;
+
+/// Bytes kept of unfinished heads and of body prefixes, all connections together: 256 heads of the largest kind.
+pub const DEFAULT_MAX_KEPT: usize = 16 * 1024 * 1024;
+
+/// Bytes of a connection that begins with something else, after which it is not wanted any more.
+pub const MAX_FOREIGN_BYTES: u64 = 64 * 1024;
+
+/// What to keep and when to give up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// See [`DEFAULT_TIMEOUT`].
+    pub timeout: Duration,
+    /// See [`DEFAULT_PROGRESS`].
+    pub progress: Duration,
+    /// See [`DEFAULT_MAX_HEAD`]; a longer head is told by its first part, with outcome `gap`.
+    pub max_head: usize,
+    /// See [`DEFAULT_MAX_PENDING`]; a request past it is told at once without its response, with outcome `gap`.
+    pub max_pending: usize,
+    /// See [`DEFAULT_MAX_KEPT`]; the head or prefix that would pass it is given up.
+    pub max_kept: usize,
+    /// Request header fields to keep beside `Host`, `User-Agent` and `traceparent`, in any case.
+    pub request_headers: Vec<String>,
+    /// Response header fields to keep, in any case.
+    pub response_headers: Vec<String>,
+    /// First bytes of request content to keep.
+    pub request_body_prefix: usize,
+    /// First bytes of response content to keep.
+    pub response_body_prefix: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            timeout: DEFAULT_TIMEOUT,
+            progress: DEFAULT_PROGRESS,
+            max_head: DEFAULT_MAX_HEAD,
+            max_pending: DEFAULT_MAX_PENDING,
+            max_kept: DEFAULT_MAX_KEPT,
+            request_headers: Vec::new(),
+            response_headers: Vec::new(),
+            request_body_prefix: 0,
+            response_body_prefix: 0,
+        }
+    }
+}
+
+/// What happened, counted since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Bytes read, of all connections.
+    pub bytes: u64,
+    /// Exchanges told, by outcome; late ones and progress reports apart.
+    pub complete: u64,
+    /// Told as timeout.
+    pub timeout: u64,
+    /// Told as reset.
+    pub reset: u64,
+    /// Told as closed.
+    pub closed: u64,
+    /// Told as gap.
+    pub gap: u64,
+    /// Told as upgraded, HTTP/2 connections included.
+    pub upgraded: u64,
+    /// Told a second time, after their timeout.
+    pub late: u64,
+    /// Told as in progress.
+    pub progress: u64,
+    /// Responses told without a request.
+    pub unasked_responses: u64,
+    /// 1xx responses passed over.
+    pub interim_responses: u64,
+    /// Connections with at least one HTTP/1 message.
+    pub connections_http: u64,
+    /// Connections that begin with the HTTP/2 preface.
+    pub connections_http2: u64,
+    /// Connections that begin with a TLS handshake record.
+    pub connections_tls: u64,
+    /// Connections that begin with something else.
+    pub connections_other: u64,
+    /// Connections that began with a PROXY header.
+    pub connections_proxied: u64,
+    /// Tunnels made by CONNECT.
+    pub tunnels: u64,
+    /// Upgrades to WebSocket.
+    pub upgrades_websocket: u64,
+    /// Upgrades to HTTP/2 (h2c).
+    pub upgrades_http2: u64,
+    /// Bytes behind an upgrade.
+    pub tunnel_bytes: u64,
+    /// Bytes of connections that are not HTTP/1.
+    pub foreign_bytes: u64,
+    /// Bytes on HTTP connections that belong to no message that was recognised.
+    pub skipped_bytes: u64,
+    /// Gaps met on HTTP connections.
+    pub gaps: u64,
+    /// Bytes of those gaps.
+    pub gap_bytes: u64,
+    /// Heads over [`Config::max_head`].
+    pub heads_too_long: u64,
+    /// Heads given up because of [`Config::max_kept`].
+    pub heads_no_memory: u64,
+    /// Heads that the end of their direction cut off.
+    pub heads_unfinished: u64,
+    /// Requests over [`Config::max_pending`].
+    pub requests_over_limit: u64,
+    /// Body prefixes cut short because of [`Config::max_kept`].
+    pub prefixes_no_memory: u64,
+    /// Chunked bodies whose framing broke.
+    pub chunks_broken: u64,
+    /// Of these, by a chunk-size line over [`MAX_CHUNK_LINE`].
+    pub chunk_lines_too_long: u64,
+    /// Of these, by trailers over [`MAX_TRAILERS`].
+    pub trailers_too_long: u64,
+    /// Messages marked with at least one anomaly.
+    pub anomalous_messages: u64,
+}
+
+/// What all connections share.
+#[derive(Debug)]
+struct Shared {
+    config: Config,
+    /// Lower-case names of request fields to keep.
+    request_headers: Vec<Bytes>,
+    /// Lower-case names of response fields to keep.
+    response_headers: Vec<Bytes>,
+    stats: Stats,
+    scratch: Scratch,
+    /// Bytes kept now, see [`Config::max_kept`].
+    kept: usize,
+    told: VecDeque<Exchange>,
+    unwanted: VecDeque<Connection>,
+}
+
+/// Follows HTTP on any number of connections.
+///
+/// Connections are bounded by the stage before, which ends each with [`Content::Closed`]. The queue of told exchanges is
+/// bounded by contract: the caller drains it after each push and each expiry.
+#[derive(Debug)]
+pub struct HttpTracker {
+    flows: HashMap<ConnectionToken, Flow, foldhash::fast::RandomState>,
+    /// When flows want to be looked at; an entry that its flow does not name any more is stale.
+    timers: BinaryHeap<Reverse<(KernelInstant, ConnectionToken)>>,
+    shared: Shared,
+}
+
+impl HttpTracker {
+    /// A tracker that knows no connection.
+    pub fn new(config: Config) -> Self {
+        let request_headers = names(
+            fields::ALWAYS_KEPT.iter().copied().chain(config.request_headers.iter().map(String::as_bytes)),
+        );
+        let response_headers = names(config.response_headers.iter().map(String::as_bytes));
+        let shared = Shared {
+            config,
+            request_headers,
+            response_headers,
+            stats: Stats::default(),
+            scratch: Scratch::default(),
+            kept: 0,
+            told: VecDeque::new(),
+            unwanted: VecDeque::new(),
+        };
+        Self { flows: HashMap::default(), timers: BinaryHeap::new(), shared }
+    }
+
+    /// Takes the next step of one direction. `now` is not before the chunk's time; time-outs that were due before the
+    /// chunk are told first, so what is told does not depend on when [`Self::expire`] is called.
+    pub fn push(&mut self, chunk: Chunk<'_>, now: KernelInstant) {
+        let token = chunk.connection.token;
+        if let Content::Closed(cause) = chunk.content {
+            if let Some(mut flow) = self.flows.remove(&token) {
+                flow.catch_up(chunk.time.min(now), &mut self.shared);
+                flow.close(&chunk, cause, &mut self.shared);
+            }
+            return;
+        }
+        let flow = self.flows.entry(token).or_insert_with(|| Flow::new(chunk.connection));
+        let armed = flow.armed();
+        flow.catch_up(chunk.time.min(now), &mut self.shared);
+        flow.push(&chunk, &mut self.shared);
+        let rearmed = flow.armed();
+        if let Some(at) = rearmed
+            && rearmed != armed
+        {
+            self.arm(at, token);
+        }
+    }
+
+    /// The next told exchange.
+    pub fn pop(&mut self) -> Option<Exchange> {
+        self.shared.told.pop_front()
+    }
+
+    /// The next connection whose further payload is of no use: not HTTP/1, or upgraded. Each is told once.
+    pub fn pop_unwanted(&mut self) -> Option<Connection> {
+        self.shared.unwanted.pop_front()
+    }
+
+    /// Tells what is due at `now`: time-outs and progress. To be called when all chunks up to `now` were pushed.
+    pub fn expire(&mut self, now: KernelInstant) {
+        while let Some(&Reverse((at, token))) = self.timers.peek()
+            && at <= now
+        {
+            self.timers.pop();
+            let Some(flow) = self.flows.get_mut(&token) else { continue };
+            if flow.armed() != Some(at) {
+                continue;
+            }
+            flow.catch_up(now, &mut self.shared);
+            if let Some(at) = flow.armed() {
+                self.arm(at, token);
+            }
+        }
+    }
+
+    /// When [`Self::expire`] may have something to do.
+    pub fn next_deadline(&self) -> Option<KernelInstant> {
+        self.timers.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// Counters since the start.
+    pub const fn stats(&self) -> &Stats {
+        &self.shared.stats
+    }
+
+    /// Connections followed now.
+    pub fn connections(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// Bytes kept now of unfinished heads and of body prefixes, see [`Config::max_kept`].
+    pub const fn kept_bytes(&self) -> usize {
+        self.shared.kept
+    }
+
+    fn arm(&mut self, at: KernelInstant, token: ConnectionToken) {
+        self.timers.push(Reverse((at, token)));
+        // Short connections leave stale entries: they are swept before they outnumber the others.
+        if self.timers.len() > 2 * self.flows.len() + 1024 {
+            let flows = &self.flows;
+            self.timers.retain(|Reverse((at, token))| {
+                flows.get(token).is_some_and(|flow| flow.armed() == Some(*at))
+            });
+        }
+    }
+}
+
+fn names<'a>(names: impl Iterator<Item = &'a [u8]>) -> Vec<Bytes> {
+    let mut kept: Vec<Bytes> = Vec::new();
+    for name in names {
+        let name = Bytes::from(name.to_ascii_lowercase());
+        if !kept.contains(&name) {
+            kept.push(name);
+        }
+    }
+    kept
+}

@@ -2,6 +2,11 @@
 
 use std::io::Write as _;
 
+use pod2pod_common::counters::{COUNTERS, Counter};
+
+use super::counters;
+use crate::{enrich, pipeline::Stats, sinks::SinkStats};
+
 /// Kind of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -54,6 +59,77 @@ impl Counted {
         self.labels.push((label, value.to_owned()));
         self
     }
+}
+
+/// The kernel's counters, and what its ring refused.
+pub fn kernel(counters: &[u64; COUNTERS], ring_lost: u64) -> Vec<Counted> {
+    let rows = Counter::ALL.iter().zip(counters);
+    let rows = rows.map(|(counter, value)| {
+        Counted::counter(&format!("kernel_{}", counter.name()), counter.help(), *value)
+    });
+    let lost = Counted::counter(
+        "kernel_ring_lost",
+        "Reservations that the ring refused because it was full.",
+        ring_lost,
+    );
+    rows.chain([lost]).collect()
+}
+
+/// What the stages behind capture counted.
+pub fn pipeline(stats: &Stats<'_>) -> Vec<Counted> {
+    let mut rows = counters::reassembly(stats.reassembly);
+    rows.extend(counters::http(stats.http));
+    rows.extend(enrich(&stats.enrich, stats.label_overflows));
+    rows
+}
+
+fn enrich(stats: &enrich::Stats, label_overflows: u64) -> Vec<Counted> {
+    let counter = |name: &str, help, value| Counted::counter(&format!("enrich_{name}"), help, value);
+    let fate = |word, value| {
+        counter("exchanges", "Exchanges by what became of their record.", value).with("fate", word)
+    };
+    vec![
+        fate("kept", stats.kept),
+        fate("sampled_away", stats.sampled_away),
+        fate("ignored", stats.ignored),
+        fate("own", stats.own),
+        counter("redacted_values", "Secrets replaced.", stats.redacted),
+        counter("responses_without_request", "Responses that answer no request.", stats.without_request),
+        counter("http2_connections", "HTTP/2 connections, recognised and not decoded.", stats.http2),
+        Counted::counter(
+            "metrics_label_sets_overflowed",
+            "Exchanges counted without labels: too many label sets.",
+            label_overflows,
+        ),
+    ]
+}
+
+/// One of a sink's figures.
+type Figure = fn(&SinkStats) -> u64;
+
+/// What the sinks counted: received = delivered + dropped + in flight.
+pub fn sinks(stats: &[(&'static str, SinkStats)]) -> Vec<Counted> {
+    let mut rows = Vec::new();
+    let all = |name: &str, help, value: Figure| {
+        let rows =
+            stats.iter().map(|(sink, stats)| Counted::counter(name, help, value(stats)).with("sink", sink));
+        rows.collect::<Vec<_>>()
+    };
+    rows.extend(all("sink_records_received", "Records given to a sink.", |stats| stats.received));
+    rows.extend(all("sink_records_delivered", "Records that the target took.", |stats| stats.delivered));
+    let reasons: [(&str, Figure); 3] = [
+        ("queue_full", |stats| stats.dropped_queue_full),
+        ("failed", |stats| stats.dropped_failed),
+        ("shutdown", |stats| stats.dropped_shutdown),
+    ];
+    for (reason, value) in reasons {
+        let dropped = all("sink_records_dropped", "Records that the target did not get.", value);
+        rows.extend(dropped.into_iter().map(|row| row.with("reason", reason)));
+    }
+    rows.extend(stats.iter().map(|(sink, stats)| {
+        Counted::gauge("sink_queue_bytes", "Bytes queued for a sink.", stats.queued_bytes).with("sink", sink)
+    }));
+    rows
 }
 
 /// Appends `rows`; those of one name stand together.

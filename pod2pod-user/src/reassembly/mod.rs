@@ -1,5 +1,30 @@
 //! Reassembly: Segments in, Chunks out: in-order bytes of one direction, each byte once, or a Gap.
+//!
+//! * Bytes that come in order are borrowed from where the segment lies, not copied: so Chunks are handed to a callback
+//!   while the segment is there, and not queued for a `pop`. Only what comes before its turn is stored.
+//! * Of several copies of a byte the first wins, whatever became of the others.
+//! * A SYN opens nothing until it is answered; a RST ends a connection only where its sender's stream stands.
+//! * Delivery is causal: what a segment acknowledged goes out before the segment's own bytes.
+//! * A hole is a Gap once the receiver acknowledged it and it did not come shortly after, once it is old, once a limit
+//!   is hit, once our capture says that it lost something, or at the end of the connection. Nothing is dropped for it.
+//!
+//! Memory is bounded by [`Config`]: what is done at each limit is said beside its default, and [`Stats`] counts it.
+//! Knows nothing of what the bytes mean, and no clock: the caller's `now` decides what is old.
+
+mod accept;
+mod aged;
+mod flow;
+mod half;
+mod handshakes;
+mod key;
+mod opening;
+mod reassembler;
+mod stats;
 
 pub mod chunk;
+pub mod config;
 
 pub use chunk::{Chunk, CloseCause, Connection, ConnectionToken, Content, GapCause, Side, Start};
+pub use config::Config;
+pub use reassembler::Reassembler;
+pub use stats::Stats;

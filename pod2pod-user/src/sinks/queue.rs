@@ -41,6 +41,8 @@ pub struct SinkStats {
     pub dropped_shutdown: u64,
     /// Bytes queued.
     pub queued_bytes: u64,
+    /// The reader went away: what came after was for nobody.
+    pub reader_gone: bool,
 }
 
 impl SinkStats {
@@ -143,6 +145,7 @@ impl Queue {
     pub fn abandon(&self) {
         let mut state = self.lock();
         state.abandoned = true;
+        state.stats.reader_gone = true;
         state.stats.dropped_failed += state.batches.iter().map(|batch| batch.records).sum::<u64>();
         state.batches.clear();
         state.bytes = 0;
@@ -216,6 +219,16 @@ mod tests {
         queue.push(batch(1), || false);
         let stats = queue.stats();
         assert_eq!((stats.received, stats.dropped_queue_full, stats.queued_bytes), (3, 1, 10));
+    }
+
+    #[test]
+    fn only_so_many_buffers_are_kept() {
+        let queue = Queue::new(10, Overflow::DropNewest);
+        for _ in 0..=MAX_SPARE {
+            queue.recycle(Vec::with_capacity(64));
+        }
+        let reused = (0..=MAX_SPARE).filter(|_| queue.push(batch(0), || false).capacity() > 0).count();
+        assert_eq!(reused, MAX_SPARE);
     }
 
     #[test]

@@ -7,10 +7,7 @@ use std::{
     io::{self, IsTerminal as _, Write},
     os::fd::AsFd as _,
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -20,7 +17,7 @@ use super::{
     queue::{Batch, Overflow, Queue, SinkStats},
     text::Columns,
 };
-use crate::record::Record;
+use crate::{record::Record, shutdown::Shutdown};
 
 /// A batch is handed on at this size: large enough that a write costs nothing per record.
 const BATCH_BYTES: usize = 64 * 1024;
@@ -52,15 +49,16 @@ pub struct Writer {
     encoder: Encoder,
     batch: Batch,
     queue: Arc<Queue>,
-    stop: Arc<AtomicBool>,
+    shutdown: Shutdown,
 }
 
 impl Writer {
-    /// Opens the output and starts its thread. `stop` is set when the program should end: nothing waits then.
+    /// Opens the output and starts its thread. When the program should end nothing waits; when the reader goes away the
+    /// program is asked to end.
     ///
     /// # Errors
     /// The file cannot be opened.
-    pub fn open(config: &Config, overflow: Overflow, stop: Arc<AtomicBool>) -> Result<Self, OpenError> {
+    pub fn open(config: &Config, overflow: Overflow, shutdown: &Shutdown) -> Result<Self, OpenError> {
         let file = open_target(config)?;
         let terminal = file.is_terminal();
         let encoder = match (config.format, terminal) {
@@ -69,12 +67,12 @@ impl Writer {
         };
         let queue = Arc::new(Queue::new(config.queue_bytes, overflow));
         let target = Target { file, torn: false, last_warning: None };
-        let shared = Arc::clone(&queue);
+        let (shared, told) = (Arc::clone(&queue), shutdown.clone());
         thread::Builder::new()
             .name("output".to_owned())
-            .spawn(move || run(&shared, target))
+            .spawn(move || run(&shared, target, &told))
             .map_err(OpenError::Thread)?;
-        Ok(Self { encoder, batch: Batch::default(), queue, stop })
+        Ok(Self { encoder, batch: Batch::default(), queue, shutdown: shutdown.clone() })
     }
 
     /// Shows the header of columns before the first record: a person is waiting for it.
@@ -100,7 +98,7 @@ impl Writer {
             return;
         }
         let batch = std::mem::take(&mut self.batch);
-        self.batch.bytes = self.queue.push(batch, || self.stop.load(Ordering::Relaxed));
+        self.batch.bytes = self.queue.push(batch, || self.shutdown.is_requested());
     }
 
     /// The reader went away.
@@ -140,13 +138,14 @@ struct Target {
     last_warning: Option<Instant>,
 }
 
-fn run(queue: &Queue, mut target: Target) {
+fn run(queue: &Queue, mut target: Target, shutdown: &Shutdown) {
     while let Some(batch) = queue.pop() {
         match target.write(&batch) {
             Ok(()) => queue.judge(batch.records, 0),
             Err(failure) if failure.error.kind() == io::ErrorKind::BrokenPipe => {
                 queue.judge(failure.delivered, batch.records.saturating_sub(failure.delivered));
                 queue.abandon();
+                shutdown.request();
                 break;
             }
             Err(failure) => {

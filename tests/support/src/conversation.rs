@@ -10,15 +10,15 @@
 //! assert_eq!(segments.len(), 3 + 2 + 3);
 //! ```
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+mod frame;
+mod network;
+mod render;
 
-use pod2pod_common::segment as contract;
+use std::{net::SocketAddr, time::Duration};
+
 use pod2pod_user::capture::{Direction, KernelInstant, Scope, Segment, TcpFlags};
 
-use crate::rng::Rng;
+pub use network::{duplicate, overlapping, restamp, shuffle_from};
 
 /// Client's initial sequence number unless [`Conversation::isns`] says otherwise.
 pub const CLIENT_ISN: u32 = 1_000;
@@ -94,7 +94,7 @@ impl OwnedSegment {
 
     /// The segment as an Ethernet frame, checksums right.
     pub fn to_packet(&self) -> Vec<u8> {
-        packet(self)
+        frame::packet(self)
     }
 }
 
@@ -347,7 +347,7 @@ impl Conversation {
 
     /// The segments, in the order sent.
     pub fn segments(&self) -> Vec<OwnedSegment> {
-        Renderer::new(self).run()
+        render::Renderer::new(self).run()
     }
 
     /// The segments as Ethernet frames with their times, for capture files.
@@ -368,240 +368,6 @@ impl Conversation {
         });
         said.flatten().copied().collect()
     }
-}
-
-/// Renders a script: the two ends' positions as they go.
-struct Renderer<'a> {
-    script: &'a Conversation,
-    time: KernelInstant,
-    /// Next sequence number of client and server.
-    next: [u32; 2],
-    /// Payload bytes said so far.
-    said: [usize; 2],
-    /// Whether the end may acknowledge: not before it has heard a SYN.
-    heard: [bool; 2],
-    segments: Vec<OwnedSegment>,
-}
-
-impl<'a> Renderer<'a> {
-    fn new(script: &'a Conversation) -> Self {
-        Self {
-            script,
-            time: script.start,
-            next: [script.client_isn.wrapping_add(1), script.server_isn.wrapping_add(1)],
-            said: [0; 2],
-            heard: [true; 2],
-            segments: Vec::new(),
-        }
-    }
-
-    fn run(mut self) -> Vec<OwnedSegment> {
-        for step in &self.script.steps {
-            match step {
-                Step::Handshake => self.handshake(),
-                Step::Say(speaker, bytes) => self.say(*speaker, bytes),
-                Step::Fin(speaker) => {
-                    self.emit(*speaker, contract::TCP_FIN | contract::TCP_ACK, &[]);
-                    self.next[*speaker as usize] = self.next[*speaker as usize].wrapping_add(1);
-                }
-                Step::Rst(speaker) => self.emit(*speaker, contract::TCP_RST | contract::TCP_ACK, &[]),
-                Step::Ack(speaker) => self.emit(*speaker, contract::TCP_ACK, &[]),
-                Step::KeepAlive(speaker) => self.keep_alive(*speaker),
-                Step::Pause(duration) => self.time = self.time.plus(*duration),
-            }
-        }
-        self.segments
-    }
-
-    fn handshake(&mut self) {
-        for next in &mut self.next {
-            *next = next.wrapping_sub(1);
-        }
-        self.heard = [false, true];
-        self.emit(Speaker::Client, contract::TCP_SYN, &[]);
-        self.next[0] = self.next[0].wrapping_add(1);
-        self.emit(Speaker::Server, contract::TCP_SYN | contract::TCP_ACK, &[]);
-        self.next[1] = self.next[1].wrapping_add(1);
-        self.heard = [true, true];
-        self.emit(Speaker::Client, contract::TCP_ACK, &[]);
-    }
-
-    fn say(&mut self, speaker: Speaker, bytes: &[u8]) {
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let length = self.piece(speaker, rest.len());
-            let (piece, after) = rest.split_at(length);
-            self.emit(speaker, contract::TCP_ACK | contract::TCP_PSH, piece);
-            self.next[speaker as usize] = self.next[speaker as usize].wrapping_add(length as u32);
-            self.said[speaker as usize] += length;
-            if self.script.with_acks {
-                self.emit(other(speaker), contract::TCP_ACK, &[]);
-            }
-            rest = after;
-        }
-    }
-
-    /// How long the next segment is, of `left` bytes.
-    fn piece(&self, speaker: Speaker, left: usize) -> usize {
-        let cuts = match speaker {
-            Speaker::Client => &self.script.client_cuts,
-            Speaker::Server => &self.script.server_cuts,
-        };
-        let said = self.said[speaker as usize];
-        let to_cut = cuts.iter().filter(|&&cut| cut > said).min().map_or(left, |cut| cut - said);
-        left.min(to_cut).min(self.script.cut_every.unwrap_or(left))
-    }
-
-    fn keep_alive(&mut self, speaker: Speaker) {
-        self.next[speaker as usize] = self.next[speaker as usize].wrapping_sub(1);
-        self.emit(speaker, contract::TCP_ACK, b"\0");
-        self.next[speaker as usize] = self.next[speaker as usize].wrapping_add(1);
-    }
-
-    fn emit(&mut self, speaker: Speaker, flags: u8, payload: &[u8]) {
-        let script = self.script;
-        let (source, destination) = match speaker {
-            Speaker::Client => (script.client, script.server),
-            Speaker::Server => (script.server, script.client),
-        };
-        let direction = match (script.view, speaker) {
-            (View::Path, _) => Direction::Path,
-            (View::ClientEnd, Speaker::Client) | (View::ServerEnd, Speaker::Server) => Direction::Egress,
-            (View::ClientEnd, Speaker::Server) | (View::ServerEnd, Speaker::Client) => Direction::Ingress,
-        };
-        let heard = self.heard[speaker as usize];
-        self.segments.push(OwnedSegment {
-            time: self.time,
-            scope: script.scope,
-            direction,
-            source,
-            destination,
-            sequence: self.next[speaker as usize],
-            acknowledgement: if heard { self.next[other(speaker) as usize] } else { 0 },
-            flags: TcpFlags(flags),
-            payload_length: payload.len() as u32,
-            payload: payload.to_vec(),
-            lost_before: false,
-            cgroup_id: 0,
-            socket_cookie: script.cookie,
-            interface_index: script.interface,
-            scope_is_cookie: false,
-        });
-        self.time = self.time.plus(script.step);
-    }
-}
-
-const fn other(speaker: Speaker) -> Speaker {
-    match speaker {
-        Speaker::Client => Speaker::Server,
-        Speaker::Server => Speaker::Client,
-    }
-}
-
-/// Gives the segments the times of their present order, `step` apart, beginning with the earliest: as a capture of
-/// what arrived in this order would.
-pub fn restamp(segments: &mut [OwnedSegment], step: Duration) {
-    let mut time = segments.iter().map(|segment| segment.time).min().unwrap_or_default();
-    for segment in segments {
-        segment.time = time;
-        time = time.plus(step);
-    }
-}
-
-/// Puts the segments from index `from` on in a random order and stamps them in it.
-pub fn shuffle_from(segments: &mut [OwnedSegment], from: usize, rng: &mut Rng) {
-    let from = from.min(segments.len());
-    rng.shuffle(&mut segments[from..]);
-    restamp(segments, Duration::from_nanos(STEP_NS));
-}
-
-/// Sends about `percent` of the segments a second time, each at a random later place.
-pub fn duplicate(segments: &mut Vec<OwnedSegment>, percent: usize, rng: &mut Rng) {
-    let copies: Vec<(usize, OwnedSegment)> = segments
-        .iter()
-        .enumerate()
-        .filter_map(|(index, segment)| (rng.below(100) < percent).then(|| (index, segment.clone())))
-        .collect();
-    for (index, copy) in copies {
-        segments.insert(index + 1 + rng.below(segments.len() - index), copy);
-    }
-    restamp(segments, Duration::from_nanos(STEP_NS));
-}
-
-/// A data segment that covers from `back` bytes before `segment` on, filled with `filler` there: an overlap whose old
-/// part differs from what was sent.
-pub fn overlapping(segment: &OwnedSegment, back: u32, filler: u8) -> OwnedSegment {
-    let mut copy = segment.clone();
-    copy.sequence = copy.sequence.wrapping_sub(back);
-    copy.payload = vec![filler; back as usize];
-    copy.payload.extend_from_slice(&segment.payload);
-    copy.payload_length += back;
-    copy
-}
-
-fn packet(segment: &OwnedSegment) -> Vec<u8> {
-    let mut tcp = Vec::with_capacity(20 + segment.payload.len());
-    tcp.extend_from_slice(&segment.source.port().to_be_bytes());
-    tcp.extend_from_slice(&segment.destination.port().to_be_bytes());
-    tcp.extend_from_slice(&segment.sequence.to_be_bytes());
-    tcp.extend_from_slice(&segment.acknowledgement.to_be_bytes());
-    tcp.extend_from_slice(&[5 << 4, segment.flags.0, 0xff, 0xff, 0, 0, 0, 0]);
-    tcp.extend_from_slice(&segment.payload);
-    let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
-    match (segment.source.ip(), segment.destination.ip()) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            let pseudo = [&source.octets()[..], &destination.octets(), &[0, 6]].concat();
-            put_tcp_checksum(&mut tcp, &pseudo);
-            frame.extend_from_slice(&[8, 0]);
-            frame.extend_from_slice(&ipv4_header(source.octets(), destination.octets(), tcp.len()));
-        }
-        (source, destination) => {
-            let (source, destination) = (as_v6(source), as_v6(destination));
-            put_tcp_checksum(&mut tcp, &[&source[..], &destination, &[0, 6]].concat());
-            frame.extend_from_slice(&[0x86, 0xdd, 0x60, 0, 0, 0]);
-            frame.extend_from_slice(&(tcp.len() as u16).to_be_bytes());
-            frame.extend_from_slice(&[6, 64]);
-            frame.extend_from_slice(&source);
-            frame.extend_from_slice(&destination);
-        }
-    }
-    frame.extend_from_slice(&tcp);
-    frame
-}
-
-fn as_v6(address: IpAddr) -> [u8; 16] {
-    match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
-        IpAddr::V6(address) => address.octets(),
-    }
-}
-
-fn ipv4_header(source: [u8; 4], destination: [u8; 4], tcp_length: usize) -> Vec<u8> {
-    let mut header = vec![0x45, 0];
-    header.extend_from_slice(&((20 + tcp_length) as u16).to_be_bytes());
-    header.extend_from_slice(&[0, 0, 0x40, 0, 64, 6, 0, 0]);
-    header.extend_from_slice(&source);
-    header.extend_from_slice(&destination);
-    let sum = checksum(&[&header]);
-    header[10..12].copy_from_slice(&sum.to_be_bytes());
-    header
-}
-
-fn put_tcp_checksum(tcp: &mut [u8], pseudo: &[u8]) {
-    let length = (tcp.len() as u16).to_be_bytes();
-    let sum = checksum(&[pseudo, &length, tcp]);
-    tcp[16..18].copy_from_slice(&sum.to_be_bytes());
-}
-
-/// The Internet checksum (RFC 1071); every part but the last has an even length.
-fn checksum(parts: &[&[u8]]) -> u16 {
-    let words = parts.iter().flat_map(|part| part.chunks(2));
-    let mut sum: u32 =
-        words.map(|word| u32::from(word[0]) << 8 | u32::from(*word.get(1).unwrap_or(&0))).sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
 }
 
 #[cfg(test)]
@@ -636,20 +402,5 @@ mod tests {
             (0x10, 3, 12),
         ];
         assert_eq!(numbers, expected);
-    }
-
-    #[test]
-    fn packets_have_right_checksums() {
-        for (client, server) in [("10.1.2.3:4", "10.1.2.4:80"), ("[fd00::1]:4", "[fd00::2]:80")] {
-            let (client, server) = (client.parse().unwrap(), server.parse().unwrap());
-            let conversation = Conversation::new().addresses(client, server).client(b"odd");
-            for (_, frame) in conversation.to_packets() {
-                let (ip, addresses) =
-                    if frame[12] == 8 { (20, &frame[26..34]) } else { (40, &frame[22..54]) };
-                let tcp = &frame[14 + ip..];
-                let length = (tcp.len() as u16).to_be_bytes();
-                assert_eq!(checksum(&[addresses, &[0, 6], &length, tcp]), 0);
-            }
-        }
     }
 }

@@ -1,7 +1,10 @@
 //! The test vocabulary, shared by all tiers.
 
 pub mod capture_file;
+pub mod capture_properties;
 pub mod conversation;
+pub mod http;
 pub mod netns;
 pub mod process;
+pub mod reassembly;
 pub mod rng;

@@ -3,7 +3,7 @@
 use super::{
     Finding,
     source::{Source, has_word},
-    table::{self, Forbidden, Whose},
+    table::{self, Forbidden, Layer, Whose},
 };
 
 /// All findings in all sources.
@@ -34,9 +34,7 @@ fn head(source: &Source, findings: &mut Vec<Finding>) {
 }
 
 fn sizes(source: &Source, findings: &mut Vec<Finding>) {
-    // In a test file every line is a test; its size counts all the same.
-    let whole = source.path.starts_with("tests/");
-    let lines = source.test.iter().filter(|test| whole || !**test).count();
+    let lines = source.unit_test.iter().filter(|test| !**test).count();
     let is_main = source.path.ends_with("src/main.rs");
     let most = if is_main { table::MAX_MAIN_LINES } else { table::MAX_FILE_LINES };
     if lines > most {
@@ -81,7 +79,11 @@ fn is_commented_out(comment: &str) -> bool {
 fn layers(source: &Source, findings: &mut Vec<Finding>) {
     let Some(inside) = source.path.strip_prefix("pod2pod-user/src/") else { return };
     let module = inside.split(['/', '.']).next().unwrap_or_default();
-    let Some(layer) = table::LAYERS.iter().find(|layer| layer.module == module) else { return };
+    let fits =
+        |layer: &&Layer| inside.strip_prefix(layer.module).is_some_and(|rest| rest.starts_with(['/', '.']));
+    let Some(layer) = table::LAYERS.iter().filter(fits).max_by_key(|layer| layer.module.len()) else {
+        return;
+    };
     for (number, path) in source.imports() {
         let Some(other) = path.strip_prefix("crate::").and_then(|path| path.split("::").next()) else {
             continue;
@@ -133,17 +135,21 @@ fn names(sources: &[Source], findings: &mut Vec<Finding>) {
     }
 }
 
-/// Every limit and default is named by a test: at least one that knows where it bites.
+/// Every limit and default is named by a test: at least one knows where it bites.
 fn limits(sources: &[Source], findings: &mut Vec<Finding>) {
     let tests: Vec<&str> = sources
         .iter()
-        .flat_map(|source| source.code.iter().zip(&source.test))
+        .flat_map(|source| source.text.iter().zip(&source.test))
         .filter_map(|(line, test)| test.then_some(line.as_str()))
         .collect();
     for source in sources.iter().filter(|source| is_in(&source.path, table::LIMITS)) {
         for (number, line) in source.code.iter().enumerate() {
             let Some(name) = limit(line).filter(|_| !source.test[number]) else { continue };
-            if !tests.iter().any(|line| has_word(line, name)) {
+            // A default is tried through the field of a Config that it fills.
+            let field = name.strip_prefix("DEFAULT_").map(str::to_ascii_lowercase);
+            let named =
+                |line: &str| has_word(line, name) || field.as_ref().is_some_and(|f| has_word(line, f));
+            if !tests.iter().any(|line| named(line)) {
                 findings.push(Finding::new(source, number, &format!("no test names the limit `{name}`")));
             }
         }
@@ -247,6 +253,13 @@ mod tests {
             "config",
         );
         check_flagged("pod2pod-user/src/record.rs", "use crate::http::Exchange;", 2, "may not import");
+        check_flagged(
+            "pod2pod-user/src/capture/decode.rs",
+            "use crate::reassembly::Side;",
+            2,
+            "may not import",
+        );
+        check_clean("pod2pod-user/src/capture/loader.rs", "use crate::reassembly::Side;");
         check_clean("pod2pod-user/src/http/mod.rs", "use crate::{http::head, reassembly::Chunk};");
         check_clean("pod2pod-user/src/agent.rs", "use crate::config::Config;");
     }
@@ -314,6 +327,12 @@ mod tests {
         check_clean(
             PURE_FILE,
             &format!("{limit}\n#[cfg(test)]\nmod tests {{\n    const A: usize = MAX_HEADS + 1;\n}}"),
+        );
+        let default = "pub const DEFAULT_MAX_HEADS: usize = 8;";
+        check_flagged(PURE_FILE, default, 2, "`DEFAULT_MAX_HEADS`");
+        check_clean(
+            PURE_FILE,
+            &format!("{default}\n#[cfg(test)]\nmod tests {{\n    let c = Config {{ max_heads: 2 }};\n}}"),
         );
         let product = Source::parse(PURE_FILE, &format!("//! A.\n{limit}\n"));
         let test = Source::parse("tests/pipeline/main.rs", "//! A.\nuse pod2pod_user::http::MAX_HEADS;\n");

@@ -13,7 +13,9 @@ pub(super) struct Source {
     pub(super) comments: Vec<String>,
     /// Ordinary and raw string literals, by the line on which they begin.
     pub(super) strings: Vec<(usize, String)>,
-    /// Whether the line belongs to an item under `#[cfg(test)]`, or the whole file to a test.
+    /// Whether the line belongs to an item under `#[cfg(test)]`.
+    pub(super) unit_test: Vec<bool>,
+    /// The same, or the whole file belongs to a test.
     pub(super) test: Vec<bool>,
 }
 
@@ -22,10 +24,10 @@ impl Source {
         let split = Split::of(text);
         let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
         let code = lines(&split.code);
-        let mut test = vec![path.starts_with("tests/"); code.len()];
+        let mut unit_test = vec![false; code.len()];
         for (number, _) in code.iter().enumerate().filter(|(_, line)| line.contains("#[cfg(test)]")) {
             let end = end_of_item(&code, number);
-            test.iter_mut().take(end + 1).skip(number).for_each(|line| *line = true);
+            unit_test.iter_mut().take(end + 1).skip(number).for_each(|line| *line = true);
         }
         Self {
             path: path.to_owned(),
@@ -33,7 +35,8 @@ impl Source {
             comments: lines(&split.comments),
             strings: split.strings,
             code,
-            test,
+            test: unit_test.iter().map(|test| *test || path.starts_with("tests/")).collect(),
+            unit_test,
         }
     }
 

@@ -129,8 +129,9 @@ const SLEEP: &[&str] = &[
 /// Words that comments may not hold.
 pub(super) const FORBIDDEN_COMMENTS: &[&str] = &["TODO", "FIXME", "XXX", "HACK"];
 
-/// A module of pod2pod-user and the modules it may import, its own apart.
+/// A module of pod2pod-user and the top modules it may import, its own apart.
 pub(super) struct Layer {
+    /// A path below `src`; the longest one that fits holds.
     pub(super) module: &'static str,
     pub(super) may_import: &'static [&'static str],
 }
@@ -139,10 +140,12 @@ pub(super) struct Layer {
 pub(super) const LAYERS: &[Layer] = &[
     Layer { module: "record", may_import: &[] },
     Layer { module: "capture", may_import: &[] },
+    // Verdicts for the kernel are about connections as reassembly knows them.
+    Layer { module: "capture/loader", may_import: &["reassembly"] },
     Layer { module: "reassembly", may_import: &["capture"] },
     Layer { module: "http", may_import: &["capture", "reassembly"] },
     Layer { module: "enrich", may_import: &["capture", "reassembly", "http", "record"] },
-    Layer { module: "sinks", may_import: &["record"] },
+    Layer { module: "sinks", may_import: &["record", "shutdown"] },
     Layer { module: "shutdown", may_import: &[] },
     Layer { module: "logging", may_import: &[] },
 ];

@@ -98,6 +98,8 @@ pub enum Damage {
     Section,
     /// A packet names an interface that the section has not described.
     Interface(u32),
+    /// The gzip stream around the capture is damaged or cut short.
+    Compression,
 }
 
 impl fmt::Display for Damage {
@@ -111,6 +113,12 @@ impl fmt::Display for Damage {
             Self::Block(kind) => write!(f, "the contents of a block of type {kind:#x} contradict its length"),
             Self::Section => write!(f, "a section header has no known byte order or version"),
             Self::Interface(id) => write!(f, "a packet names interface {id}, which was not described before"),
+            Self::Compression => {
+                write!(
+                    f,
+                    "the gzip stream is damaged or cut short (the byte is counted in what it expands to)"
+                )
+            }
         }
     }
 }

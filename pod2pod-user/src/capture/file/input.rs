@@ -1,14 +1,24 @@
-//! A stream read forward through one buffer: peek at bytes, consume them, know the offset. Knows no format.
+//! A stream read forward through one buffer: peek at bytes, consume them, know the offset. Knows no format but gzip,
+//! which it undoes: offsets are then those of the decompressed stream.
 
 use std::{
     fmt,
-    io::{self, Read},
+    io::{self, BufReader, Cursor, Read},
 };
+
+use flate2::bufread::MultiGzDecoder;
 
 use super::error::{Damage, FileError, NotACapture};
 
 /// Bytes that tell formats apart.
 pub(super) const MAGIC_BYTES: usize = 4;
+
+/// Compressed bytes read from the system at once.
+const COMPRESSED_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Compressed bytes given to the decoder at once. What it has decoded of them is lost where they are damaged, so they
+/// are few.
+const COMPRESSED_SIP_BYTES: usize = 512;
 
 /// The stream and what was read ahead of it.
 pub(super) struct Input {
@@ -21,6 +31,8 @@ pub(super) struct Input {
     /// Offset in the stream of `start`.
     offset: u64,
     ended: bool,
+    /// What is read is decompressed before.
+    compressed: bool,
 }
 
 impl fmt::Debug for Input {
@@ -42,7 +54,18 @@ impl Input {
             end: 0,
             offset: 0,
             ended: false,
+            compressed: false,
         }
+    }
+
+    /// Reads the stream, of which nothing was consumed yet, through a gzip decoder from here on.
+    pub(super) fn decompress(&mut self) {
+        let begin = Cursor::new(self.ahead().to_vec());
+        let rest = std::mem::replace(&mut self.reader, Box::new(io::empty()));
+        let compressed = BufReader::with_capacity(COMPRESSED_BUFFER_BYTES, begin.chain(rest));
+        let sips = BufReader::with_capacity(COMPRESSED_SIP_BYTES, compressed);
+        self.reader = Box::new(MultiGzDecoder::new(sips));
+        (self.start, self.end, self.ended, self.compressed) = (0, 0, false, true);
     }
 
     /// The next bytes: at least `wanted` unless the stream ends before. The buffer grows to `wanted`, so the caller
@@ -120,9 +143,21 @@ impl Input {
                 }
                 Ok(count) => self.end = (self.end + count).min(self.buffer.len()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if self.compressed && is_damage(&error) => {
+                    let offset = self.offset + (self.end - self.start) as u64;
+                    return Err(self.damaged_at(offset, Damage::Compression));
+                }
                 Err(source) => return Err(FileError::Io { path: self.name.clone(), source }),
             }
         }
         Ok(())
     }
+}
+
+/// How the decoder says that what it reads is damaged or cut short; a file or pipe has other errors.
+fn is_damage(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+    )
 }

@@ -1,7 +1,7 @@
 //! Capture files: pcap and pcapng from a file or a stream in, TCP [`Segment`](crate::capture::Segment)s out.
 //!
 //! Reads forward only, so a pipe is as good as a file. Reassembles no TCP and skips no packet silently: what is not
-//! delivered is counted. The formats are read by `pcap-parser`'s block parsers; its readers are not used because they
+//! delivered is counted. Files compressed with gzip are read as they are. The formats are read by `pcap-parser`'s block parsers; its readers are not used because they
 //! hide I/O errors, refuse a header that arrives in pieces, and cannot step over a block larger than their buffer.
 
 mod classic;
@@ -37,6 +37,9 @@ pub const MAX_INTERFACES: usize = 65_536;
 
 /// Records read by one call of [`CaptureFile::next_batch`].
 pub const BATCH_RECORDS: usize = 1024;
+
+/// First bytes of a gzip stream (RFC 1952 2.3.1).
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// How capture files are read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,6 +125,9 @@ impl CaptureFile {
     /// When it cannot be read or does not begin like a capture file.
     pub fn from_reader(name: &str, reader: Box<dyn Read>, config: &Config) -> Result<Self, FileError> {
         let mut input = Input::new(name, reader, config.buffer_bytes);
+        if input.peek(GZIP_MAGIC.len())?.starts_with(&GZIP_MAGIC) {
+            input.decompress();
+        }
         let begin = input.peek(input::MAGIC_BYTES)?;
         let format = match begin.first_chunk::<{ input::MAGIC_BYTES }>() {
             None if begin.is_empty() => return Err(input.not_a_capture(NotACapture::Empty)),
@@ -146,7 +152,7 @@ impl CaptureFile {
         Ok(())
     }
 
-    /// Delivers the segments of the next [`BATCH_RECORDS`] records.
+    /// Delivers the segments of the next [`BATCH_RECORDS`] records, or of those that a live stream has given.
     ///
     /// # Errors
     ///
@@ -166,6 +172,10 @@ impl CaptureFile {
                 self.decoder.decode(&frame, deliver);
             }
             self.input.consume(consumed);
+            if self.input.ahead().is_empty() {
+                // A live stream may have no more for a while: the caller shows what there is.
+                break;
+            }
         }
         Ok(Progress::More)
     }
@@ -194,12 +204,20 @@ impl Magic {
             [0xa1, 0xb2, 0xc3, 0xd4] | [0xa1, 0xb2, 0x3c, 0x4d] | [0xa1, 0xb2, 0xcd, 0x34] => Self::Classic,
             [0xd4, 0xc3, 0xb2, 0xa1] | [0x4d, 0x3c, 0xb2, 0xa1] | [0x34, 0xcd, 0xb2, 0xa1] => Self::Classic,
             [0x0a, 0x0d, 0x0d, 0x0a] => Self::NextGeneration,
-            [0x1f, 0x8b, ..] => Self::Other(NotACapture::Compressed("gzip", "gunzip")),
+            [a, b, ..] if [a, b] == GZIP_MAGIC => {
+                Self::Other(NotACapture::Compressed("gzip twice", "gunzip"))
+            }
             [0x28, 0xb5, 0x2f, 0xfd] => Self::Other(NotACapture::Compressed("zstd", "zstd -d")),
             [0x04, 0x22, 0x4d, 0x18] => Self::Other(NotACapture::Compressed("lz4", "lz4 -d")),
             [0xfd, b'7', b'z', b'X'] => Self::Other(NotACapture::Compressed("xz", "xz -d")),
             [b'B', b'Z', b'h', _] => Self::Other(NotACapture::Compressed("bzip2", "bunzip2")),
             [b's', b'n', b'o', b'o'] => Self::Other(NotACapture::OtherFormat("snoop")),
+            [b'R', b'T', b'S', b'S'] | [b'G', b'M', b'B', b'U'] => {
+                Self::Other(NotACapture::OtherFormat("Microsoft Network Monitor"))
+            }
+            [b'T', b'R', b'S', b'N'] | [b'X', b'C', b'P', 0] => {
+                Self::Other(NotACapture::OtherFormat("Sniffer"))
+            }
             other => Self::Other(NotACapture::Unknown(other)),
         }
     }

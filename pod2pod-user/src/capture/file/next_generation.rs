@@ -38,6 +38,8 @@ struct Interface {
     snap_length: u32,
     /// Units of a timestamp in a second; at least 1.
     units_per_second: u128,
+    /// Nanoseconds in a unit, if that is a whole number.
+    nanoseconds_per_unit: Option<u64>,
     /// Seconds to add to every timestamp.
     offset_seconds: i64,
 }
@@ -243,6 +245,7 @@ impl Interface {
             link_type: block.linktype.0.cast_unsigned(),
             snap_length: block.snaplen,
             units_per_second: 1_000_000,
+            nanoseconds_per_unit: None,
             offset_seconds: 0,
         };
         for option in &block.options {
@@ -263,6 +266,10 @@ impl Interface {
                 _ => {}
             }
         }
+        if NANOSECONDS_PER_SECOND.is_multiple_of(interface.units_per_second) {
+            interface.nanoseconds_per_unit =
+                u64::try_from(NANOSECONDS_PER_SECOND / interface.units_per_second).ok();
+        }
         interface
     }
 
@@ -278,6 +285,12 @@ impl Interface {
 
     /// Times before 1970 become 1970, those after 2554 the last moment that 64 bits of nanoseconds hold.
     fn instant(&self, units: u64) -> KernelInstant {
+        // What nearly every file has, without a division of 128 bits.
+        if self.offset_seconds == 0
+            && let Some(factor) = self.nanoseconds_per_unit
+        {
+            return KernelInstant::from_nanos(units.saturating_mul(factor));
+        }
         let nanoseconds = u128::from(units) * NANOSECONDS_PER_SECOND / self.units_per_second;
         let offset = i128::from(self.offset_seconds) * NANOSECONDS_PER_SECOND.cast_signed();
         let nanoseconds = nanoseconds.cast_signed() + offset;
@@ -305,4 +318,24 @@ fn whole_block(length: u32, input: &mut Input) -> Result<&[u8], FileError> {
         return Err(input.cut_short(length.into()));
     }
     Ok(input.ahead().get(..bytes).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resolutions_are_powers_of_ten_or_two() {
+        let check =
+            |resolution, expected| assert_eq!(units_per_second(resolution), expected, "{resolution:#x}");
+        check(0, 1);
+        check(6, 1_000_000);
+        check(9, 1_000_000_000);
+        check(38, 10_u128.pow(38));
+        check(39, u128::MAX);
+        check(0x7f, u128::MAX);
+        check(0x80, 1);
+        check(0x8a, 1024);
+        check(0xff, 1 << 127);
+    }
 }

@@ -68,9 +68,9 @@ pub(super) fn ether_type(kind: u16, view: View<'_>) -> Result<Step<'_>, Refusal>
     match kind {
         // The version is read again: a type that lies is not an IP packet.
         TYPE_IPV4 | TYPE_IPV6 => Ok(Step::new(Layer::Ip, view)),
-        TYPE_VLAN | TYPE_PROVIDER_VLAN | TYPE_VN_TAG => tag(view, 2, 4),
+        TYPE_VLAN | TYPE_PROVIDER_VLAN => tag(view, 2, 4),
         old if TYPES_OLD_STACKED_VLAN.contains(&old) => tag(view, 2, 4),
-        TYPE_HSR | TYPE_REDUNDANCY => tag(view, 4, 6),
+        TYPE_VN_TAG | TYPE_HSR | TYPE_REDUNDANCY => tag(view, 4, 6),
         TYPE_E_TAG | TYPE_CISCO_METADATA => tag(view, 6, 8),
         TYPE_ETHERNET => Ok(Step::new(Layer::Ethernet, view)),
         TYPE_BACKBONE => Ok(Step::new(Layer::Ethernet, view.skip(4)?)),

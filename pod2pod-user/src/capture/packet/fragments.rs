@@ -268,3 +268,66 @@ fn copy(payload: &mut [u8], bytes: &[u8], offset: usize, low: usize, high: usize
         target.copy_from_slice(source);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    /// The datagram as a byte map: what first-copy-wins means, written plainly.
+    #[derive(Default)]
+    struct ByteMap {
+        bytes: Vec<Option<u8>>,
+        total: Option<usize>,
+    }
+
+    impl ByteMap {
+        fn push(&mut self, offset: usize, more: bool, bytes: &[u8]) -> Option<Vec<u8>> {
+            let end = offset + bytes.len();
+            if self.bytes.len() < end {
+                self.bytes.resize(end, None);
+            }
+            for (place, byte) in self.bytes[offset..end].iter_mut().zip(bytes) {
+                *place = place.or(Some(*byte));
+            }
+            if !more {
+                self.total = Some(end);
+            }
+            let whole: Option<Vec<u8>> = self.bytes.iter().copied().collect();
+            whole.filter(|whole| self.total == Some(whole.len()))
+        }
+    }
+
+    fn key() -> Key {
+        let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        Key { source: address, destination: address, identification: 1, protocol: 6 }
+    }
+
+    #[test]
+    fn any_fragments_give_what_a_byte_map_gives() {
+        for seed in 1..2000_u64 {
+            let mut state = seed;
+            let mut below = |bound: usize| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (state >> 33) as usize % bound
+            };
+            let mut map = ByteMap::default();
+            let mut fragments = Fragments::default();
+            let total = 8 * (2 + below(12));
+            for step in 0..100_u8 {
+                let offset = 8 * below(total / 8);
+                let length = 8 * (1 + below((total - offset) / 8));
+                let more = offset + length != total;
+                let bytes = vec![step; length];
+                let fragment = Fragment { key: key(), protocol: 6, offset, more, bytes: &bytes };
+                let datagram = fragments.push(&fragment, KernelInstant::default());
+                let expected = map.push(offset, more, &bytes);
+                assert_eq!(datagram.map(|datagram| datagram.payload), expected, "seed {seed}, step {step}");
+                if expected.is_some() {
+                    break;
+                }
+            }
+        }
+    }
+}

@@ -82,13 +82,12 @@ pub(super) fn v4(view: View<'_>) -> Result<Next<'_>, Refusal> {
         return Ok(Next::Step(Step::new(Layer::Protocol(protocol, addresses), payload)));
     }
     let identification = u16::from_be_bytes([id0, id1]).into();
-    fragment(
-        payload,
-        Key { identification, protocol, ..addresses.key() },
-        protocol,
-        offset & OFFSET,
-        offset & MORE_FRAGMENTS != 0,
-    )
+    let key = Key { identification, protocol, ..addresses.key() };
+    if total > view.wire() {
+        // The frame ends before its fragment does: what is missing would be taken for complete.
+        return cut_fragment(payload, key, protocol, offset & OFFSET);
+    }
+    fragment(payload, key, protocol, offset & OFFSET, offset & MORE_FRAGMENTS != 0)
 }
 
 /// What follows an IPv6 header.
@@ -116,6 +115,7 @@ pub(super) fn protocol(protocol: u8, addresses: Addresses, view: View<'_>) -> Re
         4 | 94 => step(Layer::Ipv4, view),
         41 => step(Layer::Ipv6, view),
         47 => tunnel::gre(view).map(Next::Step),
+        115 => tunnel::l2tp_3(view).map(Next::Step),
         // EtherIP (RFC 3378), MPLS (RFC 4023), Ethernet (RFC 8986).
         97 if view.u8(0)? >> 4 == 3 => step(Layer::Ethernet, view.skip(2)?),
         137 => step(Layer::Mpls, view),
@@ -153,8 +153,17 @@ fn v6_fragment(addresses: Addresses, view: View<'_>) -> Result<Next<'_>, Refusal
 
 fn fragment(payload: View<'_>, key: Key, protocol: u8, offset: u16, more: bool) -> Result<Next<'_>, Refusal> {
     if !payload.is_whole() {
-        return Err(Refusal::CutFragment);
+        return cut_fragment(payload, key, protocol, offset);
     }
     let offset = usize::from(offset) * 8;
     Ok(Next::Fragment(Fragment { key, protocol, offset, more, bytes: payload.bytes() }))
+}
+
+/// A fragment that cannot be put together with others; the first one still has the TCP header.
+fn cut_fragment(payload: View<'_>, key: Key, protocol: u8, offset: u16) -> Result<Next<'_>, Refusal> {
+    let addresses = Addresses { source: key.source, destination: key.destination };
+    match offset {
+        0 => Ok(Next::Step(Step::new(Layer::Protocol(protocol, addresses), payload))),
+        _ => Err(Refusal::CutFragment),
+    }
 }

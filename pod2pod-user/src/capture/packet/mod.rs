@@ -28,8 +28,8 @@ use view::{Refusal, View};
 /// Headers walked in one packet, VLAN tags and MPLS labels included. Real packets have fewer than 20.
 pub const MAX_HEADERS: usize = 64;
 
-/// IP headers walked in one packet. Real tunnels nest three deep at most.
-pub const MAX_NESTING: usize = 8;
+/// IP headers walked in one packet. Real tunnels nest three deep; those made to evade are deeper.
+pub const MAX_NESTING: usize = 16;
 
 /// One captured frame.
 #[derive(Clone, Copy, Debug)]

@@ -5,6 +5,7 @@
 use super::{
     Layer, Step, ethernet,
     view::{Refusal, View},
+    wireless,
 };
 
 const TYPE_IPV4: u16 = 0x0800;
@@ -100,6 +101,7 @@ fn opener(port: u16) -> Option<Open> {
         4789 | 8472 => Some(vxlan),
         4790 => Some(vxlan_gpe),
         5072 => Some(ayiya),
+        5247 => Some(capwap),
         6081 => Some(geneve),
         6635 => Some(ethernet::mpls),
         37_008 => Some(tzsp),
@@ -107,13 +109,15 @@ fn opener(port: u16) -> Option<Open> {
     }
 }
 
-/// VXLAN (RFC 7348 5): the bit that says that the identifier is valid must be set.
+/// VXLAN (RFC 7348 5). The bit that says that the identifier is valid must be set; some senders forget it, so a frame
+/// that looks like one will do.
 fn vxlan(view: View<'_>) -> Result<Step<'_>, Refusal> {
     const VALID: u8 = 0x08;
-    if view.u8(0)? & VALID == 0 || view.u8(7)? != 0 {
+    let frame = view.skip(8)?;
+    if (view.u8(0)? & VALID == 0 || view.u8(7)? != 0) && !ethernet::is_ethernet(frame) {
         return Err(Refusal::NotTcp);
     }
-    Ok(Step::new(Layer::Ethernet, view.skip(8)?))
+    Ok(Step::new(Layer::Ethernet, frame))
 }
 
 /// VXLAN with a next-protocol field (draft-ietf-nvo3-vxlan-gpe).
@@ -164,7 +168,10 @@ fn gtp_user(view: View<'_>) -> Result<Step<'_>, Refusal> {
             rest = rest.skip(length)?;
         }
     }
-    Ok(Step::new(Layer::Ip, rest))
+    match rest.u8(0)? >> 4 {
+        4 | 6 => Ok(Step::new(Layer::Ip, rest)),
+        _ => Ok(Step::new(Layer::Ppp, rest)),
+    }
 }
 
 /// Teredo (RFC 4380 5.1.1): authentication and origin indications, then an IPv6 packet.
@@ -185,7 +192,7 @@ fn teredo(view: View<'_>) -> Result<Step<'_>, Refusal> {
     }
 }
 
-/// L2TP version 2 (RFC 2661 3.1): data messages carry PPP. Version 3 does not say how long its header is.
+/// L2TP (RFC 2661 3.1): data messages of version 2 carry PPP.
 fn l2tp(view: View<'_>) -> Result<Step<'_>, Refusal> {
     const CONTROL: u16 = 0x8000;
     const LENGTH: u16 = 0x4000;
@@ -193,8 +200,11 @@ fn l2tp(view: View<'_>) -> Result<Step<'_>, Refusal> {
     const OFFSET: u16 = 0x0200;
     const VERSION: u16 = 0x000f;
     let flags = view.be16(0)?;
-    if flags & VERSION != 2 || flags & CONTROL != 0 {
-        return Err(Refusal::NotTcp);
+    match flags & VERSION {
+        _ if flags & CONTROL != 0 => return Err(Refusal::NotTcp),
+        2 => {}
+        3 => return l2tp_3(view.skip(4)?),
+        _ => return Err(Refusal::NotTcp),
     }
     let mut rest = view.skip(2)?;
     if flags & LENGTH != 0 {
@@ -208,6 +218,39 @@ fn l2tp(view: View<'_>) -> Result<Step<'_>, Refusal> {
         rest = rest.skip(2 + usize::from(rest.be16(0)?))?;
     }
     Ok(Step::new(Layer::Ppp, rest))
+}
+
+/// L2TP version 3 data (RFC 3931 4.1) from the session on. What was negotiated decides whether a cookie and a sublayer
+/// follow and what they lead to, so it is opened only where an Ethernet frame shows.
+pub(super) fn l2tp_3(view: View<'_>) -> Result<Step<'_>, Refusal> {
+    const SESSION_BYTES: usize = 4;
+    // No cookie or one of four or eight bytes, each without or with four bytes of sublayer.
+    for extra in [0, 4, 8, 12] {
+        let rest = view.skip(SESSION_BYTES + extra)?;
+        if ethernet::is_ethernet(rest) {
+            return Ok(Step::new(Layer::Ethernet, rest));
+        }
+    }
+    Err(Refusal::NotTcp)
+}
+
+/// CAPWAP data (RFC 5415 4.3): an Ethernet or wireless frame, if it is neither encrypted nor a fragment.
+fn capwap(view: View<'_>) -> Result<Step<'_>, Refusal> {
+    const WIRELESS: u8 = 0x01;
+    const FRAGMENT: u8 = 0x80;
+    const KEEP_ALIVE: u8 = 0x08;
+    let [preamble, length, kind, flags] = view.array(0)?;
+    if preamble != 0 || flags & KEEP_ALIVE != 0 {
+        return Err(Refusal::NotTcp);
+    }
+    if flags & FRAGMENT != 0 {
+        return Err(Refusal::LinkFragment);
+    }
+    let rest = view.skip(usize::from(length >> 3) * 4)?;
+    if kind & WIRELESS == 0 {
+        return Ok(Step::new(Layer::Ethernet, rest));
+    }
+    wireless::swapped_frame(rest)
 }
 
 /// AYIYA (draft-massar-v6ops-ayiya): a forwarded packet after an identity and a signature of the lengths it names.

@@ -109,3 +109,33 @@ impl<'a> View<'a> {
         if self.wire >= needed { Refusal::Truncated } else { Refusal::Malformed }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_say_whether_the_capture_or_the_packet_ended() {
+        let view = View::new(&[1, 2, 3, 4], 6);
+        assert_eq!(view.be32(0), Ok(0x0102_0304));
+        assert_eq!(view.le32(0), Ok(0x0403_0201));
+        assert_eq!((view.be16(2), view.le16(2)), (Ok(0x0304), Ok(0x0403)));
+        assert_eq!(view.be16(3), Err(Refusal::Truncated));
+        assert_eq!(view.be16(5), Err(Refusal::Malformed));
+        assert_eq!(view.u8(usize::MAX), Err(Refusal::Malformed));
+    }
+
+    #[test]
+    fn steps_keep_captured_and_wire_apart() {
+        let view = View::new(&[1, 2, 3, 4], 6);
+        assert_eq!(view.skip(4).map(|rest| (rest.bytes().len(), rest.wire())), Ok((0, 2)));
+        assert_eq!(view.skip(5), Err(Refusal::Truncated));
+        assert_eq!(view.skip(7), Err(Refusal::Malformed));
+        assert_eq!(view.skip_cut(5).map(|rest| (rest.bytes().len(), rest.wire())), Ok((0, 1)));
+        assert_eq!(view.skip_cut(7), Err(Refusal::Malformed));
+        assert_eq!((view.limit(5).bytes().len(), view.limit(5).wire()), (4, 5));
+        assert_eq!((view.limit(3).bytes().len(), view.limit(3).wire()), (3, 3));
+        assert!(view.limit(4).is_whole() && !view.is_whole());
+        assert_eq!(View::new(&[0; 4], 2).wire(), 4, "more captured than there was");
+    }
+}

@@ -20,8 +20,21 @@ pub(super) enum Padding {
     ToWords,
 }
 
-/// What follows the header of a data frame (IEEE 802.11 9.3.2).
+/// What follows the header of a frame.
 pub(super) fn frame(view: View<'_>, padding: Padding) -> Result<Step<'_>, Refusal> {
+    data(view.array(0)?, view, padding)
+}
+
+/// As [`frame`], where some controllers put the two bytes of the frame control the other way round.
+pub(super) fn swapped_frame(view: View<'_>) -> Result<Step<'_>, Refusal> {
+    let [first, second] = view.array(0)?;
+    // Version and type of a data frame.
+    let in_order = first & 0x0f == 0x08;
+    data(if in_order { [first, second] } else { [second, first] }, view, Padding::None)
+}
+
+/// What follows the header of a data frame (IEEE 802.11 9.3.2).
+fn data([kind, flags]: [u8; 2], view: View<'_>, padding: Padding) -> Result<Step<'_>, Refusal> {
     const TYPE_MASK: u8 = 0x0f;
     const TYPE_DATA: u8 = 0x08;
     const QUALITY_OF_SERVICE: u8 = 0x80;
@@ -31,7 +44,6 @@ pub(super) fn frame(view: View<'_>, padding: Padding) -> Result<Step<'_>, Refusa
     const PROTECTED: u8 = 0x40;
     const HIGH_THROUGHPUT: u8 = 0x80;
     const AGGREGATE: u8 = 0x80;
-    let [kind, flags] = view.array(0)?;
     if kind & TYPE_MASK != TYPE_DATA || kind & NO_DATA != 0 {
         return Err(Refusal::NotIp);
     }

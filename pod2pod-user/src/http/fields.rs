@@ -1,0 +1,133 @@
+//! Fields of a head that somebody wants: those that frame the message, and those that are kept for the record.
+//!
+//! Everything kept of one message lies in one allocation. Knows names, not what their values mean.
+
+use bytes::Bytes;
+
+use super::{exchange::Header, framing::FramingFields, head::Visitor};
+
+/// Kept of every request: who was asked, who asked, and which trace it belongs to.
+pub(super) const ALWAYS_KEPT: [&[u8]; 3] = [b"host", b"user-agent", b"traceparent"];
+
+/// Memory in which the kept fields of one head are gathered; reused from head to head.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    bytes: Vec<u8>,
+    /// Name and end of value in `bytes`; a value begins where the one before ends.
+    ends: Vec<(Bytes, usize)>,
+}
+
+impl Scratch {
+    /// Empties it.
+    pub(super) fn begin(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+    }
+
+    /// `first` and `second` and the fields that were gathered, in one allocation.
+    pub(super) fn finish(&mut self, first: &[u8], second: &[u8]) -> (Bytes, Bytes, Vec<Header>) {
+        let values = self.bytes.len();
+        self.bytes.extend_from_slice(first);
+        self.bytes.extend_from_slice(second);
+        if self.bytes.is_empty() {
+            return (Bytes::new(), Bytes::new(), self.headers(&Bytes::new()));
+        }
+        let all = Bytes::copy_from_slice(&self.bytes);
+        let middle = values + first.len();
+        let headers = self.headers(&all);
+        (all.slice(values..middle), all.slice(middle..), headers)
+    }
+
+    fn headers(&mut self, all: &Bytes) -> Vec<Header> {
+        let mut start = 0;
+        let mut next = |end: usize| all.slice(std::mem::replace(&mut start, end)..end);
+        self.ends.drain(..).map(|(name, end)| Header { name, value: next(end) }).collect()
+    }
+}
+
+/// The visitor of one head.
+#[derive(Debug)]
+pub(super) struct Fields<'s> {
+    pub(super) framing: FramingFields,
+    /// What the message would upgrade to, or upgrades to.
+    pub(super) upgrade: Option<Upgrade>,
+    /// Lower-case names of fields to keep.
+    wanted: &'s [Bytes],
+    scratch: &'s mut Scratch,
+}
+
+/// Protocols that are told apart behind a 101.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Upgrade {
+    WebSocket,
+    Http2,
+    Other,
+}
+
+impl<'s> Fields<'s> {
+    pub(super) fn new(wanted: &'s [Bytes], scratch: &'s mut Scratch) -> Self {
+        Self { framing: FramingFields::default(), upgrade: None, wanted, scratch }
+    }
+}
+
+impl Visitor for Fields<'_> {
+    fn field(&mut self, name: &[u8], value: &[u8]) {
+        match name.len() {
+            7 if name.eq_ignore_ascii_case(b"upgrade") => self.upgrade = Some(upgrade(value)),
+            14 if name.eq_ignore_ascii_case(b"content-length") => self.framing.content_length(value),
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => self.framing.transfer_encoding(value),
+            _ => {}
+        }
+        if let Some(wanted) = self.wanted.iter().find(|wanted| name.eq_ignore_ascii_case(wanted)) {
+            push_unfolded(&mut self.scratch.bytes, value.trim_ascii());
+            self.scratch.ends.push((wanted.clone(), self.scratch.bytes.len()));
+        }
+    }
+}
+
+fn upgrade(value: &[u8]) -> Upgrade {
+    let first = value.split(|&byte| byte == b',').next().unwrap_or_default().trim_ascii();
+    match first {
+        _ if first.eq_ignore_ascii_case(b"websocket") => Upgrade::WebSocket,
+        _ if first.eq_ignore_ascii_case(b"h2c") => Upgrade::Http2,
+        _ => Upgrade::Other,
+    }
+}
+
+/// Appends a value, each fold of it as one space (RFC 9112 5.2).
+fn push_unfolded(into: &mut Vec<u8>, value: &[u8]) {
+    let mut lines = value.split(|&byte| byte == b'\n');
+    into.extend_from_slice(lines.next().unwrap_or_default());
+    for line in lines {
+        while matches!(into.last(), Some(b'\r' | b' ' | b'\t')) {
+            into.pop();
+        }
+        into.push(b' ');
+        into.extend_from_slice(line.trim_ascii_start());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kept_fields_are_in_wire_order_repeated_and_unfolded() {
+        let wanted = [Bytes::from_static(b"host"), Bytes::from_static(b"x-a")];
+        let mut scratch = Scratch::default();
+        scratch.begin();
+        let mut fields = Fields::new(&wanted, &mut scratch);
+        for (name, value) in
+            [("X-A", "1"), ("Other", "2"), ("HOST", " h "), ("x-a", "3\r\n\t 4"), ("x-a", "")]
+        {
+            fields.field(name.as_bytes(), value.as_bytes());
+        }
+        let (target, method, headers) = scratch.finish(b"/target", b"METHOD");
+        assert_eq!((&target[..], &method[..]), (&b"/target"[..], &b"METHOD"[..]));
+        let headers: Vec<_> = headers
+            .iter()
+            .map(|header| (str::from_utf8(&header.name).unwrap(), str::from_utf8(&header.value).unwrap()))
+            .collect();
+        assert_eq!(headers, [("x-a", "1"), ("host", "h"), ("x-a", "3 4"), ("x-a", "")]);
+    }
+}

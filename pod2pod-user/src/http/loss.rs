@@ -1,0 +1,141 @@
+//! Loss: what missing bytes and unfinished heads do to a connection.
+//!
+//! Inside a body whose framing stands, counts stay exact. Elsewhere the message is told by what was seen of it, and the
+//! pairing learns that others may be missing.
+
+use super::{
+    Shared,
+    exchange::{Anomalies, Outcome},
+    fields::Fields,
+    flow::{Flow, Speech, request_of, response_of},
+    framing::Method,
+    head,
+    reader::{GapEffect, Place},
+    start_line::{self, StartLine},
+    telling::Open,
+};
+use crate::{
+    capture::KernelInstant,
+    reassembly::{Chunk, Content, GapCause, Side},
+};
+
+impl Flow {
+    /// Takes bytes that were not seen.
+    pub(super) fn gap(&mut self, chunk: &Chunk<'_>, length: u64, cause: GapCause, shared: &mut Shared) {
+        if self.speech != Speech::Http1 {
+            return;
+        }
+        shared.stats.gaps += 1;
+        shared.stats.gap_bytes += length;
+        let (sender, time) = (chunk.sender, chunk.time);
+        let from_client = self.client.map_or(sender == Side::Originator, |client| client == sender);
+        // A cut segment was seen with its length: the time of its last byte is known.
+        let last_byte = (cause == GapCause::Cut).then_some(time);
+        let effect = self.reader(sender).gap(length);
+        let (content, ended, lost) = match effect {
+            GapEffect::Inside { content, ended } => (content, ended, false),
+            GapEffect::PastEnd { content } => (content, true, true),
+            GapEffect::BodyLost { content } => (content, false, true),
+            GapEffect::MessagesLost => (0, false, true),
+        };
+        let (pairing, mut teller) = self.split(shared);
+        if from_client {
+            pairing.request_content(b"", content, &mut teller);
+            match effect {
+                _ if ended => pairing.end_request(time, last_byte, Anomalies::NONE, &mut teller),
+                GapEffect::BodyLost { .. } => pairing.cut_request(time, Anomalies::NONE, &mut teller),
+                GapEffect::Inside { .. } | GapEffect::PastEnd { .. } | GapEffect::MessagesLost => {}
+            }
+        } else {
+            if content > 0 {
+                pairing.response_content(b"", content, time, &mut teller);
+            }
+            match effect {
+                _ if ended => pairing.end_response(time, last_byte, Anomalies::NONE, &mut teller),
+                GapEffect::BodyLost { .. } => {
+                    pairing.cut_response(Outcome::Gap, Anomalies::NONE, time, &mut teller)
+                }
+                GapEffect::Inside { .. } | GapEffect::PastEnd { .. } | GapEffect::MessagesLost => {}
+            }
+        }
+        if lost {
+            let kept = self.reader(sender).kept();
+            let cut = self.reader(sender).take_cut_head();
+            shared.kept -= kept;
+            self.cut_head(sender, cut, time, shared);
+            let may_be_ours = matches!(chunk.content, Content::Gap { may_be_ours: true, .. });
+            self.messages_lost(sender, may_be_ours);
+        }
+    }
+
+    /// Tells the message of a head that is not seen to its end by the head's first part.
+    pub(super) fn cut_head(
+        &mut self,
+        sender: Side,
+        cut: Option<(Vec<u8>, Place)>,
+        time: KernelInstant,
+        shared: &mut Shared,
+    ) {
+        if let Some((mut bytes, place)) = cut {
+            let whole_lines = memchr::memrchr(b'\n', &bytes).map_or(0, |at| at + 1);
+            bytes.truncate(whole_lines);
+            self.tell_cut_head(sender, &bytes, place, time, shared);
+        }
+    }
+
+    /// Whole messages of `sender` may be missing, maybe by our own loss.
+    pub(super) fn messages_lost(&mut self, sender: Side, may_be_ours: bool) {
+        if self.client.map_or(sender == Side::Originator, |client| client == sender) {
+            self.pairing.client_gap();
+        } else {
+            self.pairing.server_gap(may_be_ours);
+        }
+    }
+
+    fn tell_cut_head(
+        &mut self,
+        sender: Side,
+        bytes: &[u8],
+        place: Place,
+        time: KernelInstant,
+        shared: &mut Shared,
+    ) {
+        let (first, rest) = head::split_line(bytes);
+        let from_client = match start_line::read(first) {
+            Some(line) if self.reader(sender).wanted.accepts(&line) => !start_line::is_status(first),
+            Some(_) | None => return,
+        };
+        let mut anomalies = Anomalies::HEAD_CUT;
+        shared.scratch.begin();
+        if from_client {
+            let mut fields = Fields::new(&shared.request_headers, &mut shared.scratch);
+            anomalies.insert(head::read_fields(rest, &mut fields));
+            let Some(StartLine::Request(line)) = start_line::read(first) else { return };
+            let mut request = request_of(&line, place, shared);
+            request.body_cut = true;
+            anomalies.insert(line.anomalies);
+            self.set_client(sender, shared);
+            let method = Method::of(line.method);
+            let open =
+                Open::asked(request, method, place.offset, self.connection.retransmits, anomalies).unsure();
+            let (pairing, mut teller) = self.split(shared);
+            pairing.begin_request(open, &mut teller);
+            pairing.end_request(time, None, Anomalies::NONE, &mut teller);
+        } else {
+            let mut fields = Fields::new(&shared.response_headers, &mut shared.scratch);
+            anomalies.insert(head::read_fields(rest, &mut fields));
+            let Some(StartLine::Status(line)) = start_line::read(first) else { return };
+            self.set_client(sender.other(), shared);
+            if line.status < 200 {
+                return;
+            }
+            let response = response_of(&line, place, shared);
+            anomalies.insert(line.anomalies);
+            let retransmits = self.connection.retransmits;
+            let (pairing, mut teller) = self.split(shared);
+            pairing.answered_method(time, &mut teller);
+            pairing.begin_response(response, anomalies, place.offset, retransmits);
+            pairing.cut_response(Outcome::Gap, Anomalies::NONE, time, &mut teller);
+        }
+    }
+}

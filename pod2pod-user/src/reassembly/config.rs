@@ -1,0 +1,143 @@
+//! Every limit of reassembly, with its reason. What is done when one bites is said here; [`super::Stats`] counts it.
+
+use std::time::Duration;
+
+/// Connections at once, as many as the kernel side remembers. One past it: the least recently active is closed as
+/// evicted.
+pub const DEFAULT_MAX_CONNECTIONS: usize = 65_536;
+
+/// Handshakes at once that nothing has answered. A flood of SYNs costs this much and no connection; one past it: the
+/// oldest is forgotten (its connection, if it comes, is joined in the middle).
+pub const DEFAULT_MAX_HANDSHAKES: usize = 8_192;
+
+/// Ended connections whose late copies are still recognised. One past it: the one that ended first is forgotten.
+pub const DEFAULT_MAX_LINGERING: usize = 16_384;
+
+/// Out-of-order bytes held per direction, bookkeeping included: a few windows of a fast path. One past it: the first
+/// hole of the connection becomes a gap.
+pub const DEFAULT_MAX_HELD_BYTES: usize = 1 << 20;
+
+/// Out-of-order pieces held per direction: one-byte pieces must not cost a search each. As with the bytes.
+pub const DEFAULT_MAX_HELD_PIECES: usize = 1_024;
+
+/// Out-of-order bytes held by all connections, bookkeeping included. One past it: the connection that has waited
+/// longest pays.
+pub const DEFAULT_MAX_TOTAL_HELD_BYTES: usize = 16 << 20;
+
+/// How long a hole may wait once the receiver has acknowledged it. Captures of several queues are out of order by
+/// milliseconds; a retransmission is not to be expected any more.
+pub const DEFAULT_ACKNOWLEDGED_HOLE_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// How long a hole may wait that nobody acknowledged: five retransmissions, doubling from 200 ms, take 6.2 s.
+pub const DEFAULT_HOLE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a SYN may wait for its answer: Linux gives up after 127 s, but what is answered is answered by the second
+/// or third copy, 7 s later.
+pub const DEFAULT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long an ended connection's late copies are recognised: TIME-WAIT of Linux.
+pub const DEFAULT_LINGER: Duration = Duration::from_secs(60);
+
+/// Silence after which a connection is taken for dead: keep-alive probes begin after two hours (RFC 9293 3.8.4), so
+/// one that is alive has spoken.
+pub const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(3 * 3600);
+
+/// Two sightings of one packet on a path (interface and bridge of one host) are at most this far apart. No sender
+/// repeats itself so soon: the least retransmission time-out of Linux is 200 ms, a fast one needs a round trip.
+pub const SIGHTING_WINDOW: Duration = Duration::from_micros(200);
+
+/// Largest distance of a sequence or acknowledgement number from the expected one that is believed: the largest
+/// window that can be offered (RFC 7323 2.3).
+pub const MAX_WINDOW: u32 = 1 << 30;
+
+/// A segment that is this near to where a connection ended belongs to it, not to a new one whose SYN was not seen.
+pub const LINGER_REACH: u32 = 4 << 20;
+
+/// Without an answer seen, data this far after a SYN belongs to it: what a sender has in flight at first.
+pub const HANDSHAKE_REACH: u32 = 1 << 20;
+
+/// Unanswered SYNs remembered per tuple, so that forged ones do not push out the true one at once.
+pub const MAX_HANDSHAKES_PER_TUPLE: usize = 4;
+
+/// What holding a piece costs beside its bytes: its tree entry and allocation.
+pub const PIECE_OVERHEAD: usize = 128;
+
+/// The limits of a [`super::Reassembler`].
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// [`DEFAULT_MAX_CONNECTIONS`].
+    pub max_connections: usize,
+    /// [`DEFAULT_MAX_HANDSHAKES`].
+    pub max_handshakes: usize,
+    /// [`DEFAULT_MAX_LINGERING`].
+    pub max_lingering: usize,
+    /// [`DEFAULT_MAX_HELD_BYTES`].
+    pub max_held_bytes: usize,
+    /// [`DEFAULT_MAX_HELD_PIECES`].
+    pub max_held_pieces: usize,
+    /// [`DEFAULT_MAX_TOTAL_HELD_BYTES`].
+    pub max_total_held_bytes: usize,
+    /// [`DEFAULT_ACKNOWLEDGED_HOLE_TIMEOUT`].
+    pub acknowledged_hole_timeout: Duration,
+    /// [`DEFAULT_HOLE_TIMEOUT`].
+    pub hole_timeout: Duration,
+    /// [`DEFAULT_HANDSHAKE_TIMEOUT`].
+    pub handshake_timeout: Duration,
+    /// [`DEFAULT_LINGER`].
+    pub linger: Duration,
+    /// [`DEFAULT_IDLE_TIMEOUT`].
+    pub idle_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_connections: DEFAULT_MAX_CONNECTIONS,
+            max_handshakes: DEFAULT_MAX_HANDSHAKES,
+            max_lingering: DEFAULT_MAX_LINGERING,
+            max_held_bytes: DEFAULT_MAX_HELD_BYTES,
+            max_held_pieces: DEFAULT_MAX_HELD_PIECES,
+            max_total_held_bytes: DEFAULT_MAX_TOTAL_HELD_BYTES,
+            acknowledged_hole_timeout: DEFAULT_ACKNOWLEDGED_HOLE_TIMEOUT,
+            hole_timeout: DEFAULT_HOLE_TIMEOUT,
+            handshake_timeout: DEFAULT_HANDSHAKE_TIMEOUT,
+            linger: DEFAULT_LINGER,
+            idle_timeout: DEFAULT_IDLE_TIMEOUT,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reassembly::{flow::Flow, handshakes::Pending, key::FlowKey};
+
+    /// What the table costs when every limit is reached at once, in bytes: the bound that is promised.
+    #[test]
+    fn memory_is_bounded() {
+        let key = size_of::<FlowKey>() + 16;
+        let connections = DEFAULT_MAX_CONNECTIONS * (size_of::<Flow>() + 16 + 2 * key);
+        let handshakes = DEFAULT_MAX_HANDSHAKES * (size_of::<Pending>() + 16 + key);
+        let lingering = DEFAULT_MAX_LINGERING * (256 + 2 * key);
+        // Tables double when they grow, so they may be twice as large as what is in them.
+        let most = 2 * (connections + handshakes + lingering) + DEFAULT_MAX_TOTAL_HELD_BYTES;
+        assert!(most <= 192 << 20, "{most} bytes, {} a connection", size_of::<Flow>());
+        const { assert!(DEFAULT_MAX_HELD_BYTES <= DEFAULT_MAX_TOTAL_HELD_BYTES) };
+        const { assert!(DEFAULT_MAX_HELD_PIECES * PIECE_OVERHEAD <= DEFAULT_MAX_HELD_BYTES) };
+        const { assert!(MAX_HANDSHAKES_PER_TUPLE < DEFAULT_MAX_HANDSHAKES) };
+    }
+
+    #[test]
+    fn what_is_waited_for_longer_is_less_likely_to_be_dead() {
+        let times = [
+            SIGHTING_WINDOW,
+            DEFAULT_ACKNOWLEDGED_HOLE_TIMEOUT,
+            DEFAULT_HOLE_TIMEOUT,
+            DEFAULT_HANDSHAKE_TIMEOUT,
+            DEFAULT_LINGER,
+            DEFAULT_IDLE_TIMEOUT,
+        ];
+        assert!(times.is_sorted());
+        const { assert!(HANDSHAKE_REACH < LINGER_REACH && LINGER_REACH < MAX_WINDOW) };
+    }
+}

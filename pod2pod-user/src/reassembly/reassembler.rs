@@ -1,0 +1,385 @@
+//! The stage: finds each segment's connection, keeps the table and its limits, and ends what is over.
+//!
+//! What a segment does to its connection is in `accept`, how connections open in `opening`.
+
+use std::collections::BTreeSet;
+
+use hashbrown::HashMap;
+
+use super::{
+    Chunk, CloseCause, Config, Connection, GapCause, Side, Stats,
+    accept::After,
+    aged::{Aged, Slot},
+    config::LINGER_REACH,
+    flow::Flow,
+    handshakes::Handshakes,
+    key::{End, FlowKey},
+};
+use crate::capture::{KernelInstant, Segment};
+
+/// Keys come from foreign packets: a random seed keeps them from being chosen to collide.
+pub(super) type Keyed<T> = HashMap<FlowKey, T, foldhash::fast::RandomState>;
+
+/// How much a connection's place in the order of activity may lag: renewing it for every segment would cost more than
+/// the rest. ns.
+const ACTIVITY_STEP_NS: u64 = 1_000_000_000;
+
+/// What a key stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Entry {
+    Live(Slot),
+    Ended(Slot),
+}
+
+/// An ended connection: late copies must not look like a new one.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) keys: [Option<FlowKey>; 2],
+    /// Where the near and the far end's streams ended, as sequence numbers.
+    next: [u32; 2],
+    at: KernelInstant,
+}
+
+/// Segments in, Chunks out. See the module's head.
+#[derive(Debug)]
+pub struct Reassembler {
+    pub(super) config: Config,
+    pub(super) stats: Stats,
+    /// The latest `now`.
+    pub(super) now: KernelInstant,
+    pub(super) next_token: u64,
+    pub(super) keys: Keyed<Entry>,
+    pub(super) flows: Aged<Flow>,
+    pub(super) ended: Aged<Ended>,
+    pub(super) handshakes: Handshakes,
+    /// Connections that a listener's segments opened, by tuple, until the child's first segment comes.
+    pub(super) unlinked: Keyed<Slot>,
+    /// Connections in which something waits, by when it has waited enough.
+    due: BTreeSet<(KernelInstant, Slot)>,
+    /// The same, by since when.
+    longest: BTreeSet<(KernelInstant, Slot)>,
+    /// Cost of everything held.
+    held: usize,
+}
+
+impl Reassembler {
+    /// An empty table.
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            stats: Stats::default(),
+            now: KernelInstant::default(),
+            next_token: 0,
+            keys: Keyed::default(),
+            flows: Aged::new(),
+            ended: Aged::new(),
+            handshakes: Handshakes::new(),
+            unlinked: Keyed::default(),
+            due: BTreeSet::new(),
+            longest: BTreeSet::new(),
+            held: 0,
+        }
+    }
+
+    /// Takes a segment and hands on what it sets free. `now` is by the same clock as the segments' times; call
+    /// [`Self::expire`] first when [`Self::next_deadline`] has passed.
+    pub fn push(&mut self, segment: &Segment<'_>, now: KernelInstant, deliver: &mut impl FnMut(Chunk<'_>)) {
+        self.stats.segments += 1;
+        self.now = self.now.max(now);
+        let (key, sender) = FlowKey::of(segment);
+        if segment.flags.syn() {
+            return self.take_syn(key, sender, segment, deliver);
+        }
+        match self.keys.get(&key) {
+            Some(&Entry::Live(slot)) => {
+                let rival =
+                    self.flows.get(slot).is_some_and(|flow| flow.rival && !flow.expects(sender, segment));
+                let opened = match rival {
+                    true => self.answered(key, sender, segment, false, deliver),
+                    false => Err(Unanswered::Nothing),
+                };
+                match opened {
+                    Ok(newer) => self.take_live(newer, sender, segment, deliver),
+                    Err(Unanswered::Nothing) => self.take_live(slot, sender, segment, deliver),
+                    Err(Unanswered::Taken) => {}
+                }
+            }
+            entry => {
+                let entry = entry.copied();
+                self.take_unknown(key, sender, segment, entry, deliver);
+            }
+        }
+    }
+
+    /// Ends what has waited or been silent long enough at `now`.
+    pub fn expire(&mut self, now: KernelInstant, deliver: &mut impl FnMut(Chunk<'_>)) {
+        self.now = self.now.max(now);
+        let now = self.now;
+        while let Some(&(until, slot)) = self.due.first()
+            && until <= now
+        {
+            let Some(flow) = self.flows.get_mut(slot) else { break };
+            let after = flow.expire(now, &self.config, &mut self.stats, deliver);
+            self.follow_up(slot, after, now, deliver);
+        }
+        while let Some((slot, flow)) = self.flows.oldest()
+            && flow.active.plus(self.config.idle_timeout) <= now
+        {
+            self.end(slot, CloseCause::Idle, now, deliver);
+        }
+        while self.handshakes.oldest().is_some_and(|at| at.plus(self.config.handshake_timeout) <= now) {
+            self.handshakes.forget_oldest();
+            self.stats.handshakes_expired += 1;
+        }
+        while let Some((slot, ended)) = self.ended.oldest()
+            && ended.at.plus(self.config.linger) <= now
+        {
+            self.forget_ended(slot);
+        }
+    }
+
+    /// When [`Self::expire`] has something to do at the earliest.
+    pub fn next_deadline(&self) -> Option<KernelInstant> {
+        let due = self.due.first().map(|(until, _)| *until);
+        let idle = self.flows.oldest().map(|(_, flow)| flow.active.plus(self.config.idle_timeout));
+        let handshake = self.handshakes.oldest().map(|at| at.plus(self.config.handshake_timeout));
+        let linger = self.ended.oldest().map(|(_, ended)| ended.at.plus(self.config.linger));
+        due.into_iter().chain(idle).chain(handshake).chain(linger).min()
+    }
+
+    /// The source has ended: everything held goes out, holes as gaps, and every connection is closed.
+    pub fn finish(&mut self, deliver: &mut impl FnMut(Chunk<'_>)) {
+        while let Some((slot, _)) = self.flows.oldest() {
+            self.end(slot, CloseCause::SourceEnded, self.now, deliver);
+        }
+        while !self.handshakes.is_empty() {
+            self.handshakes.forget_oldest();
+            self.stats.handshakes_expired += 1;
+        }
+    }
+
+    /// The capture was told to leave out what `side` says below `offset` (the kernel's skip): what is missing there is
+    /// a cut, told as soon as anything after it shows, and not waited for.
+    pub fn expect_cut(&mut self, connection: &Connection, side: Side, offset: u64) {
+        let key = FlowKey::of_connection(connection);
+        if let Some(&Entry::Live(slot)) = self.keys.get(&key)
+            && let Some(flow) = self.flows.get_mut(slot)
+            && flow.facts.token == connection.token
+        {
+            flow.half_mut(side).expect_cut(offset);
+        }
+    }
+
+    /// Counters since start.
+    pub const fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// Connections in the table.
+    pub const fn connections(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// What is held before its turn, bookkeeping included, bytes.
+    pub const fn held_bytes(&self) -> usize {
+        self.held + self.handshakes.payload_bytes()
+    }
+
+    pub(super) fn take_live(
+        &mut self,
+        slot: Slot,
+        sender: End,
+        segment: &Segment<'_>,
+        deliver: &mut impl FnMut(Chunk<'_>),
+    ) {
+        let Some(flow) = self.flows.get_mut(slot) else { return };
+        let side = flow.side_of(sender);
+        let after = flow.accept(side, segment, self.now, &mut self.stats, deliver);
+        if self.now.as_nanos().saturating_sub(flow.active.as_nanos()) >= ACTIVITY_STEP_NS {
+            flow.active = self.now;
+            self.flows.renew(slot);
+        }
+        if after != After::Quiet {
+            self.follow_up(slot, after, segment.time, deliver);
+        }
+    }
+
+    /// A segment whose key has no live connection.
+    fn take_unknown(
+        &mut self,
+        key: FlowKey,
+        sender: End,
+        segment: &Segment<'_>,
+        entry: Option<Entry>,
+        deliver: &mut impl FnMut(Chunk<'_>),
+    ) {
+        if let Some(slot) = self.link_child(key, sender, segment) {
+            return self.take_live(slot, sender, segment, deliver);
+        }
+        match self.answered(key, sender, segment, true, deliver) {
+            Ok(slot) => return self.take_live(slot, sender, segment, deliver),
+            Err(Unanswered::Taken) => return,
+            Err(Unanswered::Nothing) => {}
+        }
+        if let Some(Entry::Ended(slot)) = entry {
+            if self.ended.get(slot).is_some_and(|ended| ended.is_near(sender, segment)) {
+                self.stats.after_close += 1;
+                return;
+            }
+            self.forget_ended(slot);
+        }
+        if segment.payload_length == 0 || segment.flags.rst() {
+            self.stats.unknown_bare += 1;
+            return;
+        }
+        let slot = self.open_middle(key, sender, segment, deliver);
+        self.take_live(slot, sender, segment, deliver);
+    }
+
+    /// Acts on what a segment left behind: the end, a deadline, a limit.
+    pub(super) fn follow_up(
+        &mut self,
+        slot: Slot,
+        after: After,
+        time: KernelInstant,
+        deliver: &mut impl FnMut(Chunk<'_>),
+    ) {
+        if let After::Over(cause) = after {
+            return self.end(slot, cause, time, deliver);
+        }
+        self.count_waiting(slot);
+        if let Some(cause) = self.limit_flow(slot, deliver) {
+            return self.end(slot, cause, time, deliver);
+        }
+        while self.held_bytes() > self.config.max_total_held_bytes
+            && let Some(&(_, longest)) = self.longest.first()
+        {
+            self.stats.limit_total += 1;
+            match self.force(longest, deliver) {
+                Some(After::Over(cause)) => self.end(longest, cause, time, deliver),
+                Some(After::Quiet | After::Waiting) => self.count_waiting(longest),
+                None => return,
+            }
+        }
+    }
+
+    /// Gives up holes of one connection until its directions are within their limits.
+    fn limit_flow(&mut self, slot: Slot, deliver: &mut impl FnMut(Chunk<'_>)) -> Option<CloseCause> {
+        loop {
+            let flow = self.flows.get(slot)?;
+            if !flow.is_over(self.config.max_held_bytes, self.config.max_held_pieces) {
+                return None;
+            }
+            self.stats.limit_direction += 1;
+            let after = self.force(slot, deliver)?;
+            self.count_waiting(slot);
+            if let After::Over(cause) = after {
+                return Some(cause);
+            }
+        }
+    }
+
+    /// One step of making way. Absent if there was nothing to do.
+    fn force(&mut self, slot: Slot, deliver: &mut impl FnMut(Chunk<'_>)) -> Option<After> {
+        let flow = self.flows.get_mut(slot)?;
+        let mut moved = flow.force_step(GapCause::Limit, &mut self.stats, deliver);
+        if !moved && flow.reset.take().is_some() {
+            self.stats.resets_ignored += 1;
+            moved = true;
+        }
+        moved.then(|| flow.settle(&mut self.stats, deliver))
+    }
+
+    /// Brings the totals and the order of waiting up to date.
+    fn count_waiting(&mut self, slot: Slot) {
+        let Some(flow) = self.flows.get_mut(slot) else { return };
+        let cost = flow.held_cost();
+        self.held = self.held - flow.counted + cost;
+        flow.counted = cost;
+        let wait = flow.wait(&self.config);
+        if wait == flow.waiting {
+            return;
+        }
+        if let Some((since, until)) = std::mem::replace(&mut flow.waiting, wait) {
+            self.longest.remove(&(since, slot));
+            self.due.remove(&(until, slot));
+        }
+        if let Some((since, until)) = wait {
+            self.longest.insert((since, slot));
+            self.due.insert((until, slot));
+        }
+    }
+
+    /// Ends a connection: the rest of it goes out, and its key is free or lingers.
+    pub(super) fn end(
+        &mut self,
+        slot: Slot,
+        cause: CloseCause,
+        time: KernelInstant,
+        deliver: &mut impl FnMut(Chunk<'_>),
+    ) {
+        let Some(mut flow) = self.flows.remove(slot) else { return };
+        let time = flow.reset.map_or(time, |reset| reset.time);
+        flow.close(cause, time, &mut self.stats, deliver);
+        self.held -= flow.counted;
+        if let Some((since, until)) = flow.waiting {
+            self.longest.remove(&(since, slot));
+            self.due.remove(&(until, slot));
+        }
+        if flow.unlinked && self.unlinked.get(&flow.key.any_socket()) == Some(&slot) {
+            self.unlinked.remove(&flow.key.any_socket());
+        }
+        let keys = [Some(flow.key), flow.alias];
+        for key in keys.iter().flatten() {
+            self.keys.remove(key);
+        }
+        if matches!(cause, CloseCause::Finished | CloseCause::Reset(_)) {
+            self.linger(keys, &flow);
+        }
+    }
+
+    fn linger(&mut self, keys: [Option<FlowKey>; 2], flow: &Flow) {
+        if self.config.max_lingering == 0 {
+            return;
+        }
+        while self.ended.len() >= self.config.max_lingering
+            && let Some((oldest, _)) = self.ended.oldest()
+        {
+            self.stats.limit_lingering += 1;
+            self.forget_ended(oldest);
+        }
+        let next = [End::Near, End::Far].map(|end| flow.half(flow.side_of(end)).next_sequence());
+        let slot = self.ended.insert(Ended { keys, next, at: self.now });
+        for key in keys.into_iter().flatten() {
+            self.keys.insert(key, Entry::Ended(slot));
+        }
+    }
+
+    pub(super) fn forget_ended(&mut self, slot: Slot) {
+        let Some(ended) = self.ended.remove(slot) else { return };
+        for key in ended.keys.iter().flatten() {
+            if self.keys.get(key) == Some(&Entry::Ended(slot)) {
+                self.keys.remove(key);
+            }
+        }
+    }
+}
+
+impl Ended {
+    /// Whether a segment is so near to where the connection ended that it belongs to it.
+    fn is_near(&self, sender: End, segment: &Segment<'_>) -> bool {
+        let [near, far] = self.next;
+        let next = if sender == End::Near { near } else { far };
+        let distance = segment.sequence.wrapping_sub(next);
+        distance <= LINGER_REACH || distance.wrapping_neg() <= LINGER_REACH
+    }
+}
+
+/// Why a segment opened no pending connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unanswered {
+    /// It answers none.
+    Nothing,
+    /// It is a handshake's but opens none: it refused it, or may be forged with it.
+    Taken,
+}
