@@ -320,6 +320,9 @@ impl Reassembler {
     ) {
         let Some(mut flow) = self.flows.remove(slot) else { return };
         let time = flow.reset.map_or(time, |reset| reset.time);
+        // A reset that nobody contradicted is what ended it, whatever made us look.
+        let cause =
+            flow.reset.filter(|reset| reset.is_exact).map_or(cause, |reset| CloseCause::Reset(reset.sender));
         flow.close(cause, time, &mut self.stats, deliver);
         self.held -= flow.counted;
         if let Some((since, until)) = flow.waiting {
