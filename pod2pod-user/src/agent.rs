@@ -25,7 +25,7 @@ use crate::{
     config::Config,
     enrich::WallOffset,
     exit,
-    metrics::{HttpMetrics, Metrics, stages},
+    metrics::{HttpMetrics, Metrics, counters, stages},
     pipeline::Pipeline,
     shutdown::{DEFAULT_DRAIN, Shutdown},
     sinks::{HttpSink, Overflow, OwnConnections, Sinks, Writer},
@@ -46,6 +46,9 @@ const BUSY_WAIT: Duration = Duration::from_millis(2);
 const IDLE_WAIT: Duration = Duration::from_millis(50);
 /// A wait longer than this also ends when the kernel says that the ring fills.
 const UNTIL_RING: Duration = Duration::from_millis(5);
+/// Niceness of the worker thread: it needs little, but on a machine that is busy with what it watches it needs it in time,
+/// or the ring overflows.
+const WORKER_NICENESS: i32 = -10;
 /// Of the time to drain, this much is the output's.
 const OUTPUT_SHARE: Duration = Duration::from_millis(3500);
 
@@ -132,6 +135,8 @@ impl Agent {
     }
 
     fn run(mut self) -> u8 {
+        // Of this thread only. Without CAP_SYS_NICE it is as nice as others.
+        let _ = rustix::process::setpriority_process(None, WORKER_NICENESS);
         let mut wait = BUSY_WAIT;
         while !self.shutdown.is_requested() && !self.sinks.borrow().reader_gone() {
             let now = Instant::now();
@@ -170,7 +175,7 @@ impl Agent {
         while let Some(connection) = pipeline.tracker().pop_unwanted() {
             capture.ignore(&connection);
         }
-        self.sinks.borrow_mut().flush();
+        self.sinks.borrow_mut().flush_due();
         Turn { records: drained.records, more: drained.more }
     }
 
@@ -200,6 +205,7 @@ impl Agent {
 
     fn counted(&self) -> Vec<stages::Counted> {
         let mut rows = stages::kernel(&self.capture.counters(), self.capture.ring_lost());
+        rows.extend(counters::reader(self.capture.stats()));
         rows.extend(stages::pipeline(&self.pipeline.stats()));
         rows.extend(stages::sinks(&self.sinks.borrow().stats()));
         rows

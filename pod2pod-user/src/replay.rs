@@ -19,7 +19,8 @@ use crate::{
     admin::{self, Listen},
     capture::{
         KernelInstant,
-        file::{CaptureFile, FileError, Progress},
+        file::{self, CaptureFile, FileError, Progress},
+        packet,
     },
     config::Config,
     enrich::OwnTraffic,
@@ -109,8 +110,8 @@ impl Replay {
         let result = loop {
             let pipeline = &mut self.pipeline;
             let batch = file.next_batch(&mut |segment| {
-                // Packets may stand in a file in a slightly different order than they were seen.
-                now = now.max(segment.time);
+                // Not the latest so far: one packet with a wrong date must not make all that follow look overdue.
+                now = segment.time;
                 if pipeline.is_due(now) {
                     pipeline.expire(now);
                 }
@@ -129,6 +130,7 @@ impl Replay {
             }
         };
         self.pipeline.finish(now);
+        say_what_was_left_out(path, &file.stats());
         result
     }
 
@@ -141,6 +143,25 @@ impl Replay {
 
     fn is_over(&self) -> bool {
         self.shutdown.is_requested() || self.sinks.borrow().reader_gone()
+    }
+}
+
+/// A file that gives fewer records than expected says why.
+fn say_what_was_left_out(path: &Path, stats: &file::Stats) {
+    let packet::Stats { frames, segments, not_ip, not_tcp, malformed, truncated_header, .. } = stats.packets;
+    let file = path.display();
+    tracing::info!(%file, frames, segments, not_ip, not_tcp, malformed, truncated_header, "read");
+    let packet::Stats { unsupported_link, unsupported_link_type, encrypted, payload_cut_bytes, .. } =
+        stats.packets;
+    if unsupported_link > 0 {
+        let link_type = unsupported_link_type.unwrap_or_default();
+        tracing::warn!(%file, frames = unsupported_link, link_type, "frames of a link layer that is not decoded");
+    }
+    if encrypted > 0 {
+        tracing::warn!(%file, frames = encrypted, "encrypted or compressed frames cannot be read");
+    }
+    if payload_cut_bytes > 0 {
+        tracing::warn!(%file, bytes = payload_cut_bytes, "the capture cut packets; records of them say what was not seen");
     }
 }
 

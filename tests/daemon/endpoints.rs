@@ -6,6 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use pod2pod_user::admin::MAX_CONNECTIONS;
 use support::process::{PATIENCE, Running, command};
 
 use crate::capture;
@@ -97,4 +98,27 @@ fn an_address_that_is_taken_is_said() {
     let second = support::process::run(command(["replay", "-", "--listen", &server.address]), b"");
     assert_eq!(second.code, Some(1), "{second:?}");
     assert!(second.stderr.contains("metrics.listen: cannot listen on 127.0.0.1:"), "{second:?}");
+}
+
+#[test]
+fn connections_past_the_limit_wait_for_a_place() {
+    let server = Server::start();
+    let open = || TcpStream::connect(&server.address).unwrap();
+    // Each is answered once, so it has its place, and stays open.
+    let mut idle: Vec<_> = (0..MAX_CONNECTIONS)
+        .map(|_| {
+            let mut stream = open();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.write_all(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+            assert!(stream.read(&mut [0; 1024]).unwrap() > 0);
+            stream
+        })
+        .collect();
+    let mut one_more = open();
+    one_more.write_all(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    one_more.set_read_timeout(Some(std::time::Duration::from_millis(200))).unwrap();
+    assert!(one_more.read(&mut [0; 1]).is_err(), "served past the limit");
+    idle.pop();
+    one_more.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert_eq!(one_more.read(&mut [0; 1]).unwrap(), 1);
 }

@@ -6,6 +6,7 @@
     reason = "helpers of tests: a failure here is the test's failure"
 )]
 
+mod collector;
 mod command_line;
 mod endpoints;
 mod output;

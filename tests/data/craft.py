@@ -362,6 +362,57 @@ def forged(connection):
     return connection.s(ok(b"still here")).close()
 
 
+def gaps():
+    """Captures that lost something: bytes, a whole direction, or the right time."""
+    def one_sided(side, *steps):
+        connection = Connection()
+        for request, response in steps:
+            connection.c(request).s(response)
+        connection.close()
+        kept = address(connection.ends[side][0])
+        connection.packets = [packet for packet in connection.packets if packet[12:16] == kept]
+        return connection
+
+    yield one_sided("c", (get("/client-side-only"), ok(b"x" * 500)), (get("/client-side-again"), ok()))
+    yield one_sided("s", (get("/server-side-only"), ok(b"x" * 500)), (get("/server-side-again"), ok()))
+    head, padded = get("/in-head", "1.1", "X: " + "y" * 100), ok(b"x" * 50, "X: " + "y" * 100)
+    yield (Connection().c(head[:60]).lose("c", 40).c(head[100:]).s(ok()).c(get("/after-in-head")).s(ok(b"22")).close())
+    yield (Connection().c(get("/before-request")).s(ok(b"1")).lose("c", len(get("/lost"))).s(ok(b"22"))
+           .c(get("/after-request")).s(ok(b"333")).close())
+    yield (Connection().c(get("/before-response")).s(ok(b"1")).c(get("/response-lost")).lose("s", len(ok(b"22")))
+           .c(get("/after-response")).s(ok(b"333")).close())
+    yield (Connection().c(get("/in-response-head")).s(padded[:30]).lose("s", 60).s(padded[90:])
+           .c(get("/after-response-head")).s(ok(b"1")).close())
+    body = chunked(b"a" * 50, b"b" * 50, b"c" * 50)
+    yield (Connection().c(get("/in-chunks")).s(body[:80]).lose("s", 60).s(body[140:]).c(get("/after-chunks")).s(ok())
+           .close())
+    yield (Connection().c(get("/in-until-close")).s(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + b"q" * 50)
+           .lose("s", 30).s(b"r" * 20).close())
+    yield (Connection().c(get("/huge")).s(b"HTTP/1.1 200 OK\r\nContent-Length: 5000000\r\n\r\n" + b"x" * 100)
+           .lose("s", 4_999_000).s(b"x" * 900).c(get("/after-huge")).s(ok()).close())
+    connection = Connection(open=False)
+    connection.put("c", SYN, advance=1)
+    connection.next["s"] += 1
+    yield connection.c(get("/no-syn-ack")).s(ok()).close()
+    connection = Connection(open=False)
+    connection.next["c"] += 1
+    connection.put("s", SYN | ACK, advance=1)
+    yield connection.c(get("/no-syn")).s(ok()).close()
+    yield Connection(source_port=18888).c(get("/no-end")).s(ok(b"1"))
+    yield Connection(source_port=18888, client_isn=2_000_000, server_isn=3_000_000).c(get("/new-start")).s(ok()).close()
+
+
+def taps():
+    """A tap with an interface for each direction, then one where both interfaces see all."""
+    connection = exchange(get("/one-way-each"), ok(b"tap"))
+    client = address(connection.ends["c"][0])
+    for packet in connection.packets:
+        yield (RAW, packet) if packet[12:16] == client else (ETHERNET, MAC + b"\x08\0" + packet)
+    for packet in exchange(get("/seen-twice"), ok(b"twice")).packets:
+        yield RAW, packet
+        yield ETHERNET, MAC + b"\x81\0\0\5\x08\0" + packet
+
+
 def links():
     """One exchange for each link layer, as (link type, frame) pairs."""
     def framed(name, link, wrap, **more):
@@ -482,6 +533,8 @@ def main():
     pcap(directory / "crafted-framing.pcap", RAW, flat(framing()))
     pcap(directory / "crafted-violations.pcap", RAW, flat(violations()))
     pcap(directory / "crafted-segments.pcap", RAW, flat(segments()), magic=0xA1B23C4D, order=">")
+    pcap(directory / "crafted-gaps.pcap", RAW, flat(gaps()))
+    pcapng(directory / "crafted-taps.pcapng", list(taps()))
     pcapng(directory / "crafted-links.pcapng", [frame for frames in links() for frame in frames])
     pcap(directory / "crafted-tunnels.pcap", ETHERNET, [frame for frames in tunnels() for _, frame in frames])
 

@@ -10,6 +10,9 @@ use crate::{
     list::{End, Entry},
 };
 
+/// Method and target of a record without a request.
+const NO_REQUEST: &str = "-";
+
 /// The entries of all HTTP records in `text`; their ordinals are not known yet.
 pub(crate) fn parse(text: &str) -> Result<Vec<Observed>> {
     text.lines()
@@ -33,6 +36,7 @@ fn one(record: &Value) -> Result<Observed> {
         Some(status) => Some(u16::try_from(status).context("a status has three digits")?),
         None => None,
     };
+    let method = text("http.request.method");
     let response_bytes = number("http.response.body.size");
     let entry = Entry {
         end,
@@ -40,12 +44,14 @@ fn one(record: &Value) -> Result<Observed> {
         server: address(record, "server")?,
         index: 0,
         // OpenTelemetry's rule for methods that it does not know.
-        method: text("http.request.method_original")
-            .map_or_else(|| need("http.request.method"), Ok)?
-            .to_owned(),
-        target: target(record)?,
+        // A response that answers no request is a record too; here it is one that nobody sent.
+        method: method.unwrap_or(NO_REQUEST).to_owned(),
+        target: if method.is_some() { target(record)? } else { NO_REQUEST.to_owned() },
         status,
-        request_bytes: number("http.request.body.size").context("no http.request.body.size")?,
+        request_bytes: match (method, number("http.request.body.size")) {
+            (Some(_), None) => bail!("a request without http.request.body.size"),
+            (_, bytes) => bytes.unwrap_or_default(),
+        },
         response_bytes: match (status, response_bytes) {
             (Some(_), None) => bail!("a response without http.response.body.size"),
             (_, bytes) => bytes.unwrap_or_default(),
@@ -91,6 +97,12 @@ mod tests {
     fn the_target_is_the_one_on_the_wire() {
         let record = RECORD.replace(r#""url.path""#, r#""url.original":"*","url.path""#);
         assert_eq!(parse(&record).expect("a record")[0].entry.target, "*");
+    }
+
+    #[test]
+    fn a_response_that_answers_nothing_can_be_compared() {
+        let record = RECORD.replace(r#""http.request.method":"GET",""#, r#"""#);
+        assert_eq!(parse(&record).expect("a record")[0].entry.method, NO_REQUEST);
     }
 
     #[test]

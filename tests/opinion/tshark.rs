@@ -89,6 +89,8 @@ fn parse(pdml: &str) -> Result<Vec<Message>> {
     let mut messages: Vec<Message> = Vec::new();
     let mut packet = Packet::default();
     let mut method = None;
+    // Bytes that tshark takes for HTTP without a start line are content of no message.
+    let mut started = false;
     for line in pdml.lines().map(str::trim_start) {
         if line.starts_with("<packet>") {
             packet = Packet::default();
@@ -99,6 +101,7 @@ fn parse(pdml: &str) -> Result<Vec<Message>> {
         // The text of content may go over many lines; of all that is read below it stands on one.
         let show = || attribute(line, "show").with_context(|| format!("no value: {line}"));
         match name.as_str() {
+            "http" if line.starts_with("<proto ") => started = false,
             // The innermost header counts: tunnels have several.
             "ip.src" | "ipv6.src" => packet.source = Some(show()?),
             "ip.dst" | "ipv6.dst" => packet.destination = Some(show()?),
@@ -109,11 +112,17 @@ fn parse(pdml: &str) -> Result<Vec<Message>> {
             "http.request.uri" => {
                 let method = method.take().context("a target without a method")?;
                 messages.push(packet.message(Head::Request(method, show()?))?);
+                started = true;
             }
-            "http.response.code" => messages.push(packet.message(Head::Response(show()?.parse()?))?),
+            "http.response.code" => {
+                messages.push(packet.message(Head::Response(show()?.parse()?))?);
+                started = true;
+            }
             "http.file_data" => {
                 let size = file_data_size(line)?;
-                messages.last_mut().context("content without a message")?.body = size;
+                if let Some(message) = messages.last_mut().filter(|_| started) {
+                    message.body = size;
+                }
             }
             _ => {}
         }
@@ -170,7 +179,17 @@ mod tests {
     }
 
     #[test]
-    fn a_body_without_a_message_is_an_error() {
-        assert!(parse(r#"<field name="http.file_data" showname="File Data: 1 bytes" show="y"/>"#).is_err());
+    fn bytes_without_a_start_line_belong_to_no_message() {
+        let stray = r#"  <proto name="http" showname="Hypertext Transfer Protocol" size="7">
+    <field name="http.file_data" showname="File Data: 7 bytes" size="7" pos="0" show="strange"/>"#;
+        let messages = parse(&format!("{PACKET}\n{stray}")).unwrap();
+        assert_eq!(messages.iter().map(|message| message.body).collect::<Vec<_>>(), [10, 0]);
+    }
+
+    #[test]
+    fn an_unreadable_size_is_an_error() {
+        assert!(
+            parse(r#"<field name="http.file_data" showname="File Data: some bytes" show="y"/>"#).is_err()
+        );
     }
 }

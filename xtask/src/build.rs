@@ -67,17 +67,12 @@ pub(crate) fn daemon() -> Result<PathBuf> {
     if length == 0 {
         bail!("{} is missing or empty: a daemon without it could capture nothing", object.display());
     }
-    release("pod2pod-user", "pod2pod").run_aside()?;
-    Ok(cmd::workspace().join("target/release/pod2pod"))
-}
-
-/// The command that builds a release binary into `target/release`. The place is named, so that a CARGO_TARGET_DIR of
-/// the developer does not hide the binary.
-pub(crate) fn release(package: &str, binary: &str) -> Cmd {
+    // The place is named, so that a CARGO_TARGET_DIR of the developer does not hide the binary.
     Cmd::cargo()
         .env("CARGO_TARGET_DIR", "target")
-        .args(["build", "--locked", "--release", "--package", package])
-        .args(["--bin", binary])
+        .args(["build", "--locked", "--release", "--package", "pod2pod-user", "--bin", "pod2pod"])
+        .run_aside()?;
+    Ok(cmd::workspace().join("target/release/pod2pod"))
 }
 
 /// `cargo xtask run [-- ARG…]`: becomes the agent.

@@ -17,7 +17,12 @@ use crate::{
 pub(crate) fn command(arguments: &[String]) -> Result<ExitCode> {
     setup::ensure(&["demo"])?;
     let agent = build::daemon()?;
-    build::release("pod2pod-tests", "pod2pod-demo").run_aside()?;
-    let demo = Cmd::new(agent.with_file_name("pod2pod-demo")).args([agent]).args(arguments);
+    // Not a release build: the tests crate asks for other features of the same dependencies, and they would be built
+    // twice; as it is, the test tiers share them.
+    Cmd::cargo()
+        .env("CARGO_TARGET_DIR", "target")
+        .args(["build", "--locked", "--package", "pod2pod-tests", "--bin", "pod2pod-demo"])
+        .run_aside()?;
+    let demo = Cmd::new(cmd::workspace().join("target/debug/pod2pod-demo")).args([agent]).args(arguments);
     cmd::as_root(demo).become_it().map(|never| match never {})
 }

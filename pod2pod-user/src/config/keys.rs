@@ -363,6 +363,23 @@ mod tests {
     }
 
     #[test]
+    fn sizes_have_their_limits() {
+        let check = |path: &str, size: u64, allowed: bool| {
+            let key = KEYS.iter().find(|key| key.path == path).unwrap();
+            let set = (key.set)(&mut Config::default(), &Given::one(size.to_string()));
+            assert_eq!(set.is_some(), allowed, "{path} {size}");
+        };
+        check("http.body_bytes", MAX_BODY_BYTES as u64, true);
+        check("http.body_bytes", MAX_BODY_BYTES as u64 + 1, false);
+        check("capture.ring_bytes", MAX_RING_BYTES.into(), true);
+        check("capture.ring_bytes", u64::from(MAX_RING_BYTES) * 2, false);
+        check("capture.ring_bytes", MIN_RING_BYTES.into(), true);
+        check("capture.ring_bytes", u64::from(MIN_RING_BYTES) / 2, false);
+        check("capture.ring_bytes", u64::from(MIN_RING_BYTES) + 1, false);
+        check("output.queue_bytes", 0, false);
+    }
+
+    #[test]
     fn keys_and_their_environment_names_are_unique() {
         let mut seen = HashSet::new();
         for key in KEYS {

@@ -124,9 +124,6 @@ const SECRET_PARAMETERS: &[&str] = &[
     "x-goog-credential",
 ];
 
-/// Longest parameter name that is compared, after decoding: longer ones are no credential's.
-const MAX_NAME: usize = 48;
-
 /// Replaces every secret in `record`; says how many.
 pub fn redact(record: &mut Record) -> u64 {
     let mut count = 0;
@@ -248,12 +245,9 @@ fn redact_parameters(text: &mut Bytes, position: Position) -> u64 {
 
 /// Compares a name as a server would read it: percent-decoded, in any letter case.
 fn is_secret_parameter(name: &[u8]) -> bool {
-    let mut decoded = Vec::with_capacity(name.len().min(MAX_NAME));
+    let mut decoded = Vec::with_capacity(name.len());
     let mut index = 0;
     while let Some(&byte) = name.get(index) {
-        if decoded.len() == MAX_NAME {
-            return false;
-        }
         let escaped = if byte == b'%' { name.get(index + 1..index + 3).and_then(hex_pair) } else { None };
         decoded.push(escaped.unwrap_or(byte).to_ascii_lowercase());
         index += if escaped.is_some() { 3 } else { 1 };

@@ -54,6 +54,7 @@ pub(super) struct Flow {
     pub(super) foreign_sides: u8,
     pub(super) foreign_bytes: u64,
     pub(super) tls: bool,
+    pub(super) socks: bool,
     pub(super) proxied: Option<(SocketAddr, SocketAddr)>,
     /// What the latest request offered to upgrade to.
     pub(super) upgrade: Option<Upgrade>,
@@ -73,6 +74,7 @@ impl Flow {
             foreign_sides: 0,
             foreign_bytes: 0,
             tls: false,
+            socks: false,
             proxied: None,
             upgrade: None,
             pairing: Pairing::new(joined_late),
@@ -168,7 +170,7 @@ impl Flow {
                     continue;
                 }
                 input = before;
-                self.reader(sender).refuse_head()
+                self.reader(sender).refuse_head(bytes.first().copied())
             } else {
                 step
             };
@@ -213,6 +215,7 @@ impl Flow {
             Step::Foreign(foreign) => {
                 self.foreign_sides += 1;
                 self.tls |= foreign == Foreign::Tls;
+                self.socks |= foreign == Foreign::Socks;
                 self.judge_foreign(shared);
             }
             Step::Skipped(bytes) => self.skipped(bytes, shared),
@@ -231,10 +234,10 @@ impl Flow {
         self.judge_foreign(shared);
     }
 
-    /// Not HTTP: both sides began with something else, or one did and went on for long.
+    /// Not HTTP: both sides began with something else, or one did and went on for long. Behind SOCKS it may come yet.
     fn judge_foreign(&mut self, shared: &mut Shared) {
-        let foreign =
-            self.foreign_sides > 1 || (self.foreign_sides == 1 && self.foreign_bytes > MAX_FOREIGN_BYTES);
+        let agreed = self.foreign_sides > 1 && !self.socks;
+        let foreign = agreed || (self.foreign_sides > 0 && self.foreign_bytes > MAX_FOREIGN_BYTES);
         if foreign && self.client.is_none() && self.speech == Speech::Http1 {
             let counter = if self.tls {
                 &mut shared.stats.connections_tls

@@ -8,11 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 /// The 12 bytes that begin version 2 (section 2.2).
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// Longest header of version 1, CR LF included (section 2.1).
-const MAX_LINE: usize = 107;
-
-/// Bytes of a header that are read at most: version 2 with IPv6 addresses takes 52.
-pub(super) const MAX_HEADER: usize = MAX_LINE;
+/// Longest header of version 1, CR LF included (section 2.1); what is read of version 2 is shorter.
+pub(super) const MAX_LINE: usize = 107;
 
 /// What the first bytes of a connection are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +124,14 @@ mod tests {
         {
             assert_eq!(read(line.as_bytes()), ProxyHeader::Absent, "{line:?}");
         }
-        assert_eq!(read(&[b"PROXY UNKNOWN".as_slice(), &[b' '; 94]].concat()), ProxyHeader::Absent);
+    }
+
+    #[test]
+    fn a_line_at_its_limit_and_one_past() {
+        let line = |length: usize| [b"PROXY UNKNOWN ".as_slice(), &vec![b'x'; length - 16], b"\r\n"].concat();
+        let (length, skip, addresses) = (MAX_LINE, 0, None);
+        assert_eq!(read(&line(MAX_LINE)), ProxyHeader::Present { length, skip, addresses });
+        assert_eq!(read(&line(MAX_LINE + 1)), ProxyHeader::Absent);
     }
 
     fn version_2(command: u8, family: u8, body: &[u8]) -> Vec<u8> {

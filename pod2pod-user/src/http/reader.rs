@@ -65,6 +65,7 @@ pub(super) enum GivenUp {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Foreign {
     Tls,
+    Socks,
     Other,
 }
 
@@ -194,16 +195,21 @@ impl Reader {
         self.forget();
     }
 
-    /// The head just given is none: looks for a message in the bytes behind, which the caller gives again.
-    pub(super) fn refuse_head(&mut self) -> Step<'static> {
+    /// The head just given, that begins with `first`, is none: looks for a message in the bytes behind, which the caller gives again.
+    pub(super) fn refuse_head(&mut self, first: Option<u8>) -> Step<'static> {
         self.phase = Phase::Lost;
         self.begun = false;
         self.line_start = 0;
         if !std::mem::take(&mut self.opening) {
             return Step::Skipped(0);
         }
-        // ContentType handshake (RFC 8446 5.1); nothing else that is sent over TCP begins so.
-        Step::Foreign(if self.buffer.first() == Some(&0x16) { Foreign::Tls } else { Foreign::Other })
+        Step::Foreign(match first {
+            // ContentType handshake (RFC 8446 5.1); nothing else that is sent over TCP begins so.
+            Some(0x16) => Foreign::Tls,
+            // Version of a SOCKS request (RFC 1928 3): HTTP may follow when both ends have agreed.
+            Some(0x04 | 0x05) => Foreign::Socks,
+            _ => Foreign::Other,
+        })
     }
 
     /// Takes back the buffer of a kept head.
@@ -311,7 +317,7 @@ impl Reader {
             return Step::NeedMore;
         }
         let kept = self.buffer.len();
-        let window = input.bytes.get(..proxy::MAX_HEADER).unwrap_or(input.bytes);
+        let window = input.bytes.get(..proxy::MAX_LINE).unwrap_or(input.bytes);
         let header = if kept == 0 {
             self.place = input.place;
             proxy::read(window)
@@ -354,10 +360,9 @@ impl Reader {
                 return Step::NeedMore;
             }
             self.place = input.place;
-            // What may be HTTP/2 or TLS is looked at in the buffer, where it is told from other foreign bytes.
-            let special =
-                self.opening && (input.bytes.starts_with(b"PRI ") || input.bytes.first() == Some(&0x16));
-            if !special
+            // The HTTP/2 preface is told from a request in the buffer.
+            let preface = self.opening && input.bytes.starts_with(b"PRI ");
+            if !preface
                 && let Ok(end) = LineState::Inside.find_end(input.bytes)
                 && end <= room.max_head
             {
@@ -398,7 +403,7 @@ impl Reader {
         self.buffer.extend_from_slice(input.take(piece.len()));
         if self.buffer.last() != Some(&b'\n') {
             if !start_line::could_begin(&self.buffer) {
-                return Some(self.refuse_head());
+                return Some(self.refuse_head(self.buffer.first().copied()));
             }
             let full = !input.bytes.is_empty();
             return Some(if full { self.give_up(GivenUp::TooLong) } else { Step::NeedMore });
@@ -414,7 +419,7 @@ impl Reader {
                 self.lines = LineState::Ended;
                 None
             }
-            Some(_) | None => Some(self.refuse_head()),
+            Some(_) | None => Some(self.refuse_head(self.buffer.first().copied())),
         }
     }
 

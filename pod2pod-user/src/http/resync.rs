@@ -109,3 +109,38 @@ impl Reader {
         length as u64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::reader::Place;
+
+    /// Whether a message is found whose start line has `length` bytes and comes behind bytes of no message.
+    fn finds(length: usize) -> bool {
+        let target = "t".repeat(length - "GET / HTTP/1.1\r\n".len());
+        let bytes = format!("rubbish\nGET /{target} HTTP/1.1\r\nHost: h\r\n\r\n");
+        let mut input = Input { bytes: bytes.as_bytes(), place: Place::default() };
+        let mut reader = Reader::new(true);
+        let room = Room { max_head: 64 * 1024, left: 64 * 1024 };
+        loop {
+            match reader.step(&mut input, room) {
+                Step::KeptHead(head, place) => return head.starts_with(b"GET") && place.offset == 8,
+                Step::NeedMore => return false,
+                Step::Head(..)
+                | Step::CutHead(..)
+                | Step::Body { .. }
+                | Step::Broken(..)
+                | Step::Proxy(_)
+                | Step::Http2(_)
+                | Step::Foreign(_)
+                | Step::Skipped(_) => {}
+            }
+        }
+    }
+
+    #[test]
+    fn a_start_line_at_its_limit_and_one_past() {
+        assert!(finds(MAX_SOUGHT_LINE));
+        assert!(!finds(MAX_SOUGHT_LINE + 1));
+    }
+}

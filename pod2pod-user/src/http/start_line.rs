@@ -321,6 +321,19 @@ mod tests {
     }
 
     #[test]
+    fn limits_and_one_past() {
+        let blanks = |count: usize| format!("{}GET / HTTP/1.1\r\n", " ".repeat(count));
+        assert!(
+            request(&blanks(MAX_LEADING_BLANKS)).is_some()
+                && could_begin(blanks(MAX_LEADING_BLANKS).as_bytes())
+        );
+        assert!(request(&blanks(MAX_LEADING_BLANKS + 1)).is_none());
+        assert!(!could_begin(blanks(MAX_LEADING_BLANKS + 1).as_bytes()));
+        let method = |length: usize| format!("{} / HTTP/1.1\r\n", "M".repeat(length));
+        assert!(request(&method(MAX_METHOD)).is_some() && request(&method(MAX_METHOD + 1)).is_none());
+    }
+
+    #[test]
     fn status_lines() {
         fn check(line: &str, status: u16, minor: u8, anomalies: &[&'static str]) {
             let Some(StartLine::Status(read)) = read(line.as_bytes()) else { panic!("{line:?}") };

@@ -3,6 +3,7 @@
 //! No label has values that an outsider can multiply: methods are the known ones, statuses are bounded, there are no
 //! paths and no addresses.
 
+pub mod counters;
 pub mod http;
 pub mod process;
 pub mod stages;

@@ -4,6 +4,7 @@ use std::io::Write as _;
 
 use pod2pod_common::counters::{COUNTERS, Counter};
 
+use super::counters;
 use crate::{enrich, pipeline::Stats, sinks::SinkStats};
 
 /// Kind of a row.
@@ -76,7 +77,10 @@ pub fn kernel(counters: &[u64; COUNTERS], ring_lost: u64) -> Vec<Counted> {
 
 /// What the stages behind capture counted.
 pub fn pipeline(stats: &Stats<'_>) -> Vec<Counted> {
-    enrich(&stats.enrich, stats.label_overflows)
+    let mut rows = counters::reassembly(stats.reassembly);
+    rows.extend(counters::http(stats.http));
+    rows.extend(enrich(&stats.enrich, stats.label_overflows));
+    rows
 }
 
 fn enrich(stats: &enrich::Stats, label_overflows: u64) -> Vec<Counted> {

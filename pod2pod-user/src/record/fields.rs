@@ -1,98 +1,12 @@
 //! The one table of the record's fields: key, type, unit, meaning and where the value stands. Its order is the record's.
 
-use std::net::IpAddr;
-
 use bytes::Bytes;
 
-use super::{CapturedHeader, ErrorType, Kind, ObservedAt, Outcome, Record, text};
-
-/// A field's value, borrowed from the record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Value<'a> {
-    /// Not known: the key is left out.
-    Absent,
-    /// One of a closed set of words.
-    Word(&'static str),
-    /// Foreign bytes.
-    Text(&'a [u8]),
-    /// Foreign bytes, an array.
-    Texts(&'a [Bytes]),
-    /// Words of a closed set, an array.
-    Words(&'a [&'static str]),
-    /// Bytes that are not text.
-    Base64(&'a [u8]),
-    /// An IP address.
-    Address(IpAddr),
-    /// 16 hexadecimal digits.
-    Id(u64),
-    /// Nanoseconds since 1970.
-    Time(u64),
-    /// A status code given as text.
-    StatusText(u16),
-    /// A whole number.
-    Integer(u64),
-    /// Nanoseconds, given as seconds.
-    Seconds(u64),
-    /// Millionths, given as a fraction.
-    Millionths(u32),
-    /// True; a false mark is absent.
-    True,
-    /// One key for each header name.
-    Headers(&'a [CapturedHeader]),
-}
-
-/// A field's JSON type.
-#[derive(Clone, Copy, Debug)]
-pub enum Shape {
-    /// A string.
-    String,
-    /// A string that is one of these words.
-    Enum(fn() -> Vec<&'static str>),
-    /// A string, RFC 3339 UTC with nanoseconds.
-    Time,
-    /// A string of 16 hexadecimal digits.
-    Id,
-    /// A number that is a non-negative integer.
-    Integer,
-    /// A non-negative number.
-    Number,
-    /// True.
-    Mark,
-    /// A string; an array of strings if the field was repeated.
-    StringOrStrings,
-    /// An array of strings.
-    Strings,
-    /// One key per header name, each an array of strings.
-    Headers,
-}
-
-/// Whether every record has the field.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Presence {
-    /// Every record has it.
-    Always,
-    /// A record has it if the fact is known.
-    IfKnown,
-}
-
-/// One field.
-#[derive(Clone, Copy, Debug)]
-pub struct Field {
-    /// Key; for [`Shape::Headers`] what stands before the header's name.
-    pub key: &'static str,
-    /// The key in quotes, with a colon.
-    pub quoted: &'static str,
-    /// JSON type.
-    pub shape: Shape,
-    /// Unit, or "".
-    pub unit: &'static str,
-    /// Whether every record has it.
-    pub presence: Presence,
-    /// One sentence for people.
-    pub sentence: &'static str,
-    /// The value in a record.
-    pub value: fn(&Record) -> Value<'_>,
-}
+use super::{
+    CapturedHeader, ErrorType, Kind, ObservedAt, Outcome,
+    field::{Field, Presence, Shape, Value},
+    text,
+};
 
 macro_rules! field {
     ($key:literal, $shape:expr, $unit:literal, $presence:ident, $sentence:literal, $value:expr) => {

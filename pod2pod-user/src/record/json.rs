@@ -2,11 +2,7 @@
 
 use std::io::Write as _;
 
-use super::{
-    CapturedHeader, Record,
-    fields::{FIELDS, Value},
-    number, text,
-};
+use super::{CapturedHeader, Record, field::Value, fields::FIELDS, number, text};
 
 /// Appends `record` and a line feed.
 pub fn push_line(out: &mut Vec<u8>, record: &Record) {

@@ -4,6 +4,7 @@
 //! in [`fields::FIELDS`]; the JSON writer, the schema and the README's table all read it from there. Nothing here knows
 //! where a fact comes from.
 
+pub mod field;
 pub mod fields;
 pub mod json;
 pub mod number;

@@ -2,7 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::fields::{FIELDS, Field, Presence, Shape};
+use super::{
+    field::{Field, Presence, Shape},
+    fields::FIELDS,
+};
 
 /// The schema of one line.
 pub fn schema() -> Value {

@@ -31,13 +31,15 @@ pub const DEFAULT_QUEUE_BYTES: usize = 8 * 1024 * 1024;
 /// A POST that takes longer has failed.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Attempts for one batch.
-const MAX_ATTEMPTS: u32 = 4;
+pub const MAX_ATTEMPTS: u32 = 4;
 /// Wait before the second attempt; doubles with each.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+/// A record waits this long for others to be posted with.
+pub const DEFAULT_LINGER: Duration = Duration::from_millis(500);
 /// Bytes of an answer that are read at most: only its status counts.
-const MAX_ANSWER_BYTES: usize = 64 * 1024;
+pub const MAX_ANSWER_BYTES: usize = 64 * 1024;
 /// A batch is handed on at this size whatever the number of its records.
-const MAX_BATCH_BYTES: usize = 1024 * 1024;
+pub const MAX_BATCH_BYTES: usize = 1024 * 1024;
 
 /// Where to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +86,8 @@ impl Url {
 #[derive(Debug)]
 pub struct HttpSink {
     batch: Batch,
+    /// When the first record of the batch came.
+    since: Option<Instant>,
     batch_records: u64,
     queue: Arc<Queue>,
     shutdown: Shutdown,
@@ -109,7 +113,7 @@ impl HttpSink {
             runtime.block_on(deliver_all(client, &shared));
             shared.set_done();
         })?;
-        Ok(Self { batch: Batch::default(), batch_records, queue, shutdown })
+        Ok(Self { batch: Batch::default(), since: None, batch_records, queue, shutdown })
     }
 
     /// Adds `record` to the batch.
@@ -121,8 +125,20 @@ impl HttpSink {
         }
     }
 
+    /// Hands the batch on if it has waited long enough.
+    pub fn flush_due(&mut self) {
+        if self.batch.records == 0 {
+            return;
+        }
+        let now = Instant::now();
+        if now.duration_since(*self.since.get_or_insert(now)) >= DEFAULT_LINGER {
+            self.flush();
+        }
+    }
+
     /// Hands the batch on.
     pub fn flush(&mut self) {
+        self.since = None;
         if self.batch.records > 0 {
             self.batch.bytes =
                 self.queue.push(std::mem::take(&mut self.batch), || self.shutdown.is_requested());

@@ -94,7 +94,15 @@ impl Sinks {
         }
     }
 
-    /// Hands on what was batched, so that a reader sees it.
+    /// Hands on what should wait no longer: a reader sees records at once, a collector gets batches.
+    pub fn flush_due(&mut self) {
+        self.writer.flush();
+        if let Some(http) = &mut self.http {
+            http.flush_due();
+        }
+    }
+
+    /// Hands on everything: what comes next may be long in coming.
     pub fn flush(&mut self) {
         self.writer.flush();
         if let Some(http) = &mut self.http {

@@ -76,3 +76,36 @@ impl fmt::Debug for OwnConnections {
         formatter.debug_struct("OwnConnections").field("version", &self.version()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_tuple_makes_room_one_past_the_limit() {
+        let own = OwnConnections::default();
+        let end = |port: usize| SocketAddr::from(([127, 0, 0, 1], u16::try_from(port).unwrap()));
+        for port in 1..=MAX_OWN_TUPLES {
+            own.connected(end(port), end(80));
+        }
+        assert!(own.tuples().contains(&(end(1), end(80))));
+        own.connected(end(MAX_OWN_TUPLES + 1), end(80));
+        let tuples = own.tuples();
+        assert_eq!((tuples.len(), own.version()), (MAX_OWN_TUPLES, MAX_OWN_TUPLES as u64 + 1));
+        assert!(!tuples.contains(&(end(1), end(80))));
+        assert!(tuples.contains(&(end(MAX_OWN_TUPLES + 1), end(80))));
+    }
+
+    #[test]
+    fn the_kernel_is_told_of_sockets() {
+        let seen = std::sync::Arc::<Mutex<Vec<(u64, bool)>>>::default();
+        let (opened, closed) = (std::sync::Arc::clone(&seen), std::sync::Arc::clone(&seen));
+        let own = OwnConnections::new(
+            Box::new(move |cookie| opened.lock().unwrap().push((cookie, true))),
+            Box::new(move |cookie| closed.lock().unwrap().push((cookie, false))),
+        );
+        own.opened(7);
+        own.closed(7);
+        assert_eq!(*seen.lock().unwrap(), [(7, true), (7, false)]);
+    }
+}

@@ -222,6 +222,16 @@ mod tests {
     }
 
     #[test]
+    fn only_so_many_buffers_are_kept() {
+        let queue = Queue::new(10, Overflow::DropNewest);
+        for _ in 0..=MAX_SPARE {
+            queue.recycle(Vec::with_capacity(64));
+        }
+        let reused = (0..=MAX_SPARE).filter(|_| queue.push(batch(0), || false).capacity() > 0).count();
+        assert_eq!(reused, MAX_SPARE);
+    }
+
+    #[test]
     fn a_single_large_batch_passes() {
         let queue = Queue::new(10, Overflow::DropNewest);
         queue.push(batch(100), || false);

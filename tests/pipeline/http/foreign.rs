@@ -64,6 +64,18 @@ fn other_protocols() {
 }
 
 #[test]
+fn http_behind_socks() {
+    Talk::new()
+        .c("\x05\x01\0")
+        .s("\x05\0")
+        .c("\x05\x01\0\x03\x01h\0\x50")
+        .s("\x05\0\0\x01\x7f\0\0\x01\0\x50")
+        .c(GET)
+        .s(OK)
+        .check(&["GET / 200 0/2 complete"]);
+}
+
+#[test]
 fn http_0_9_is_ignored() {
     Talk::new().c("GET /\r\n").s("<html>").s_fin().check(&[]);
 }

@@ -20,6 +20,7 @@ const PIECES: &[&[u8]] = &[
     b"\xffcPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     b"\xffc\x16\x03\x01",
     b"\xffcrubbish",
+    b"\xffc\x05\x01\0",
     b"\xffcrubbish\r\nmore: of it\r\n",
     b"\xffC0123456789",
     b"\xffS0123456789",

@@ -3,6 +3,7 @@
 mod facts;
 mod fates;
 mod identity;
+mod metrics;
 mod readme;
 mod redaction;
 mod schema;

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, fs, path::Path};
 
 use pod2pod_user::{
     config::keys::KEYS,
-    record::fields::{FIELDS, Presence},
+    record::{field::Presence, fields::FIELDS},
 };
 
 #[test]

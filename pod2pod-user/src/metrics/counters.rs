@@ -1,0 +1,153 @@
+//! The stages' counters as tables: name, meaning and where the number stands. A test holds them complete.
+
+use super::Counted;
+use crate::{capture, http, reassembly};
+
+/// One counter of a stage.
+struct Row<S> {
+    name: &'static str,
+    help: &'static str,
+    value: fn(&S) -> u64,
+}
+
+macro_rules! counters {
+    ($table:ident, $stats:ty, $stage:literal, $($field:ident: $help:literal,)+) => {
+        static $table: &[Row<$stats>] = &[$(Row {
+            name: concat!($stage, "_", stringify!($field)),
+            help: $help,
+            value: |stats| stats.$field,
+        },)+];
+    };
+}
+
+counters! { READER, capture::loader::Stats, "reader",
+    records: "Records read.",
+    bytes: "Payload bytes read.",
+    unknown_version: "Records of a layout that this program does not read.",
+    malformed: "Records that do not keep the contract.",
+    verdicts_written: "Verdicts told to the kernel.",
+    own_sockets_refused: "Sockets of our own that the kernel's table had no place for.",
+    verdicts_refused: "Verdicts that the kernel's table did not take.",
+}
+
+counters! { REASSEMBLY, reassembly::Stats, "reassembly",
+    segments: "Segments taken.",
+    bytes_delivered: "Bytes delivered.",
+    out_of_order: "Segments that came before their turn and were held.",
+    retransmits: "Payload segments seen again whole.",
+    sighted_twice: "Packets sighted twice within the sighting window on a path.",
+    keep_alives: "Keep-alive probes.",
+    overlapped_bytes: "Bytes that overlapped earlier ones in segments that also brought new ones; the first copy was kept.",
+    late_bytes: "Bytes that came after their place had been given up as a gap.",
+    far_segments: "Segments too far from the expected sequence number to be believed.",
+    bytes_after_finish: "Bytes beyond the sender's FIN.",
+    finishes_ignored: "FINs where data had been before.",
+    after_close: "Segments of connections that had ended.",
+    unknown_bare: "Segments without payload that belong to no known connection.",
+    contradictory_flags: "Segments with flags that contradict each other (SYN with FIN or RST).",
+    resets_ignored: "Resets that were not at the next expected sequence number.",
+    handshake_retransmits: "SYNs and SYN-ACKs seen again.",
+    handshakes_refused: "SYNs answered by a reset.",
+    handshakes_expired: "SYNs that nothing answered in time.",
+    handshakes_forgotten: "SYNs forgotten because there were too many, in all or of one tuple.",
+    syn_bytes_dropped: "Data bytes of SYNs that were not taken: not accepted by the peer, or no room to hold them.",
+    gaps_missing: "Gaps of bytes that were never seen.",
+    gap_bytes_missing: "Bytes that were never seen.",
+    gaps_cut: "Gaps of bytes that the capture cut on purpose.",
+    gap_bytes_cut: "Bytes that the capture cut on purpose.",
+    gaps_limit: "Gaps made because out-of-order bytes hit their limit.",
+    gap_bytes_limit: "Bytes given up because out-of-order bytes hit their limit.",
+    limit_direction: "Times that a direction's held bytes or pieces hit their limit.",
+    limit_total: "Times that all held bytes hit their limit.",
+    limit_lingering: "Ended connections forgotten before their time because there were too many.",
+    opened_handshake: "Connections begun with a handshake.",
+    opened_middle: "Connections joined in the middle.",
+    closed_finished: "Connections that ended by both sides' FIN.",
+    closed_reset: "Connections that ended by a valid reset.",
+    closed_replaced: "Connections that ended by a new one of the same tuple.",
+    closed_idle: "Connections that ended by silence.",
+    closed_evicted: "Connections given up because there were too many.",
+    closed_source_ended: "Connections that were open when the source ended.",
+}
+
+counters! { HTTP, http::Stats, "http",
+    bytes: "Bytes read, of all connections.",
+    complete: "Exchanges told as complete; late ones and progress reports apart.",
+    timeout: "Exchanges told as timeout.",
+    reset: "Exchanges told as reset.",
+    closed: "Exchanges told as closed.",
+    gap: "Exchanges told as gap.",
+    upgraded: "Exchanges told as upgraded, HTTP/2 connections included.",
+    late: "Exchanges told a second time, after their timeout.",
+    progress: "Exchanges told as in progress.",
+    unasked_responses: "Responses told without a request.",
+    interim_responses: "1xx responses passed over.",
+    connections_http: "Connections with at least one HTTP/1 message.",
+    connections_http2: "Connections that begin with the HTTP/2 preface.",
+    connections_tls: "Connections that begin with a TLS handshake record.",
+    connections_other: "Connections that begin with something else.",
+    connections_proxied: "Connections that began with a PROXY header.",
+    tunnels: "Tunnels made by CONNECT.",
+    upgrades_websocket: "Upgrades to WebSocket.",
+    upgrades_http2: "Upgrades to HTTP/2 (h2c).",
+    tunnel_bytes: "Bytes behind an upgrade.",
+    foreign_bytes: "Bytes of connections that are not HTTP/1.",
+    skipped_bytes: "Bytes on HTTP connections that belong to no message that was recognised.",
+    gaps: "Gaps met on HTTP connections.",
+    gap_bytes: "Bytes of gaps on HTTP connections.",
+    heads_too_long: "Heads over their limit.",
+    heads_no_memory: "Heads given up because too many bytes were kept.",
+    heads_unfinished: "Heads that the end of their direction cut off.",
+    requests_over_limit: "Requests over the limit of unanswered ones.",
+    prefixes_no_memory: "Body prefixes cut short because too many bytes were kept.",
+    chunks_broken: "Chunked bodies whose framing broke.",
+    chunk_lines_too_long: "Chunked bodies broken by a chunk-size line over its limit.",
+    trailers_too_long: "Chunked bodies broken by trailers over their limit.",
+    anomalous_messages: "Messages marked with at least one anomaly.",
+}
+
+/// What the reader of the ring counted.
+pub fn reader(stats: &capture::loader::Stats) -> Vec<Counted> {
+    rows(READER, stats)
+}
+
+/// What reassembly counted.
+pub fn reassembly(stats: &reassembly::Stats) -> Vec<Counted> {
+    rows(REASSEMBLY, stats)
+}
+
+/// What the HTTP stage counted.
+pub fn http(stats: &http::Stats) -> Vec<Counted> {
+    rows(HTTP, stats)
+}
+
+fn rows<S>(table: &[Row<S>], stats: &S) -> Vec<Counted> {
+    table.iter().map(|row| Counted::counter(row.name, row.help, (row.value)(stats))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `{:#?}` gives each field a line of its own: `    name: value,`.
+    fn check<S: Default + std::fmt::Debug>(table: &[Row<S>], stage: &str) {
+        let printed = format!("{:#?}", S::default());
+        let fields: Vec<_> =
+            printed.lines().filter_map(|line| line.strip_prefix("    ")?.split_once(':')).collect();
+        let names: Vec<_> = table.iter().map(|row| row.name.strip_prefix(stage).unwrap()).collect();
+        assert!(!fields.is_empty());
+        for (field, _) in fields {
+            assert!(names.contains(&field), "{stage}{field} is counted and not told");
+        }
+        for row in table {
+            assert!(row.help.ends_with('.') && !row.help.contains(['`', '[']), "{}: {}", row.name, row.help);
+        }
+    }
+
+    #[test]
+    fn every_counter_is_told() {
+        check(READER, "reader_");
+        check(REASSEMBLY, "reassembly_");
+        check(HTTP, "http_");
+    }
+}
