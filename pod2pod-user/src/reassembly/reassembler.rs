@@ -127,9 +127,11 @@ impl Reassembler {
         {
             self.end(slot, CloseCause::Idle, now, deliver);
         }
-        while self.handshakes.oldest().is_some_and(|at| at.plus(self.config.handshake_timeout) <= now) {
-            self.handshakes.forget_oldest();
+        while self.handshakes.oldest().is_some_and(|at| at.plus(self.config.handshake_timeout) <= now)
+            && let Some(pending) = self.handshakes.take_oldest()
+        {
             self.stats.handshakes_expired += 1;
+            self.tell_unanswered(&pending, CloseCause::Idle, deliver);
         }
         while let Some((slot, ended)) = self.ended.oldest()
             && ended.at.plus(self.config.linger) <= now
@@ -152,9 +154,9 @@ impl Reassembler {
         while let Some((slot, _)) = self.flows.oldest() {
             self.end(slot, CloseCause::SourceEnded, self.now, deliver);
         }
-        while !self.handshakes.is_empty() {
-            self.handshakes.forget_oldest();
+        while let Some(pending) = self.handshakes.take_oldest() {
             self.stats.handshakes_expired += 1;
+            self.tell_unanswered(&pending, CloseCause::SourceEnded, deliver);
         }
     }
 
