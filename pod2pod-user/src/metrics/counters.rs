@@ -23,7 +23,10 @@ macro_rules! counters {
 counters! { READER, capture::loader::Stats, "reader",
     records: "Records read.",
     bytes: "Payload bytes read.",
+    unknown_version: "Records of a layout that this program does not read.",
     malformed: "Records that do not keep the contract.",
+    verdicts_written: "Verdicts told to the kernel.",
+    own_sockets_refused: "Sockets of our own that the kernel's table had no place for.",
     verdicts_refused: "Verdicts that the kernel's table did not take.",
 }
 
