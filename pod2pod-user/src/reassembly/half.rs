@@ -75,6 +75,8 @@ pub(super) struct Half {
     pub(super) first: u32,
     /// Numbering is known: a sequence number of this direction, or its acknowledgement, was seen.
     pub(super) known: bool,
+    /// A segment of this direction was taken: until then the numbering is what the other end acknowledged.
+    pub(super) heard: bool,
     /// FIN was delivered; `next` is one past it.
     pub(super) finished: bool,
     /// Offset of the next byte to deliver.

@@ -175,6 +175,34 @@ fn data_in_an_unanswered_syn_does_not_disturb_the_connection_of_its_tuple() {
 }
 
 #[test]
+fn a_garbled_acknowledgement_does_not_number_the_other_end() {
+    for acknowledgement in [0, SERVER_ISN.wrapping_add(0x7000_0000)] {
+        let mut segments = exchange().segments().split_off(3);
+        segments[0].acknowledgement = acknowledgement;
+        let outcome = observe(&segments);
+        assert_eq!(outcome.stats.far_segments, 0);
+        let lines = outcome.lines();
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        assert!(lines[0].ends_with("request") && lines[1].ends_with("response"), "{lines:?}");
+    }
+}
+
+#[test]
+fn who_goes_on_after_a_reset_has_not_sent_it() {
+    let before = Conversation::new().client("one").segments();
+    let whole = Conversation::new().client("one").server("two").client("three").segments();
+    let mut reset = forged(&whole[4], RST | ACK, SERVER_ISN + 1, CLIENT_ISN + 4);
+    reset.time = whole[3].time;
+    let outcome = observe(&joined(&[&before, &[reset.clone()], &whole[4..]]));
+    let lines = outcome.lines();
+    assert_eq!(lines[..2], ["0 O 1 one", "0 Reset(Responder)"]);
+    assert!(lines[2].ends_with(" two") && lines[3].ends_with(" three"), "{lines:?}");
+    // What its peer had sent before it saw the reset opens nothing.
+    let crossing = Conversation::new().client("one").client("crossing").segments();
+    check(&joined(&[&before, &[reset], &crossing[4..]]), &["0 O 1 one", "0 Reset(Responder)"]);
+}
+
+#[test]
 fn a_refused_syn_opens_nothing() {
     let syn = exchange().segments().remove(0);
     let mut refusal = forged(&syn, RST | ACK, 0, CLIENT_ISN + 1);

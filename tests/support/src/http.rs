@@ -26,6 +26,7 @@ pub const SOURCE_ENDED: Option<CloseCause> = Some(CloseCause::SourceEnded);
 enum Step {
     Bytes(Side, Vec<u8>),
     Gap(Side, u64, bool),
+    Cut(Side, u64),
     Finished(Side),
     Wait(u64),
     Expire,
@@ -86,6 +87,16 @@ impl Talk {
         self.with(Step::Gap(Side::Responder, length, false))
     }
 
+    /// The capture left out the rest of a segment of the originator.
+    pub fn c_cut(self, length: u64) -> Self {
+        self.with(Step::Cut(Side::Originator, length))
+    }
+
+    /// The capture left out the rest of a segment of the responder.
+    pub fn s_cut(self, length: u64) -> Self {
+        self.with(Step::Cut(Side::Responder, length))
+    }
+
     /// The originator finishes.
     pub fn c_fin(self) -> Self {
         self.with(Step::Finished(Side::Originator))
@@ -126,6 +137,10 @@ impl Talk {
                 Step::Wait(seconds) => driver.time += seconds * 1_000_000_000,
                 Step::Expire => driver.expire(),
                 Step::Gap(side, length, may_be_ours) => driver.gap(*side, *length, *may_be_ours),
+                Step::Cut(side, length) => {
+                    let cause = GapCause::Cut;
+                    driver.push(*side, Content::Gap { length: *length, cause, may_be_ours: true });
+                }
                 Step::Finished(side) => driver.push(*side, Content::Finished),
                 Step::Bytes(side, bytes) => {
                     driver.time += STEP_NANOS;
