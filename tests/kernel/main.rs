@@ -1,1 +1,3 @@
 //! The kernel tier.
+
+mod exchanges;
