@@ -1,6 +1,6 @@
 //! Every byte of HTTP connections arrives, at both ends, wherever they run.
 
-use pod2pod_common::counters::Counter;
+use pod2pod_common::{counters::Counter, segment::MAX_RECORD_PAYLOAD};
 use pod2pod_user::capture::{Direction, loader::ScopeChoice};
 use support::netns::{Cgroup, Namespace};
 
@@ -45,14 +45,18 @@ fn assert_whole(watch: &Watch, ends: Ends, turns: &[Turn]) {
     watch.assert_lossless();
 }
 
-fn check(from: &Namespace, at: &Namespace, address: &str, turns: &[Turn]) {
+/// Talks, compares, and says how long the longest record's payload was.
+fn check(from: &Namespace, at: &Namespace, address: &str, turns: &[Turn]) -> usize {
+    let mut longest = 0;
     for scope in [ScopeChoice::Cookie, ScopeChoice::Cgroup] {
         let cgroup = Cgroup::new();
         let mut watch = Watch::on(&cgroup, scope);
         let ends = watch.during(talk(&cgroup, from, at, address, turns));
         assert_whole(&watch, ends, turns);
         assert_eq!(watch.counter(Counter::GateHttp), 2, "one decision an end");
+        longest = longest.max(watch.seen.iter().map(|seen| seen.payload.len()).max().unwrap_or(0));
     }
+    longest
 }
 
 fn two_hosts() -> (Namespace, Namespace) {
@@ -90,7 +94,8 @@ fn large_bodies_both_ways() {
     body.extend((0..BODY).map(|index| (index * 7 + index / 251) as u8));
     let turns = [Turn::Client(vec![body.clone()]), Turn::Server(vec![body])];
     check(&one, &two, "10.9.0.2", &turns);
-    check(&one, &one, "127.0.0.1", &turns);
+    let longest = check(&one, &one, "127.0.0.1", &turns);
+    assert_eq!(longest, MAX_RECORD_PAYLOAD, "packets of the loopback are too long for one record");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What is lost is counted to the byte, told on the connection, and the dead man's switch.
 
-use pod2pod_common::counters::Counter;
+use pod2pod_common::{counters::Counter, limits::DEFAULT_WAKE_THRESHOLD_BYTES, segment::SIZE_CLASSES};
 use pod2pod_user::capture::loader::{Config, MIN_RING_BYTES, ScopeChoice};
 use support::netns::{Cgroup, Namespace};
 
@@ -29,6 +29,30 @@ fn a_full_ring_loses_nothing_silently() {
     assert!(watch.counter(Counter::BytesRingFull) > 0);
     assert!(watch.counter(Counter::RingWakeups) >= 1, "a filling ring wakes its reader");
     assert!(watch.counter(Counter::RingWakeups) <= 2, "once");
+}
+
+#[test]
+fn the_reader_is_woken_once_when_the_ring_fills_past_the_threshold() {
+    let (cgroup, host) = (Cgroup::new(), Namespace::new());
+    let watch = Watch::on(&cgroup, ScopeChoice::Cookie);
+    // Each piece and its answer are told at both ends, in records of the classes that fit and a word of the ring's own.
+    let piece = SIZE_CLASSES[4] - pod2pod_common::segment::HEADER_LENGTH;
+    let of_two = 2 * (SIZE_CLASSES[4] + 8 + SIZE_CLASSES[0] + 8);
+    let below = DEFAULT_WAKE_THRESHOLD_BYTES as usize / of_two - 10;
+    let mut pieces = vec![vec![b'x'; piece]; below];
+    pieces[0][..7].copy_from_slice(b"POST / ");
+    let echo = |pieces: &[Vec<u8>]| -> Vec<Turn> {
+        // The answer keeps the next piece from joining this one.
+        pieces.iter().flat_map(|piece| [Turn::Client(vec![piece.clone()]), server("x")]).collect()
+    };
+    talk_in_step(&cgroup, &host, &echo(&pieces));
+    assert_eq!(watch.counter(Counter::RingWakeups), 0);
+    talk_in_step(&cgroup, &host, &echo(&pieces));
+    assert_eq!(watch.counter(Counter::RingWakeups), 1);
+}
+
+fn talk_in_step(cgroup: &Cgroup, host: &Namespace, turns: &[Turn]) {
+    talk(cgroup, host, host, "127.0.0.1", turns).join().unwrap();
 }
 
 #[test]

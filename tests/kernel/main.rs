@@ -4,6 +4,7 @@
 
 mod exact;
 mod gate;
+mod headers;
 mod loss;
 mod object;
 mod own;
