@@ -9,4 +9,5 @@ mod loss;
 mod object;
 mod own;
 mod talk;
+mod verdict;
 mod watch;

@@ -5,7 +5,7 @@ use std::{
     net::{TcpListener, TcpStream},
 };
 
-use pod2pod_common::counters::Counter;
+use pod2pod_common::{counters::Counter, limits::MAX_OWN_SOCKETS};
 use pod2pod_user::capture::{loader::ScopeChoice, own_sockets::cookie};
 use support::netns::{Cgroup, Namespace};
 
@@ -68,4 +68,24 @@ fn a_registered_client_is_not_told() {
         watch.seen.iter().filter(|seen| seen.socket_cookie == registered && !seen.payload.is_empty());
     assert_eq!(payloads.count(), 0);
     watch.assert_lossless();
+}
+
+#[test]
+fn the_table_of_own_sockets_counts_what_it_refuses() {
+    let cgroup = Cgroup::new();
+    let mut watch = Watch::on(&cgroup, ScopeChoice::Cookie);
+    let own = watch.capture.own_sockets();
+    // Cookies that no socket of this machine will have.
+    let first = 1 << 60;
+    for number in 0..u64::from(MAX_OWN_SOCKETS) {
+        own.register(first + number);
+    }
+    own.register(first);
+    assert_eq!(own.refused(), 0);
+    own.register(first - 1);
+    watch.drain();
+    assert_eq!((own.refused(), watch.capture.stats().own_sockets_refused), (1, 1));
+    own.forget(first);
+    own.register(first - 1);
+    assert_eq!(own.refused(), 1);
 }

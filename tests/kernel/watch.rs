@@ -7,7 +7,7 @@ use std::{
 
 use pod2pod_common::counters::Counter;
 use pod2pod_user::capture::{
-    Direction, Scope, Segment, TcpFlags,
+    Direction, KernelInstant, Scope, Segment, TcpFlags,
     loader::{Capture, Config, ScopeChoice},
 };
 use support::netns::Cgroup;
@@ -22,31 +22,62 @@ const TURN: usize = 4096;
 /// A segment that outlives the ring.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
+    time: KernelInstant,
     pub(crate) scope: Scope,
     pub(crate) direction: Direction,
     pub(crate) source: SocketAddr,
     pub(crate) destination: SocketAddr,
     pub(crate) sequence: u32,
+    acknowledgement: u32,
     pub(crate) flags: TcpFlags,
     pub(crate) payload_length: u32,
     pub(crate) payload: Vec<u8>,
     pub(crate) lost_before: bool,
+    cgroup_id: u64,
     pub(crate) socket_cookie: u64,
+    interface_index: u32,
+    scope_is_cookie: bool,
 }
 
 impl Seen {
     fn of(segment: &Segment<'_>) -> Self {
         Self {
+            time: segment.time,
             scope: segment.scope,
             direction: segment.direction,
             source: segment.source,
             destination: segment.destination,
             sequence: segment.sequence,
+            acknowledgement: segment.acknowledgement,
             flags: segment.flags,
             payload_length: segment.payload_length,
             payload: segment.payload.to_vec(),
             lost_before: segment.lost_before,
+            cgroup_id: segment.cgroup_id,
             socket_cookie: segment.socket_cookie,
+            interface_index: segment.interface_index,
+            scope_is_cookie: segment.scope_is_cookie,
+        }
+    }
+
+    /// As it was in the ring.
+    pub(crate) fn segment(&self) -> Segment<'_> {
+        Segment {
+            time: self.time,
+            scope: self.scope,
+            direction: self.direction,
+            source: self.source,
+            destination: self.destination,
+            sequence: self.sequence,
+            acknowledgement: self.acknowledgement,
+            flags: self.flags,
+            payload_length: self.payload_length,
+            payload: &self.payload,
+            lost_before: self.lost_before,
+            cgroup_id: self.cgroup_id,
+            socket_cookie: self.socket_cookie,
+            interface_index: self.interface_index,
+            scope_is_cookie: self.scope_is_cookie,
         }
     }
 }
