@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pod2pod_user::{
     capture::{Direction, TcpFlags},
-    reassembly::{Config, Connection, Side, Start},
+    reassembly::{Config, Connection, Side, Start, config::RESET_GRACE},
 };
 use support::{
     conversation::{CLIENT_ISN, Conversation, OwnedSegment, SERVER_ISN, restamp},
@@ -188,17 +188,22 @@ fn a_garbled_acknowledgement_does_not_number_the_other_end() {
 }
 
 #[test]
-fn who_goes_on_after_a_reset_has_not_sent_it() {
+fn who_goes_on_long_after_a_reset_has_not_sent_it() {
     let before = Conversation::new().client("one").segments();
-    let whole = Conversation::new().client("one").server("two").client("three").segments();
+    let mut whole = Conversation::new().client("one").server("two").client("three").segments();
     let mut reset = forged(&whole[4], RST | ACK, SERVER_ISN + 1, CLIENT_ISN + 4);
     reset.time = whole[3].time;
+    // The end has been told by then, so the connection is joined again in its middle.
+    for segment in &mut whole[4..] {
+        segment.time = segment.time.plus(RESET_GRACE);
+    }
     let outcome = observe(&joined(&[&before, &[reset.clone()], &whole[4..]]));
     let lines = outcome.lines();
     assert_eq!(lines[..2], ["0 O 1 one", "0 Reset(Responder)"]);
     assert!(lines[2].ends_with(" two") && lines[3].ends_with(" three"), "{lines:?}");
     // What its peer had sent before it saw the reset opens nothing.
-    let crossing = Conversation::new().client("one").client("crossing").segments();
+    let mut crossing = Conversation::new().client("one").client("crossing").segments();
+    crossing[4].time = crossing[4].time.plus(RESET_GRACE);
     check(&joined(&[&before, &[reset], &crossing[4..]]), &["0 O 1 one", "0 Reset(Responder)"]);
 }
 
