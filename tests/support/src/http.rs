@@ -363,18 +363,22 @@ fn step_of(talk: Talk, bytes: &[u8]) -> Talk {
 }
 
 /// What holds for any conversation: what is told does not depend on how the bytes were cut, nothing stays behind, and
-/// the memory bound is kept. `data` is read as by the fuzz target `http`.
+/// the memory bound is kept. Progress reports apart: one may fall due between two pieces that arrive at once. `data` is read as by the fuzz target `http`.
 pub fn check_http(data: &[u8]) {
     let talk = talk_of(data);
     let config = Config { request_body_prefix: 8, response_body_prefix: 8, ..Config::default() };
     let whole = talk.run_whole(&config);
     assert_eq!(whole.left, (0, 0), "left behind");
+    let ends = |run: &Run| {
+        let told = run.timeless().into_iter();
+        told.filter(|exchange| exchange.outcome.is_some()).collect::<Vec<_>>()
+    };
     let mut rng = Rng::new(data.len() as u64);
     let mut cuts: [&mut dyn FnMut(usize, usize) -> usize; 2] =
         [&mut |_, _| 1, &mut |_, rest| 1 + rng.below(rest)];
     for cut in &mut cuts {
         let run = talk.run(&config, cut);
-        assert_eq!(run.timeless(), whole.timeless());
+        assert_eq!(ends(&run), ends(&whole));
         assert_eq!(run.left, (0, 0), "left behind");
     }
     let tight = Config { max_kept: 64, max_head: 256, max_pending: 2, ..config };
