@@ -1,4 +1,11 @@
-//! Indices and names of the per-CPU kernel counters. Bumped by an atomic add without result.
+//! Indices and names of the per-CPU kernel counters: one map value holds them all.
+//!
+//! Bumped by an atomic add without result: a fetch-and-add is refused by Linux 5.10, and a plain addition loses counts
+//! between process and interrupt context. What is seen adds up, in packets and in bytes:
+//!
+//! * seen = stale + not IP + not TCP + fragment + too many headers + malformed + bare + own + matched
+//! * segments matched = sent + not HTTP + unwanted + ring full + unreadable
+//! * bytes matched = sent + not HTTP + unwanted + ring full + unreadable + truncated
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
@@ -47,10 +54,10 @@ counters! {
     TooManyExtensionHeaders = "too_many_extension_headers",
     /// Packets whose headers could not be read or contradict themselves.
     MalformedHeader = "malformed_header",
-    /// Packets of the agent's own sockets.
-    OwnTraffic = "own_traffic",
     /// TCP segments without payload, SYN, FIN or RST.
     BareAck = "bare_ack",
+    /// Segments of the agent's own connections.
+    OwnTraffic = "own_traffic",
     /// TCP segments that carry payload, SYN, FIN or RST.
     SegmentsMatched = "segments_matched",
     /// Payload bytes of those segments.
@@ -63,7 +70,7 @@ counters! {
     SegmentsUnwanted = "segments_unwanted",
     /// Payload bytes of those segments.
     BytesUnwanted = "bytes_unwanted",
-    /// Segments handed to the ring in full.
+    /// Segments handed to the ring: whole, or without a payload that is counted as not HTTP.
     SegmentsSent = "segments_sent",
     /// Payload bytes handed to the ring.
     BytesSent = "bytes_sent",
@@ -83,11 +90,11 @@ counters! {
     ConnectionsInserted = "connections_inserted",
     /// Connections that the state table refused.
     ConnectionsRefused = "connections_refused",
-    /// Payload segments of a connection that the state table does not hold.
+    /// Payload segments of a connection that the state table did not hold: it began before the capture, or was evicted.
     DataWithoutEntry = "data_without_entry",
     /// Connections recognised as HTTP/1.
     GateHttp = "gate_http",
-    /// Connections recognised as something else.
+    /// Connections whose first bytes are neither HTTP, TLS nor HTTP/2.
     GateIgnored = "gate_ignored",
     /// Connections recognised as TLS.
     GateTls = "gate_tls",
@@ -99,3 +106,18 @@ counters! {
 
 /// Entries of the per-CPU counter array.
 pub const COUNTERS: usize = Counter::ALL.len();
+
+/// The value of the counters' map: one counter each, in [`Counter::ALL`]'s order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct CounterValues(pub [u64; COUNTERS]);
+
+impl CounterValues {
+    /// All zero.
+    pub const ZERO: Self = Self([0; COUNTERS]);
+
+    /// The value of one counter.
+    pub const fn of(&self, counter: Counter) -> u64 {
+        self.0[counter as usize]
+    }
+}

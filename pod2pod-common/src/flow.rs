@@ -29,40 +29,51 @@ pub struct FlowKey {
 
 const _: () = assert!(size_of::<FlowKey>() == 48);
 
-/// Not decided yet: each segment's first bytes are looked at.
-pub const GATE_UNKNOWN: u8 = 0;
-/// Sent: the first bytes begin an HTTP/1 message, or are too few to tell.
-pub const GATE_HTTP: u8 = 1;
-/// Counted and left alone. Final if the connection's first bytes were seen.
-pub const GATE_IGNORE: u8 = 2;
+/// Scope of the key under which a server's handshake is kept where scope is the cookie: SYN and SYN-ACK carry the
+/// listener's, and the first packet with the child's own is linked by the sequence number.
+pub const SCOPE_OF_HANDSHAKE: u64 = 0;
 
-/// The SYN of this generation was seen, so first payload bytes are known to be first.
-pub const STATE_SYN_SEEN: u8 = 0x01;
-/// The local end sent the SYN: it is the client.
-pub const STATE_LOCAL_IS_CLIENT: u8 = 0x02;
-/// A record of this socket end was lost and the loss has not been told.
-pub const STATE_LOST: u8 = 0x04;
-/// The first payload byte of the client was seen.
-pub const STATE_CLIENT_SPOKE: u8 = 0x08;
-/// The first payload byte of the server was seen.
-pub const STATE_SERVER_SPOKE: u8 = 0x10;
+/// Not decided yet. If the SYN was seen, the client's first bytes decide; else the first bytes of every segment are
+/// looked at until some begin a message.
+pub const GATE_UNKNOWN: u8 = 0;
+/// Sent: bytes that begin an HTTP/1 message were seen, or too few to tell.
+pub const GATE_HTTP: u8 = 1;
+/// Counted and left alone, for good: the client's first bytes are not HTTP/1. SYN, FIN and RST are sent.
+pub const GATE_IGNORE: u8 = 2;
+/// The agent's own connection: nothing is sent.
+pub const GATE_OWN: u8 = 3;
 
 /// What the kernel remembers of a socket end. Written by the kernel only.
+///
+/// Ingress and egress may write at once, on two CPUs. So every fact has a field of its own that is written whole, and
+/// any order of two writes leaves a state that is right for one of the two packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct ConnectionState {
     /// CLOCK_MONOTONIC of the last segment, ns.
     pub last_time_ns: u64,
-    /// Client's initial sequence number, valid with [`STATE_SYN_SEEN`].
+    /// Cookie of the listener, in an entry under [`SCOPE_OF_HANDSHAKE`]; else 0.
+    pub listener_cookie: u64,
+    /// Records of this socket end that the ring had no room for.
+    pub lost: u64,
+    /// `lost` when it was told last, by [`crate::segment::MARK_CONNECTION_LOST`].
+    pub told: u64,
+    /// Client's initial sequence number, valid with `generation_known`.
     pub generation: u32,
+    /// Initial sequence number of a SYN that arrived and is not answered: it may be forged, so it changes nothing yet.
+    pub pending: u32,
     /// Sequence number after the last byte seen, per `DIRECTION_*`.
     pub next_sequence: [u32; 2],
     /// `GATE_*`.
     pub gate: u8,
-    /// `STATE_*` bits.
-    pub marks: u8,
+    /// 1 if the SYN or SYN-ACK of this generation was seen.
+    pub generation_known: u8,
+    /// 1 if `pending` is valid.
+    pub pending_known: u8,
+    /// `DIRECTION_*` of the client's packets, valid with `generation_known`.
+    pub client_direction: u8,
     /// Zero.
-    pub reserved: u16,
+    pub reserved: u32,
 }
 
-const _: () = assert!(size_of::<ConnectionState>() == 24);
+const _: () = assert!(size_of::<ConnectionState>() == 56);

@@ -11,18 +11,36 @@ pub const MAP_SEGMENTS: &str = "SEGMENTS";
 pub const MAP_CONNECTIONS: &str = "CONNECTIONS";
 /// LRU hash: [`crate::flow::FlowKey`] → [`crate::verdict::Verdict`]; user space writes.
 pub const MAP_VERDICTS: &str = "VERDICTS";
-/// Per-CPU array of [`crate::counters::Counter`].
+/// Per-CPU array of one [`crate::counters::CounterValues`]; the kernel writes.
 pub const MAP_COUNTERS: &str = "COUNTERS";
-/// Array of one u64 per ring: failed reservations; the kernel writes.
-pub const MAP_RING_LOST: &str = "RING_LOST";
-/// Array of one u64 per ring: consumer position at the last forced wake-up, plus 1; the kernel writes.
-pub const MAP_RING_WOKEN: &str = "RING_WOKEN";
+/// Array of one [`crate::segment::RingState`] per ring; the kernel writes.
+pub const MAP_RINGS: &str = "RINGS";
 /// Array of one u64: CLOCK_MONOTONIC ns of the last heartbeat; user space writes.
 pub const MAP_HEARTBEAT: &str = "HEARTBEAT";
 /// Hash: socket cookie → 1, the agent's own sockets; user space writes.
 pub const MAP_OWN_SOCKETS: &str = "OWN_SOCKETS";
 
-/// Global: which scope flow keys have (`SCOPE_*`).
+/// Global, u32: which scope flow keys have (`SCOPE_*`).
 pub const GLOBAL_SCOPE_KIND: &str = "SCOPE_KIND";
-/// Global: when the unread bytes of the ring cross this, the reader is woken once.
+/// Global, u64: when the unread bytes of the ring cross this, the reader is woken once.
 pub const GLOBAL_WAKE_THRESHOLD: &str = "WAKE_THRESHOLD";
+/// Global, u8: aya-log's level; below debug (4) the logging code is dead to the verifier.
+pub const GLOBAL_LOG_LEVEL: &str = "AYA_LOG_LEVEL";
+/// Ring buffer of aya-log.
+pub const MAP_LOGS: &str = "AYA_LOGS";
+
+/// Every program of the object.
+pub const PROGRAMS: [&str; 2] = [PROGRAM_CGROUP_INGRESS, PROGRAM_CGROUP_EGRESS];
+/// Every map of the object, aya-log's among them.
+pub const MAPS: [&str; 8] = [
+    MAP_SEGMENTS,
+    MAP_CONNECTIONS,
+    MAP_VERDICTS,
+    MAP_COUNTERS,
+    MAP_RINGS,
+    MAP_HEARTBEAT,
+    MAP_OWN_SOCKETS,
+    MAP_LOGS,
+];
+/// Every global of the object.
+pub const GLOBALS: [&str; 3] = [GLOBAL_SCOPE_KIND, GLOBAL_WAKE_THRESHOLD, GLOBAL_LOG_LEVEL];

@@ -1,7 +1,9 @@
 //! `aya::Pod` for the types that user space reads from and writes to maps.
 
 use crate::{
+    counters::CounterValues,
     flow::{ConnectionState, FlowKey},
+    segment::RingState,
     verdict::Verdict,
 };
 
@@ -11,3 +13,7 @@ unsafe impl aya::Pod for FlowKey {}
 unsafe impl aya::Pod for ConnectionState {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Verdict {}
+// SAFETY: as above.
+unsafe impl aya::Pod for CounterValues {}
+// SAFETY: as above.
+unsafe impl aya::Pod for RingState {}

@@ -68,7 +68,8 @@ pub struct SegmentHeader {
     pub payload_length: u32,
     /// Payload bytes that follow this header; less than `payload_length` if cut.
     pub captured_length: u32,
-    /// Initial sequence number of the client as the kernel's state has it; 0 with `generation_known` 0.
+    /// Initial sequence number of the client as the kernel's state has it, so on a SYN that arrives perhaps still that of
+    /// the generation before; meaningless with `generation_known` 0.
     pub generation: u32,
     /// Interface index of the packet.
     pub interface_index: u32,
@@ -88,8 +89,8 @@ pub struct SegmentHeader {
     pub generation_known: u8,
     /// Ring that carries the record.
     pub ring: u8,
-    /// Zero; room for a later field.
-    pub reserved: u32,
+    /// What `scope` is: `SCOPE_*` of [`crate::flow`].
+    pub scope_kind: u32,
 }
 
 /// Bytes of [`SegmentHeader`].
@@ -97,13 +98,24 @@ pub const HEADER_LENGTH: usize = size_of::<SegmentHeader>();
 
 const _: () = assert!(HEADER_LENGTH == 112);
 const _: () = assert!(align_of::<SegmentHeader>() == 8);
-const _: () = assert!(
-    5 * size_of::<u64>() + 2 * 16 + 2 * size_of::<u16>() + 6 * size_of::<u32>() + 8 + size_of::<u32>()
-        == HEADER_LENGTH
-);
+const _: () =
+    assert!(5 * size_of::<u64>() + 2 * 16 + 2 * size_of::<u16>() + 7 * size_of::<u32>() + 8 == HEADER_LENGTH);
 
-/// Record sizes, header included, smallest first: the kernel reserves the smallest that fits.
-pub const SIZE_CLASSES: [usize; 7] = [128, 256, 512, 1024, 4096, 16_384, 65_536];
+/// Record sizes, header included, smallest first: the kernel reserves the smallest that fits, so at most half a record
+/// is waste.
+pub const SIZE_CLASSES: [usize; 10] = [128, 256, 512, 1024, 2048, 4096, 8192, 16_384, 32_768, 65_536];
 
 /// Most payload bytes that one record can carry.
 pub const MAX_RECORD_PAYLOAD: usize = SIZE_CLASSES[SIZE_CLASSES.len() - 1] - HEADER_LENGTH;
+
+/// What the kernel keeps of one ring. Written by the kernel only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct RingState {
+    /// Reservations that failed since load.
+    pub lost: u64,
+    /// 1 from the wake-up of a filling ring until the ring is seen below the threshold again.
+    pub woken: u64,
+}
+
+const _: () = assert!(size_of::<RingState>() == 16);

@@ -1,28 +1,46 @@
-//! Counters. An atomic add without result: a plain one loses counts between process and interrupt context, and one
-//! with a result is refused by 5.10.
+//! Counters of this CPU, looked up once a packet, and the atomic addition that all counts are made with.
 
-use pod2pod_common::counters::Counter;
+use core::arch::asm;
+
+use pod2pod_common::counters::{COUNTERS as COUNT, Counter};
 
 use crate::maps::COUNTERS;
 
-/// Adds 1 to `counter`.
-#[inline(always)]
-pub(crate) fn count(counter: Counter) {
-    add(counter, 1);
-}
+/// The counters of the CPU that runs the program.
+#[derive(Clone, Copy)]
+pub(crate) struct Counters(*mut u64);
 
-/// Adds `amount` to `counter`.
-#[inline(always)]
-pub(crate) fn add(counter: Counter, amount: u64) {
-    if let Some(slot) = COUNTERS.get_ptr_mut(counter as u32) {
-        atomic_add(slot, amount);
+impl Counters {
+    /// Looks them up; absent only if the map were too small.
+    #[inline(always)]
+    pub(crate) fn of_this_cpu() -> Option<Self> {
+        COUNTERS.get_ptr_mut(0).map(|values| Self(values.cast()))
+    }
+
+    /// Adds one.
+    #[inline(always)]
+    pub(crate) fn bump(self, counter: Counter) {
+        self.add(counter, 1);
+    }
+
+    /// Adds `amount`, atomically: an interrupt may add to the same counter between our load and store.
+    #[inline(always)]
+    pub(crate) fn add(self, counter: Counter, amount: u64) {
+        let index = counter as usize;
+        if index < COUNT {
+            // SAFETY: the map's value holds COUNT words, and index is below that.
+            unsafe { atomic_add(self.0.add(index), amount) };
+        }
     }
 }
 
-/// Adds to a map value that others may be adding to.
+/// Adds without a result: `BPF_ATOMIC | BPF_ADD`, the only atomic operation that Linux 5.10 knows. `core` offers none for
+/// this target.
+///
+/// # Safety
+/// `value` is an aligned word of a map element.
 #[inline(always)]
-pub(crate) fn atomic_add(slot: *mut u64, amount: u64) {
-    // SAFETY: `slot` is a map value: aligned to 8, alive for the program's run. The instruction is BPF_ATOMIC | BPF_ADD
-    // without BPF_FETCH; core has no fetch_add for this target.
-    unsafe { core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) slot, in(reg) amount) };
+pub(crate) unsafe fn atomic_add(value: *mut u64, amount: u64) {
+    // SAFETY: the caller's promise; nothing but that word is written.
+    unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) value, in(reg) amount) };
 }

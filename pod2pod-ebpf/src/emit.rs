@@ -1,155 +1,267 @@
-//! One segment into the ring: reserve the smallest class that fits, load the payload straight into it, submit without
-//! waking anybody unless the ring is filling up.
+//! Reserve, fill, submit; count what did not fit. One copy, from the packet into the ring.
+//!
+//! Fields are written into the record one by one: a header that is built on the stack first is a set of constants to
+//! the verifier, and every combination of them another state to walk.
 
-use core::ptr;
+use core::{arch::asm, ptr};
 
 use aya_ebpf::{
-    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_CONS_POS, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
-    helpers::generated::{bpf_ringbuf_discard, bpf_ringbuf_reserve, bpf_ringbuf_submit, bpf_skb_load_bytes},
-    programs::sk_buff::SkBuff,
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    helpers::bpf_skb_load_bytes,
+    programs::SkBuffContext,
 };
 use pod2pod_common::{
     counters::Counter,
+    flow::{ConnectionState, FlowKey},
+    gate::Facts,
     limits::MAX_PIECES,
     segment::{
-        HEADER_LENGTH, MARK_CONNECTION_LOST, MARK_MORE, MAX_RECORD_PAYLOAD, SIZE_CLASSES, SegmentHeader,
-        TCP_FIN,
+        HEADER_LENGTH, LAYOUT_VERSION, MARK_CONNECTION_LOST, MARK_MORE, MAX_RECORD_PAYLOAD, RingState,
+        SIZE_CLASSES, SOURCE_CGROUP, SegmentHeader, TCP_FIN, TCP_RST, TCP_SYN,
     },
 };
 
 use crate::{
-    count::{add, atomic_add, count},
-    maps::{RING_LOST, RING_WOKEN, SEGMENTS, WAKE_THRESHOLD},
-    packet::bounded,
+    count::{Counters, atomic_add},
+    headers::Packet,
+    maps::{RINGS, SEGMENTS, WAKE_THRESHOLD},
+    segment::End,
 };
 
-/// Sends `header` with `length` payload bytes at `offset`; in several records, each a segment of its own, if one does
-/// not hold them.
-///
-/// # Errors
-/// Something of the segment was lost; it is counted.
-#[inline(always)]
-pub(crate) fn emit(skb: &SkBuff, header: &mut SegmentHeader, offset: u32, length: u32) -> Result<(), ()> {
-    let flags = header.tcp_flags;
-    let mut left = length;
-    let mut piece = 0;
-    while piece < MAX_PIECES {
-        let last = left <= MAX_RECORD_PAYLOAD as u32;
-        let size = if last { left } else { MAX_RECORD_PAYLOAD as u32 };
-        header.payload_length = size;
-        header.tcp_flags = if last { flags } else { flags & !TCP_FIN };
-        if !last {
-            header.marks |= MARK_MORE;
-        }
-        if let Err(reason) = emit_record(skb, header, offset + (length - left), size) {
-            return lose(reason, left);
-        }
-        if last {
-            count(Counter::SegmentsSent);
-            return Ok(());
-        }
-        left -= size;
-        header.sequence = header.sequence.wrapping_add(size);
-        header.marks &= !(MARK_CONNECTION_LOST | MARK_MORE);
-        piece += 1;
-    }
-    // Larger than any packet the kernel builds.
-    count(Counter::SegmentsSent);
-    add(Counter::BytesTruncated, u64::from(left));
-    Err(())
+/// The ring that this build writes to.
+const RING: u8 = 0;
+/// Payload of a record of the largest class.
+const MOST: u32 = MAX_RECORD_PAYLOAD as u32;
+
+/// What became of one record.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Told {
+    Sent,
+    RingFull,
+    Unreadable,
 }
 
-/// Counts a segment whose last `bytes` payload bytes were lost.
-#[inline(always)]
-fn lose(reason: Counter, bytes: u32) -> Result<(), ()> {
-    count(reason);
-    let of_bytes = if reason as u32 == Counter::SegmentsRingFull as u32 {
-        Counter::BytesRingFull
-    } else {
-        Counter::BytesUnreadable
-    };
-    add(of_bytes, u64::from(bytes));
-    Err(())
-}
-
-#[inline(always)]
-fn emit_record(skb: &SkBuff, header: &mut SegmentHeader, offset: u32, length: u32) -> Result<(), Counter> {
-    header.captured_length = length;
-    header.ring_lost = RING_LOST.get(u32::from(header.ring)).copied().unwrap_or(0);
-    let size = length as usize + HEADER_LENGTH;
-    if size <= SIZE_CLASSES[0] {
-        emit_class::<{ SIZE_CLASSES[0] }>(skb, header, offset, length)
-    } else if size <= SIZE_CLASSES[1] {
-        emit_class::<{ SIZE_CLASSES[1] }>(skb, header, offset, length)
-    } else if size <= SIZE_CLASSES[2] {
-        emit_class::<{ SIZE_CLASSES[2] }>(skb, header, offset, length)
-    } else if size <= SIZE_CLASSES[3] {
-        emit_class::<{ SIZE_CLASSES[3] }>(skb, header, offset, length)
-    } else if size <= SIZE_CLASSES[4] {
-        emit_class::<{ SIZE_CLASSES[4] }>(skb, header, offset, length)
-    } else if size <= SIZE_CLASSES[5] {
-        emit_class::<{ SIZE_CLASSES[5] }>(skb, header, offset, length)
-    } else {
-        emit_class::<{ SIZE_CLASSES[6] }>(skb, header, offset, length)
-    }
-}
-
-#[inline(always)]
-fn emit_class<const SIZE: usize>(
-    skb: &SkBuff,
-    header: &SegmentHeader,
+/// What differs between the records of one segment.
+struct Piece {
+    sequence: u32,
+    /// Where its payload begins in the packet.
     offset: u32,
-    length: u32,
-) -> Result<(), Counter> {
-    let ring = ptr::from_ref(&SEGMENTS).cast_mut().cast();
-    // SAFETY: `ring` is a ring-buffer map and SIZE a constant.
-    let record = unsafe { bpf_ringbuf_reserve(ring, SIZE as u64, 0) }.cast::<u8>();
-    if record.is_null() {
-        if let Some(lost) = RING_LOST.get_ptr_mut(u32::from(header.ring)) {
-            atomic_add(lost, 1);
-        }
-        return Err(Counter::SegmentsRingFull);
-    }
-    // SAFETY: the reservation has SIZE >= HEADER_LENGTH bytes and is aligned to 8.
-    unsafe { ptr::write(record.cast::<SegmentHeader>(), *header) };
-    if length > 0 {
-        let bytes = bounded(length, (SIZE - HEADER_LENGTH) as u32);
-        // SAFETY: `bytes` is at most SIZE - HEADER_LENGTH, which is what is left behind the header.
-        let result =
-            unsafe { bpf_skb_load_bytes(skb.skb.cast(), offset, record.add(HEADER_LENGTH).cast(), bytes) };
-        if result != 0 {
-            // SAFETY: `record` is a live reservation, not used after this.
-            unsafe { bpf_ringbuf_discard(record.cast(), u64::from(BPF_RB_NO_WAKEUP)) };
-            return Err(Counter::SegmentsUnreadable);
-        }
-    }
-    let flags = wakeup_flags(header.ring);
-    // SAFETY: `record` is a live reservation, not used after this.
-    unsafe { bpf_ringbuf_submit(record.cast(), flags) };
-    count(Counter::RecordsSent);
-    add(Counter::BytesSent, u64::from(length));
-    Ok(())
+    payload_length: u32,
+    captured_length: u32,
+    flags: u8,
+    marks: u8,
 }
 
-/// Wakes the reader once per crossing of the threshold: while it is behind, a further wake-up is worth its price only
-/// after it has read half a threshold more.
+/// Everything that telling a segment needs.
+pub(crate) struct Telling<'a> {
+    pub(crate) context: &'a SkBuffContext,
+    pub(crate) counters: Counters,
+    pub(crate) packet: &'a Packet,
+    pub(crate) facts: &'a Facts,
+    pub(crate) end: &'a End,
+    pub(crate) key: &'a FlowKey,
+    /// Absent if the state table does not hold the connection.
+    pub(crate) state: Option<*mut ConnectionState>,
+}
+
+impl Telling<'_> {
+    /// Tells a segment without its payload.
+    #[inline(always)]
+    pub(crate) fn tell_length(&self) -> Told {
+        let Some(ring) = RINGS.get_ptr_mut(u32::from(RING)) else { return Told::RingFull };
+        let piece = Piece {
+            sequence: self.facts.sequence,
+            offset: self.packet.payload_offset,
+            payload_length: self.facts.payload_length,
+            captured_length: 0,
+            flags: self.facts.flags,
+            marks: 0,
+        };
+        self.tell_record::<{ SIZE_CLASSES[0] }>(&piece, ring)
+    }
+
+    /// Tells a segment with its payload, in as many records as it takes.
+    #[inline(always)]
+    pub(crate) fn tell(&self, marks: u8) {
+        let Some(ring) = RINGS.get_ptr_mut(u32::from(RING)) else { return };
+        let mut sequence = self.facts.sequence;
+        let mut offset = self.packet.payload_offset;
+        let mut remaining = self.facts.payload_length;
+        let mut syn = TCP_SYN;
+        let mut outcome = Told::Sent;
+        for _ in 1..MAX_PIECES {
+            if remaining <= MOST {
+                break;
+            }
+            let piece = Piece {
+                sequence,
+                offset,
+                payload_length: MOST,
+                captured_length: MOST,
+                flags: self.facts.flags & !(TCP_FIN | TCP_RST | TCP_SYN) | self.facts.flags & syn,
+                marks: marks | MARK_MORE,
+            };
+            let told = self.tell_record::<{ SIZE_CLASSES[SIZE_CLASSES.len() - 1] }>(&piece, ring);
+            outcome = if outcome == Told::Sent { told } else { outcome };
+            sequence = sequence.wrapping_add(MOST).wrapping_add(u32::from(self.facts.flags & syn != 0));
+            syn = 0;
+            offset += MOST;
+            remaining -= MOST;
+        }
+        let captured_length = if remaining > MOST { MOST } else { remaining };
+        let flags = self.facts.flags & !TCP_SYN | self.facts.flags & syn;
+        let piece = Piece { sequence, offset, payload_length: remaining, captured_length, flags, marks };
+        self.counters.add(Counter::BytesTruncated, u64::from(remaining - captured_length));
+        let told = self.tell_sized(&piece, ring);
+        outcome = if outcome == Told::Sent { told } else { outcome };
+        self.count_segment(outcome);
+    }
+
+    /// Counts a segment by what became of it.
+    #[inline(always)]
+    pub(crate) fn count_segment(&self, outcome: Told) {
+        self.counters.bump(match outcome {
+            Told::Sent => Counter::SegmentsSent,
+            Told::RingFull => Counter::SegmentsRingFull,
+            Told::Unreadable => Counter::SegmentsUnreadable,
+        });
+    }
+
+    /// Tells one record in the smallest class that fits.
+    #[inline(always)]
+    fn tell_sized(&self, piece: &Piece, ring: *mut RingState) -> Told {
+        let size = piece.captured_length as usize + HEADER_LENGTH;
+        macro_rules! smallest {
+            ($($class:literal)+) => {
+                $(if size <= SIZE_CLASSES[$class] {
+                    return self.tell_record::<{ SIZE_CLASSES[$class] }>(piece, ring);
+                })+
+            };
+        }
+        smallest!(0 1 2 3 4 5 6 7 8);
+        self.tell_record::<{ SIZE_CLASSES[9] }>(piece, ring)
+    }
+
+    #[inline(always)]
+    fn tell_record<const CLASS: usize>(&self, piece: &Piece, ring: *mut RingState) -> Told {
+        // SAFETY: an element of the map; the kernel adds to it, nobody else writes.
+        let ring_lost = unsafe { ptr::read_volatile(&raw const (*ring).lost) };
+        let Some(mut record) = SEGMENTS.reserve_bytes(CLASS, 0) else {
+            self.lose(piece.captured_length, ring);
+            return Told::RingFull;
+        };
+        let base = record.as_mut_ptr();
+        let mut captured = piece.captured_length;
+        let mut told = Told::Sent;
+        if captured != 0 {
+            let length = within(captured, (CLASS - HEADER_LENGTH) as u32);
+            // SAFETY: the record has CLASS bytes, of which HEADER_LENGTH + length are within.
+            let read = unsafe {
+                let to = base.add(HEADER_LENGTH).cast();
+                bpf_skb_load_bytes(self.context.skb.skb.cast(), piece.offset, to, length)
+            };
+            if read != 0 {
+                captured = 0;
+                told = Told::Unreadable;
+            }
+        }
+        // SAFETY: the record is at least HEADER_LENGTH bytes and 8-byte aligned (kernel/bpf/ringbuf.c).
+        unsafe { self.write(base.cast(), piece, captured, ring_lost) };
+        record.submit(self.submit_flags(ring));
+        self.counters.bump(Counter::RecordsSent);
+        self.counters.add(Counter::BytesSent, u64::from(captured));
+        if told == Told::Unreadable {
+            self.counters.add(Counter::BytesUnreadable, u64::from(piece.captured_length));
+        }
+        told
+    }
+
+    /// # Safety
+    /// `header` points to an aligned record that can hold one.
+    #[inline(always)]
+    unsafe fn write(&self, header: *mut SegmentHeader, piece: &Piece, captured: u32, ring_lost: u64) {
+        // SAFETY: the caller's promise; state is an element of the map, see `ConnectionState`.
+        unsafe {
+            let mut marks = piece.marks;
+            (*header).generation = 0;
+            (*header).generation_known = 0;
+            if let Some(state) = self.state {
+                let lost = ptr::read_volatile(&raw const (*state).lost);
+                if lost != ptr::read_volatile(&raw const (*state).told) {
+                    marks |= MARK_CONNECTION_LOST;
+                }
+                ptr::write_volatile(&raw mut (*state).told, lost);
+                (*header).generation = (*state).generation;
+                (*header).generation_known = (*state).generation_known;
+            }
+            (*header).time_ns = self.end.now;
+            (*header).scope = self.end.scope();
+            (*header).cgroup_id = self.end.cgroup;
+            (*header).socket_cookie = self.end.cookie;
+            (*header).ring_lost = ring_lost;
+            (*header).local_address = self.key.local_address;
+            (*header).remote_address = self.key.remote_address;
+            (*header).local_port = self.key.local_port;
+            (*header).remote_port = self.key.remote_port;
+            (*header).sequence = piece.sequence;
+            (*header).acknowledgement = self.facts.acknowledgement;
+            (*header).payload_length = piece.payload_length;
+            (*header).captured_length = captured;
+            (*header).interface_index = (*self.context.skb.skb).ifindex;
+            (*header).tcp_flags = piece.flags;
+            (*header).direction = self.facts.direction;
+            (*header).source = SOURCE_CGROUP;
+            (*header).marks = marks;
+            (*header).version = LAYOUT_VERSION;
+            (*header).ip_version = self.packet.ip_version;
+            (*header).ring = RING;
+            (*header).scope_kind = self.end.scope_kind;
+        }
+    }
+
+    /// Counts a failed reservation where it will be told: on the ring and on the connection.
+    #[inline(always)]
+    fn lose(&self, captured: u32, ring: *mut RingState) {
+        self.counters.add(Counter::BytesRingFull, u64::from(captured));
+        // SAFETY: elements of maps, aligned, written by atomic adds only.
+        unsafe {
+            atomic_add(&raw mut (*ring).lost, 1);
+            if let Some(state) = self.state {
+                atomic_add(&raw mut (*state).lost, 1);
+            }
+        }
+    }
+
+    /// No wake-up, but one when the ring has filled to the threshold.
+    #[inline(always)]
+    fn submit_flags(&self, ring: *mut RingState) -> u64 {
+        let unread = SEGMENTS.query(u64::from(BPF_RB_AVAIL_DATA));
+        let filling = u64::from(unread >= WAKE_THRESHOLD.load());
+        // SAFETY: an element of the map. Two CPUs may both see the crossing: then the reader is woken twice.
+        unsafe {
+            let woken = &raw mut (*ring).woken;
+            if ptr::read_volatile(woken) != filling {
+                ptr::write_volatile(woken, filling);
+                if filling != 0 {
+                    self.counters.bump(Counter::RingWakeups);
+                    return u64::from(BPF_RB_FORCE_WAKEUP);
+                }
+            }
+        }
+        u64::from(BPF_RB_NO_WAKEUP)
+    }
+}
+
+/// `length`, which is not 0, kept to `most` in a way that every verifier from 5.10 on can follow.
 #[inline(always)]
-fn wakeup_flags(ring: u8) -> u64 {
-    let threshold = WAKE_THRESHOLD.load();
-    if SEGMENTS.query(u64::from(BPF_RB_AVAIL_DATA)) < threshold {
-        return u64::from(BPF_RB_NO_WAKEUP);
+pub(crate) fn within(length: u32, most: u32) -> u32 {
+    let mut last = u64::from(length) - 1;
+    // Hides from the compiler what it knows: it would fold the test into one of another register, and the verifier
+    // would see no bound on this one. An empty template would give line info that the kernel refuses.
+    // SAFETY: moves a register to itself.
+    unsafe { asm!("{0} = {0}", inout(reg) last) };
+    if last > u64::from(most) - 1 {
+        last = u64::from(most) - 1;
     }
-    let read = SEGMENTS.query(u64::from(BPF_RB_CONS_POS));
-    let Some(woken) = RING_WOKEN.get_ptr_mut(u32::from(ring)) else {
-        return u64::from(BPF_RB_NO_WAKEUP);
-    };
-    // SAFETY: a map value, alive for the program's run; a lost race costs one wake-up more or one less.
-    let last = unsafe { *woken };
-    if last != 0 && read.wrapping_sub(last - 1) < threshold / 2 {
-        return u64::from(BPF_RB_NO_WAKEUP);
-    }
-    // SAFETY: as above.
-    unsafe { *woken = read + 1 };
-    count(Counter::RingWakeups);
-    u64::from(BPF_RB_FORCE_WAKEUP)
+    last as u32 + 1
 }

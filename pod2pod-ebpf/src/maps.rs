@@ -1,4 +1,5 @@
-//! Every map and global: who writes it, who reads it, how big it is. Names are those of `pod2pod_common::names`.
+//! Every map and global of the object: who writes it, who reads it, how big it is. Names are those of
+//! `pod2pod_common::names`; a test compares them.
 
 use aya_ebpf::{
     Global,
@@ -6,51 +7,48 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use pod2pod_common::{
-    counters::COUNTERS as COUNTER_ENTRIES,
+    counters::CounterValues,
     flow::{ConnectionState, FlowKey, SCOPE_CGROUP},
     limits::{
-        DEFAULT_RING_BYTES, DEFAULT_WAKE_THRESHOLD, MAX_CONNECTIONS, MAX_OWN_SOCKETS, MAX_VERDICTS, RINGS,
+        DEFAULT_RING_BYTES, DEFAULT_WAKE_THRESHOLD_BYTES, MAX_CONNECTIONS, MAX_OWN_SOCKETS, MAX_VERDICTS,
     },
+    segment::RingState,
     verdict::Verdict,
 };
 
-/// Segment records. Kernel → user.
+/// Segment records. Written here, read by user space, which sets the size before load.
 #[map]
 pub(crate) static SEGMENTS: RingBuf = RingBuf::with_byte_size(DEFAULT_RING_BYTES, 0);
 
-/// What is remembered of a socket end. Kernel only.
+/// State of socket ends. Written here only; the least recently used is evicted.
 #[map]
 pub(crate) static CONNECTIONS: LruHashMap<FlowKey, ConnectionState> =
     LruHashMap::with_max_entries(MAX_CONNECTIONS, 0);
 
-/// What user space does not want. User → kernel.
+/// Verdicts on connections. Written by user space only.
 #[map]
 pub(crate) static VERDICTS: LruHashMap<FlowKey, Verdict> = LruHashMap::with_max_entries(MAX_VERDICTS, 0);
 
-/// Counters by `Counter` index. Kernel → user.
+/// One value that holds all counters, so that a packet costs one look-up. Written here, summed by user space.
 #[map]
-pub(crate) static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_ENTRIES as u32, 0);
+pub(crate) static COUNTERS: PerCpuArray<CounterValues> = PerCpuArray::with_max_entries(1, 0);
 
-/// Failed reservations per ring. Kernel → user, in every record.
+/// Lost reservations and wake-up of each ring. Written here only.
 #[map]
-pub(crate) static RING_LOST: Array<u64> = Array::with_max_entries(RINGS, 0);
+pub(crate) static RINGS: Array<RingState> = Array::with_max_entries(1, 0);
 
-/// Consumer position at the last forced wake-up, plus 1, per ring. Kernel only.
-#[map]
-pub(crate) static RING_WOKEN: Array<u64> = Array::with_max_entries(RINGS, 0);
-
-/// CLOCK_MONOTONIC of the agent's last heartbeat, ns. User → kernel.
+/// CLOCK_MONOTONIC ns of the agent's last sign of life. Written by user space only.
 #[map]
 pub(crate) static HEARTBEAT: Array<u64> = Array::with_max_entries(1, 0);
 
-/// Cookies of the agent's own sockets. User → kernel.
+/// Cookies of the agent's own sockets. Written by user space only.
 #[map]
 pub(crate) static OWN_SOCKETS: HashMap<u64, u8> = HashMap::with_max_entries(MAX_OWN_SOCKETS, 0);
 
-/// Which scope flow keys have.
+/// What tells network worlds apart, `SCOPE_*`. Set before load.
 #[unsafe(no_mangle)]
 pub(crate) static SCOPE_KIND: Global<u32> = Global::new(SCOPE_CGROUP);
 
-/// Unread bytes of the ring from which its reader is woken.
+/// Unread bytes at which a filling ring wakes its reader. Set before load.
 #[unsafe(no_mangle)]
-pub(crate) static WAKE_THRESHOLD: Global<u64> = Global::new(DEFAULT_WAKE_THRESHOLD);
+pub(crate) static WAKE_THRESHOLD: Global<u64> = Global::new(DEFAULT_WAKE_THRESHOLD_BYTES as u64);

@@ -1,139 +1,136 @@
-//! Finds the cgroup to attach to: the root of cgroup v2, proved to be the host's, or a named slice below it.
+//! Which cgroup to attach to, and what tells containers apart on this host. Attaches nothing.
 
 use std::{
-    fs::{self, File},
+    fs::{self, DirBuilder, File},
     io,
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
 };
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs},
+};
+use procfs::process::{MountInfo, Process};
 
-use super::loader::OpenError;
+use super::loader::{OpenError, ScopeChoice};
 
-/// Inode of the root of a cgroup hierarchy (kernfs); another one is a cgroup namespace's view.
+/// Inode of the root of the cgroup v2 hierarchy, whatever it is mounted on. Inside a cgroup namespace the mount's root
+/// is another cgroup: an attach there succeeds and sees nothing.
 const ROOT_INODE: u64 = 1;
 
-/// The cgroup to attach to, and what kind of host this is.
-#[derive(Debug)]
-pub(super) struct Cgroup {
-    /// Open directory.
-    pub(super) directory: File,
-    /// Its path, for messages; of a private mount only the part below it.
-    pub(super) path: PathBuf,
-    /// cgroup v1 controllers are mounted beside v2: container runtimes then use v1, and v2 ids tell nothing apart.
-    pub(super) is_hybrid: bool,
-}
-
-/// Opens `slice` (relative to the root, or an absolute path), or the root.
-pub(super) fn open(slice: Option<&Path>) -> Result<Cgroup, OpenError> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(OpenError::Mounts)?;
-    let mounts = Mounts::parse(&mounts);
-    if let Some(path) = slice.filter(|path| path.is_absolute()) {
-        return directory(path, mounts.is_hybrid);
+/// Opens the directory of the cgroup to attach to: `named` from the root on, an absolute path, or the root. Its path is
+/// for people; that of a private mount is gone.
+///
+/// # Errors
+/// There is no cgroup v2 and none can be mounted, its root is not visible, or the named cgroup does not exist.
+pub(super) fn open(named: Option<&Path>) -> Result<(File, PathBuf), OpenError> {
+    if let Some(path) = named.filter(|path| path.is_absolute()) {
+        return open_directory(path);
     }
-    match mounts.cgroup2 {
-        Some(root) => below(&root, slice, mounts.is_hybrid),
-        None => private(slice, mounts.is_hybrid),
-    }
-}
-
-fn below(root: &Path, slice: Option<&Path>, is_hybrid: bool) -> Result<Cgroup, OpenError> {
-    let inode = fs::metadata(root).map_err(|source| cannot_open(root, source))?.ino();
-    if inode != ROOT_INODE {
-        return Err(OpenError::CgroupNamespace { path: root.to_owned(), inode });
-    }
-    match slice {
-        Some(slice) => directory(&root.join(slice), is_hybrid),
-        None => directory(root, is_hybrid),
-    }
-}
-
-fn directory(path: &Path, is_hybrid: bool) -> Result<Cgroup, OpenError> {
-    let directory = File::open(path).map_err(|source| cannot_open(path, source))?;
-    Ok(Cgroup { directory, path: path.to_owned(), is_hybrid })
-}
-
-fn cannot_open(path: &Path, source: io::Error) -> OpenError {
-    OpenError::Cgroup { path: path.to_owned(), source }
-}
-
-/// Mounts cgroup v2 where nobody else sees it, opens what is asked for, and unmounts: the open directory keeps it alive.
-fn private(slice: Option<&Path>, is_hybrid: bool) -> Result<Cgroup, OpenError> {
-    let point = std::env::temp_dir().join(format!("pod2pod-cgroup2-{}", std::process::id()));
-    fs::create_dir(&point).map_err(OpenError::NoCgroup2)?;
-    let none: Option<&str> = None;
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    let result = mount(Some("pod2pod"), &point, Some("cgroup2"), flags, none)
-        .map_err(|error| OpenError::NoCgroup2(error.into()))
-        .and_then(|()| {
-            let result = below(&point, slice, is_hybrid);
-            // A lazy unmount cannot fail for what was just mounted; if it did, the mount would only stay behind.
-            let _ = umount2(&point, MntFlags::MNT_DETACH);
-            result
-        });
-    let _ = fs::remove_dir(&point);
-    result
-}
-
-/// What /proc/self/mountinfo says of cgroups (proc_pid_mountinfo(5)).
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Mounts {
-    cgroup2: Option<PathBuf>,
-    is_hybrid: bool,
-}
-
-impl Mounts {
-    fn parse(text: &str) -> Self {
-        let mut mounts = Self::default();
-        for line in text.lines() {
-            let Some((fields, after)) = line.split_once(" - ") else { continue };
-            let mut fields = fields.split(' ').skip(3);
-            let (Some(root), Some(point)) = (fields.next(), fields.next()) else { continue };
-            let mut after = after.split(' ');
-            match after.next() {
-                // A bind mount of a part of the hierarchy has another root than "/".
-                Some("cgroup2") if root == "/" && mounts.cgroup2.is_none() => {
-                    mounts.cgroup2 = Some(PathBuf::from(unescape(point)));
-                }
-                // A v1 mount without controllers (systemd's own) does not make containers use v1.
-                Some("cgroup") if !line.contains("name=") => mounts.is_hybrid = true,
-                _ => {}
-            }
+    let inside = named.unwrap_or(Path::new(""));
+    let mut refused = None;
+    for mount in mounts().into_iter().filter(|mount| mount.fs_type == "cgroup2") {
+        match require_root(&mount.mount_point) {
+            Ok(()) => return open_directory(&mount.mount_point.join(inside)),
+            Err(error) => refused = Some(error),
         }
-        mounts
+    }
+    refused.map_or_else(|| open_private(inside), Err)
+}
+
+/// Decides what network worlds are told apart by.
+///
+/// cgroup ids tell containers apart only where the container runtime puts them into cgroup v2. On a host that keeps
+/// resource controllers in v1 it does not: there the socket cookie does.
+pub(super) fn choose_scope(choice: ScopeChoice) -> u32 {
+    use pod2pod_common::flow::{SCOPE_CGROUP, SCOPE_COOKIE};
+
+    match choice {
+        ScopeChoice::Cgroup => SCOPE_CGROUP,
+        ScopeChoice::Cookie => SCOPE_COOKIE,
+        ScopeChoice::Auto if mounts().iter().any(has_v1_controller) => SCOPE_COOKIE,
+        ScopeChoice::Auto => SCOPE_CGROUP,
     }
 }
 
-/// Undoes the octal escapes of mountinfo.
-fn unescape(point: &str) -> String {
-    point.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+fn has_v1_controller(mount: &MountInfo) -> bool {
+    mount.fs_type == "cgroup"
+        && ["cpu", "memory", "pids"].iter().any(|controller| mount.super_options.contains_key(*controller))
+}
+
+/// Every mount of this mount namespace; none if they cannot be read.
+fn mounts() -> Vec<MountInfo> {
+    Process::myself().and_then(|process| process.mountinfo()).map(|mounts| mounts.0).unwrap_or_default()
+}
+
+fn require_root(mount_point: &Path) -> Result<(), OpenError> {
+    let inode = fs::metadata(mount_point)
+        .map_err(|cause| OpenError::CgroupNotFound { path: mount_point.to_owned(), cause })?
+        .ino();
+    if inode == ROOT_INODE {
+        Ok(())
+    } else {
+        Err(OpenError::NotTheRootCgroup { path: mount_point.to_owned(), inode })
+    }
+}
+
+fn open_directory(path: &Path) -> Result<(File, PathBuf), OpenError> {
+    let failed = |cause| OpenError::CgroupNotFound { path: path.to_owned(), cause };
+    let directory = File::open(path).map_err(failed)?;
+    let kind = fstatfs(&directory).map_err(|errno| failed(errno.into()))?.filesystem_type();
+    if kind != CGROUP2_SUPER_MAGIC {
+        return Err(failed(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is not in the cgroup v2 hierarchy",
+        )));
+    }
+    Ok((directory, path.to_owned()))
+}
+
+/// Mounts cgroup v2 for as long as it takes to open it: the open directory keeps it.
+fn open_private(inside: &Path) -> Result<(File, PathBuf), OpenError> {
+    let mount_point = private_directory().map_err(|cause| OpenError::NoCgroup2 { cause })?;
+    let mounted = mount(
+        Some("pod2pod"),
+        &mount_point,
+        Some("cgroup2"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC,
+        None::<&str>,
+    );
+    let opened = match mounted {
+        Ok(()) => {
+            let opened = require_root(&mount_point).and_then(|()| open_directory(&mount_point.join(inside)));
+            // Failure leaves a mount that only root sees; the attach does not depend on it.
+            let _ = umount2(&mount_point, MntFlags::MNT_DETACH);
+            opened
+        }
+        Err(errno) => Err(OpenError::NoCgroup2 { cause: errno.into() }),
+    };
+    let _ = fs::remove_dir(&mount_point);
+    opened
+}
+
+fn private_directory() -> io::Result<PathBuf> {
+    let directory = std::env::temp_dir().join(format!("pod2pod-cgroup2-{}", std::process::id()));
+    DirBuilder::new().mode(0o700).create(&directory)?;
+    Ok(directory)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn check(text: &str, cgroup2: Option<&str>, is_hybrid: bool) {
-        assert_eq!(Mounts::parse(text), Mounts { cgroup2: cgroup2.map(PathBuf::from), is_hybrid });
+    #[test]
+    fn a_directory_elsewhere_is_no_cgroup() {
+        for path in ["/", "/no/such/cgroup"] {
+            assert!(matches!(open(Some(Path::new(path))), Err(OpenError::CgroupNotFound { .. })), "{path}");
+        }
     }
 
     #[test]
-    fn cgroup_mounts_are_found() {
-        check(
-            "31 24 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw\n",
-            Some("/sys/fs/cgroup"),
-            false,
-        );
-        check(
-            "31 24 0:26 / /sys/fs/cgroup ro - tmpfs tmpfs ro\n32 31 0:27 / /sys/fs/cgroup/unified rw - cgroup2 c rw\n\
-             33 31 0:28 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n",
-            Some("/sys/fs/cgroup/unified"),
-            true,
-        );
-        check("33 31 0:28 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n", None, false);
-        check("31 24 0:26 /kubepods /mnt/part rw - cgroup2 cgroup2 rw\n", None, false);
-        check("31 24 0:26 / /mnt/a\\040b rw - cgroup2 cgroup2 rw\n", Some("/mnt/a b"), false);
-        check("nonsense\n\n", None, false);
+    fn a_named_scope_is_taken_as_it_is() {
+        assert_eq!(choose_scope(ScopeChoice::Cgroup), pod2pod_common::flow::SCOPE_CGROUP);
+        assert_eq!(choose_scope(ScopeChoice::Cookie), pod2pod_common::flow::SCOPE_COOKIE);
     }
 }

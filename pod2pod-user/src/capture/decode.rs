@@ -1,166 +1,213 @@
-//! Ring-buffer record bytes → [`Segment`]. Safe code over byte slices; trusts no length. Pure.
+//! Ring record → [`Segment`]: safe code over bytes, any bytes.
+//!
+//! Trusts no field: the kernel wrote the record, but perhaps another version of it. Never copies the payload.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use pod2pod_common::segment::{
-    DIRECTION_EGRESS, DIRECTION_INGRESS, HEADER_LENGTH, LAYOUT_VERSION, MARK_CONNECTION_LOST, SegmentHeader,
+use pod2pod_common::{
+    flow::SCOPE_COOKIE,
+    segment::{DIRECTION_EGRESS, DIRECTION_INGRESS, HEADER_LENGTH, LAYOUT_VERSION, MARK_CONNECTION_LOST},
 };
 
-use super::{Direction, KernelInstant, Scope, Segment, TcpFlags};
+use super::segment::{Direction, KernelInstant, Scope, Segment, TcpFlags};
 
-/// Why a record is none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why bytes are no record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// Shorter than its header, or than its header says.
-    Short,
-    /// Of a layout version that this program does not know.
+    /// Shorter than a header, or than the header says.
+    #[error("the record is shorter than it says")]
+    Truncated,
+    /// Written by a kernel side of another version.
+    #[error("the record has layout version {0}, this program reads {LAYOUT_VERSION}")]
     Version(u8),
-    /// A field has a value that the contract does not know.
-    Field,
+    /// A field has no meaning, or two contradict each other.
+    #[error("the record contradicts itself")]
+    Malformed,
 }
 
-/// A decoded record: the segment, and what the header tells of the ring.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Decoded<'a> {
-    /// The segment.
-    pub segment: Segment<'a>,
-    /// Failed reservations of the ring since load.
-    pub ring_lost: u64,
-}
-
-macro_rules! field {
-    ($record:expr, $name:ident) => {{
-        const OFFSET: usize = std::mem::offset_of!(SegmentHeader, $name);
-        bytes_at::<OFFSET, _>($record)
-    }};
-}
-
-/// The `N` bytes at `OFFSET`; zeros past the end, which the caller has excluded.
-fn bytes_at<const OFFSET: usize, const N: usize>(record: &[u8]) -> [u8; N] {
-    record.get(OFFSET..OFFSET + N).and_then(|bytes| bytes.try_into().ok()).unwrap_or([0; N])
-}
-
-/// Decodes a record; the payload is borrowed from it.
-///
-/// # Errors
-/// The record does not keep the contract.
-pub fn decode(record: &[u8], scope_is_cookie: bool) -> Result<Decoded<'_>, DecodeError> {
-    if record.len() < HEADER_LENGTH {
-        return Err(DecodeError::Short);
-    }
-    let [version] = field!(record, version);
+/// Decodes one record. What follows the captured payload is waste of the record's size class.
+pub fn decode(record: &[u8]) -> Result<Segment<'_>, DecodeError> {
+    let (header, payload) = record.split_first_chunk::<HEADER_LENGTH>().ok_or(DecodeError::Truncated)?;
+    let mut fields = Fields(header);
+    let time_ns = fields.u64();
+    let scope = fields.u64();
+    let cgroup_id = fields.u64();
+    let socket_cookie = fields.u64();
+    let _ring_lost = fields.u64();
+    let local_address = fields.take::<16>();
+    let remote_address = fields.take::<16>();
+    let local_port = fields.u16();
+    let remote_port = fields.u16();
+    let sequence = fields.u32();
+    let acknowledgement = fields.u32();
+    let payload_length = fields.u32();
+    let captured_length = fields.u32();
+    let _generation = fields.u32();
+    let interface_index = fields.u32();
+    let [tcp_flags, direction, _source, marks, version, _ip_version, _generation_known, _ring] =
+        fields.take();
+    let scope_kind = fields.u32();
     if version != LAYOUT_VERSION {
         return Err(DecodeError::Version(version));
     }
-    let captured = u32::from_ne_bytes(field!(record, captured_length)) as usize;
-    let payload_length = u32::from_ne_bytes(field!(record, payload_length));
-    let payload = record.get(HEADER_LENGTH..HEADER_LENGTH + captured).ok_or(DecodeError::Short)?;
-    if captured > payload_length as usize {
-        return Err(DecodeError::Field);
+    if captured_length > payload_length {
+        return Err(DecodeError::Malformed);
     }
-    let local = address(field!(record, local_address), field!(record, local_port));
-    let remote = address(field!(record, remote_address), field!(record, remote_port));
-    let [direction] = field!(record, direction);
+    let payload = payload.get(..captured_length as usize).ok_or(DecodeError::Truncated)?;
+    let local = socket_address(local_address, local_port);
+    let remote = socket_address(remote_address, remote_port);
     let (direction, source, destination) = match direction {
-        DIRECTION_EGRESS => (Direction::Egress, local, remote),
         DIRECTION_INGRESS => (Direction::Ingress, remote, local),
-        _ => return Err(DecodeError::Field),
+        DIRECTION_EGRESS => (Direction::Egress, local, remote),
+        _ => return Err(DecodeError::Malformed),
     };
-    let [flags] = field!(record, tcp_flags);
-    let [marks] = field!(record, marks);
-    let segment = Segment {
-        time: KernelInstant::from_nanos(u64::from_ne_bytes(field!(record, time_ns))),
-        scope: Scope(u64::from_ne_bytes(field!(record, scope))),
+    Ok(Segment {
+        time: KernelInstant::from_nanos(time_ns),
+        scope: Scope(scope),
         direction,
         source,
         destination,
-        sequence: u32::from_ne_bytes(field!(record, sequence)),
-        acknowledgement: u32::from_ne_bytes(field!(record, acknowledgement)),
-        flags: TcpFlags(flags),
+        sequence,
+        acknowledgement,
+        flags: TcpFlags(tcp_flags),
         payload_length,
         payload,
         lost_before: marks & MARK_CONNECTION_LOST != 0,
-        cgroup_id: u64::from_ne_bytes(field!(record, cgroup_id)),
-        socket_cookie: u64::from_ne_bytes(field!(record, socket_cookie)),
-        interface_index: u32::from_ne_bytes(field!(record, interface_index)),
-        scope_is_cookie,
-    };
-    Ok(Decoded { segment, ring_lost: u64::from_ne_bytes(field!(record, ring_lost)) })
+        cgroup_id,
+        socket_cookie,
+        interface_index,
+        scope_is_cookie: scope_kind == SCOPE_COOKIE,
+    })
 }
 
-fn address(octets: [u8; 16], port: [u8; 2]) -> SocketAddr {
-    let address = Ipv6Addr::from(octets);
+/// Takes a header apart from the front. Ends in zeros, which cannot happen: the header is as long as its fields.
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn take<const N: usize>(&mut self) -> [u8; N] {
+        match self.0.split_first_chunk::<N>() {
+            Some((field, rest)) => {
+                self.0 = rest;
+                *field
+            }
+            None => [0; N],
+        }
+    }
+
+    fn u16(&mut self) -> u16 {
+        u16::from_ne_bytes(self.take())
+    }
+
+    fn u32(&mut self) -> u32 {
+        u32::from_ne_bytes(self.take())
+    }
+
+    fn u64(&mut self) -> u64 {
+        u64::from_ne_bytes(self.take())
+    }
+}
+
+/// IPv4-mapped addresses (RFC 4291 2.5.5.2) become IPv4, also those of IPv4 traffic on an IPv6 socket.
+fn socket_address(address: [u8; 16], port: u16) -> SocketAddr {
+    let address = Ipv6Addr::from(address);
     let address = address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4);
-    SocketAddr::new(address, u16::from_ne_bytes(port))
+    SocketAddr::new(address, port)
 }
 
 #[cfg(test)]
 mod tests {
     use std::mem::offset_of;
 
+    use pod2pod_common::segment::{SegmentHeader, TCP_ACK, TCP_PSH};
+
     use super::*;
 
-    fn record(payload: &[u8]) -> Vec<u8> {
-        let mut record = vec![0; HEADER_LENGTH];
-        let mut set =
-            |offset: usize, bytes: &[u8]| record[offset..offset + bytes.len()].copy_from_slice(bytes);
-        set(offset_of!(SegmentHeader, time_ns), &7_u64.to_ne_bytes());
-        set(offset_of!(SegmentHeader, scope), &8_u64.to_ne_bytes());
-        set(offset_of!(SegmentHeader, ring_lost), &9_u64.to_ne_bytes());
-        set(
-            offset_of!(SegmentHeader, local_address),
-            &"::ffff:10.0.0.1".parse::<Ipv6Addr>().unwrap().octets(),
+    const PAYLOAD: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
+
+    /// A record as the kernel would write it, field by field at the contract's offsets.
+    fn record() -> Vec<u8> {
+        let mut bytes = vec![0; 256];
+        let mut put =
+            |offset: usize, field: &[u8]| bytes[offset..offset + field.len()].copy_from_slice(field);
+        put(offset_of!(SegmentHeader, time_ns), &1_000_000_007_u64.to_ne_bytes());
+        put(offset_of!(SegmentHeader, scope), &11_u64.to_ne_bytes());
+        put(offset_of!(SegmentHeader, cgroup_id), &12_u64.to_ne_bytes());
+        put(offset_of!(SegmentHeader, socket_cookie), &13_u64.to_ne_bytes());
+        put(offset_of!(SegmentHeader, local_address), &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 10, 0, 0, 1]);
+        put(
+            offset_of!(SegmentHeader, remote_address),
+            &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 10, 0, 0, 2],
         );
-        set(offset_of!(SegmentHeader, remote_address), &"fd00::2".parse::<Ipv6Addr>().unwrap().octets());
-        set(offset_of!(SegmentHeader, local_port), &80_u16.to_ne_bytes());
-        set(offset_of!(SegmentHeader, remote_port), &4000_u16.to_ne_bytes());
-        set(offset_of!(SegmentHeader, sequence), &100_u32.to_ne_bytes());
-        set(offset_of!(SegmentHeader, payload_length), &(payload.len() as u32).to_ne_bytes());
-        set(offset_of!(SegmentHeader, captured_length), &(payload.len() as u32).to_ne_bytes());
-        set(offset_of!(SegmentHeader, tcp_flags), &[0x18]);
-        set(offset_of!(SegmentHeader, direction), &[DIRECTION_INGRESS]);
-        set(offset_of!(SegmentHeader, marks), &[MARK_CONNECTION_LOST]);
-        set(offset_of!(SegmentHeader, version), &[LAYOUT_VERSION]);
-        record.extend_from_slice(payload);
-        record
+        put(offset_of!(SegmentHeader, local_port), &8080_u16.to_ne_bytes());
+        put(offset_of!(SegmentHeader, remote_port), &40_000_u16.to_ne_bytes());
+        put(offset_of!(SegmentHeader, sequence), &0xdead_beef_u32.to_ne_bytes());
+        put(offset_of!(SegmentHeader, acknowledgement), &77_u32.to_ne_bytes());
+        put(offset_of!(SegmentHeader, payload_length), &(PAYLOAD.len() as u32 + 5).to_ne_bytes());
+        put(offset_of!(SegmentHeader, captured_length), &(PAYLOAD.len() as u32).to_ne_bytes());
+        put(offset_of!(SegmentHeader, interface_index), &3_u32.to_ne_bytes());
+        put(offset_of!(SegmentHeader, tcp_flags), &[TCP_ACK | TCP_PSH]);
+        put(offset_of!(SegmentHeader, direction), &[DIRECTION_INGRESS]);
+        put(offset_of!(SegmentHeader, marks), &[MARK_CONNECTION_LOST]);
+        put(offset_of!(SegmentHeader, version), &[LAYOUT_VERSION]);
+        put(offset_of!(SegmentHeader, scope_kind), &SCOPE_COOKIE.to_ne_bytes());
+        put(HEADER_LENGTH, PAYLOAD);
+        bytes
+    }
+
+    fn changed(offset: usize, field: &[u8]) -> Vec<u8> {
+        let mut bytes = record();
+        bytes[offset..offset + field.len()].copy_from_slice(field);
+        bytes
     }
 
     #[test]
-    fn a_record_is_read_back() {
-        let record = record(b"GET /");
-        let decoded = decode(&record, true).unwrap();
-        assert_eq!(decoded.ring_lost, 9);
-        let segment = decoded.segment;
-        assert_eq!(segment.payload, b"GET /");
-        assert_eq!(segment.payload_length, 5);
-        assert_eq!(segment.source, "[fd00::2]:4000".parse().unwrap());
-        assert_eq!(segment.destination, "10.0.0.1:80".parse().unwrap());
-        assert_eq!((segment.time.as_nanos(), segment.scope.0, segment.sequence), (7, 8, 100));
-        assert!(segment.lost_before && segment.scope_is_cookie && segment.flags.ack());
-    }
-
-    #[test]
-    fn a_record_cut_anywhere_is_short() {
-        let record = record(b"GET /");
-        for length in 0..record.len() {
-            assert_eq!(decode(&record[..length], false), Err(DecodeError::Short), "cut at {length}");
-        }
-    }
-
-    #[test]
-    fn what_breaks_the_contract_is_refused() {
-        let check = |offset: usize, bytes: &[u8], expected: DecodeError| {
-            let mut record = record(b"GET /");
-            record[offset..offset + bytes.len()].copy_from_slice(bytes);
-            assert_eq!(decode(&record, false), Err(expected));
+    fn every_field_arrives() {
+        let expected = Segment {
+            time: KernelInstant::from_nanos(1_000_000_007),
+            scope: Scope(11),
+            direction: Direction::Ingress,
+            source: "10.0.0.2:40000".parse().unwrap(),
+            destination: "10.0.0.1:8080".parse().unwrap(),
+            sequence: 0xdead_beef,
+            acknowledgement: 77,
+            flags: TcpFlags(TCP_ACK | TCP_PSH),
+            payload_length: PAYLOAD.len() as u32 + 5,
+            payload: PAYLOAD,
+            lost_before: true,
+            cgroup_id: 12,
+            socket_cookie: 13,
+            interface_index: 3,
+            scope_is_cookie: true,
         };
-        check(
-            offset_of!(SegmentHeader, version),
-            &[LAYOUT_VERSION + 1],
-            DecodeError::Version(LAYOUT_VERSION + 1),
-        );
-        check(offset_of!(SegmentHeader, direction), &[2], DecodeError::Field);
-        check(offset_of!(SegmentHeader, payload_length), &4_u32.to_ne_bytes(), DecodeError::Field);
-        check(offset_of!(SegmentHeader, captured_length), &u32::MAX.to_ne_bytes(), DecodeError::Short);
+        assert_eq!(decode(&record()), Ok(expected));
+    }
+
+    #[test]
+    fn egress_is_sent_by_the_local_end_and_ipv6_stays() {
+        let mut bytes = changed(offset_of!(SegmentHeader, direction), &[DIRECTION_EGRESS]);
+        let local = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
+        let offset = offset_of!(SegmentHeader, local_address);
+        bytes[offset..offset + 16].copy_from_slice(&local.octets());
+        let segment = decode(&bytes).unwrap();
+        assert_eq!(segment.direction, Direction::Egress);
+        assert_eq!(segment.source, SocketAddr::new(local.into(), 8080));
+        assert_eq!(segment.destination, "10.0.0.2:40000".parse().unwrap());
+    }
+
+    #[test]
+    fn foreign_bytes_are_refused() {
+        let length = offset_of!(SegmentHeader, captured_length);
+        let cases = [
+            (Vec::new(), DecodeError::Truncated),
+            (record()[..HEADER_LENGTH - 1].to_vec(), DecodeError::Truncated),
+            (record()[..HEADER_LENGTH + PAYLOAD.len() - 1].to_vec(), DecodeError::Truncated),
+            (changed(offset_of!(SegmentHeader, version), &[2]), DecodeError::Version(2)),
+            (changed(offset_of!(SegmentHeader, direction), &[9]), DecodeError::Malformed),
+            (changed(length, &u32::MAX.to_ne_bytes()), DecodeError::Malformed),
+        ];
+        for (bytes, expected) in cases {
+            assert_eq!(decode(&bytes), Err(expected), "{bytes:?}");
+        }
+        assert!(decode(&record()[..HEADER_LENGTH + PAYLOAD.len()]).is_ok());
     }
 }

@@ -6,7 +6,11 @@ mod cgroup;
 pub mod decode;
 pub mod file;
 pub mod loader;
+mod object;
+mod open_error;
+pub mod own_sockets;
 pub mod packet;
+mod preflight;
 pub mod segment;
 
 pub use segment::{Direction, KernelInstant, Scope, Segment, TcpFlags};

@@ -71,7 +71,7 @@ fn add_request(record: &mut Record, request: Request, keep_traceparent: bool) {
     record.scheme = Some(parts.scheme.unwrap_or(Bytes::from_static(b"http")));
     record.method = Some(request.method);
     record.request_duration = request.last_byte.map(|last| nanos(request.first_byte, last));
-    record.request.body_size = Some(request.body_size);
+    record.request.body_size = known_size(request.body_size, request.body_cut);
     record.request.body_cut = request.body_cut;
     record.request.body = request.body_prefix;
     let mut traceparents = 0;
@@ -98,11 +98,16 @@ fn add_request(record: &mut Record, request: Request, keep_traceparent: bool) {
 }
 
 fn add_response(record: &mut Record, response: Response) {
-    record.response.body_size = Some(response.body_size);
+    record.response.body_size = known_size(response.body_size, response.body_cut);
     record.response.body_cut = response.body_cut;
     record.response.body = response.body_prefix;
     record.response.headers = response.headers.into_iter().map(captured).collect();
     group(&mut record.response.headers);
+}
+
+/// A body of which nothing was seen and whose framing told nothing has no known size; 0 would be made up.
+const fn known_size(size: u64, is_cut: bool) -> Option<u64> {
+    if size == 0 && is_cut { None } else { Some(size) }
 }
 
 fn captured(header: Header) -> CapturedHeader {
@@ -169,4 +174,16 @@ fn nanos(from: KernelInstant, to: KernelInstant) -> u64 {
 
 const fn pair(address: SocketAddr) -> (std::net::IpAddr, u16) {
     (address.ip(), address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::known_size;
+
+    #[test]
+    fn a_size_that_nothing_told_is_absent() {
+        assert_eq!(known_size(0, true), None);
+        assert_eq!(known_size(0, false), Some(0));
+        assert_eq!(known_size(1, true), Some(1));
+    }
 }

@@ -23,7 +23,10 @@ macro_rules! counters {
 counters! { READER, capture::loader::Stats, "reader",
     records: "Records read.",
     bytes: "Payload bytes read.",
+    unknown_version: "Records of a layout that this program does not read.",
     malformed: "Records that do not keep the contract.",
+    verdicts_written: "Verdicts told to the kernel.",
+    own_sockets_refused: "Sockets of our own that the kernel's table had no place for.",
     verdicts_refused: "Verdicts that the kernel's table did not take.",
 }
 
@@ -43,6 +46,7 @@ counters! { REASSEMBLY, reassembly::Stats, "reassembly",
     unknown_bare: "Segments without payload that belong to no known connection.",
     contradictory_flags: "Segments with flags that contradict each other (SYN with FIN or RST).",
     resets_ignored: "Resets that were not at the next expected sequence number.",
+    resets_contradicted: "Resets seen on a path whose sender went on all the same.",
     handshake_retransmits: "SYNs and SYN-ACKs seen again.",
     handshakes_refused: "SYNs answered by a reset.",
     handshakes_expired: "SYNs that nothing answered in time.",

@@ -45,6 +45,7 @@ impl Flow {
             return self.after(false);
         }
         let after = self.take_acknowledgement(sender, segment, now);
+        self.contradict_reset(sender, start, after, segment, stats);
         let peer_next = self.half(sender.other()).next;
         let half = self.half_mut(sender);
         let length = segment.payload_length;
@@ -77,7 +78,7 @@ impl Flow {
     /// Delivers what may go, and says what is to be done.
     pub(super) fn settle(&mut self, stats: &mut Stats, deliver: &mut impl FnMut(Chunk<'_>)) -> After {
         let finished = self.pump(stats, deliver);
-        if let Some(reset) = self.reset {
+        if let Some(reset) = self.reset.filter(|reset| !reset.is_exact) {
             let next = self.half(reset.sender).next;
             if next == reset.offset && self.half(reset.sender.other()).next >= reset.after {
                 return After::Over(CloseCause::Reset(reset.sender));
@@ -113,8 +114,11 @@ impl Flow {
                 return after;
             }
             if !self.force_due(now, config, stats, deliver) {
-                // Only the reset is due: valid if the stream has come to it, though not the other direction.
-                if let Some(reset) = self.reset.filter(|reset| reset.offset == self.half(reset.sender).next) {
+                // Only the reset is due: valid if uncontradicted, or if the stream has come to it, though not the other
+                // direction.
+                let is_valid =
+                    |reset: &PendingReset| reset.is_exact || reset.offset == self.half(reset.sender).next;
+                if let Some(reset) = self.reset.filter(is_valid) {
                     return After::Over(CloseCause::Reset(reset.sender));
                 }
                 self.reset = None;
@@ -139,7 +143,8 @@ impl Flow {
             let held = held.into_iter().chain(half.fin.map(|fin| fin.mark.arrived)).min();
             let held = held.is_some_and(|since| since.plus(config.hole_timeout) <= now);
             let reset = self.reset.is_some_and(|reset| {
-                reset.arrived.plus(config.acknowledged_hole_timeout) <= now
+                !reset.is_exact
+                    && reset.arrived.plus(config.acknowledged_hole_timeout) <= now
                     && reset.sender == side
                     && reset.offset <= half.highest
             });
@@ -310,7 +315,7 @@ impl Flow {
         let is_exact =
             offset == next || offset == half.acknowledged as i64 || half.finished && offset == next - 1;
         if half.known && is_exact && offset <= next && after <= peer.next {
-            return After::Over(CloseCause::Reset(sender));
+            return self.take_exact_reset(sender, segment, now);
         }
         if !half.known || !half.believes(offset) || offset < next && !is_exact {
             stats.resets_ignored += 1;
@@ -325,8 +330,55 @@ impl Flow {
         if self.reset.is_some() {
             stats.resets_ignored += 1;
         } else {
-            self.reset = Some(PendingReset { sender, offset, after, time: segment.time, arrived: now });
+            self.reset = Some(PendingReset {
+                is_exact: false,
+                sender,
+                offset,
+                after,
+                time: segment.time,
+                arrived: now,
+            });
         }
         self.settle(stats, deliver)
+    }
+
+    /// A reset in its place ends the connection: at once at a socket end, after [`super::config::RESET_GRACE`] on a path.
+    fn take_exact_reset(&mut self, sender: Side, segment: &Segment<'_>, now: KernelInstant) -> After {
+        if segment.direction != Direction::Path {
+            return After::Over(CloseCause::Reset(sender));
+        }
+        if self.reset.is_none_or(|reset| !reset.is_exact) {
+            let (offset, after) = (self.half(sender).next, self.half(sender.other()).next);
+            self.reset = Some(PendingReset {
+                is_exact: true,
+                sender,
+                offset,
+                after,
+                time: segment.time,
+                arrived: now,
+            });
+        }
+        After::Waiting
+    }
+
+    /// Whoever goes on with the stream that it is said to have reset, or acknowledges what came after the reset, has not
+    /// reset it.
+    fn contradict_reset(
+        &mut self,
+        sender: Side,
+        start: i64,
+        acknowledged: u64,
+        segment: &Segment<'_>,
+        stats: &mut Stats,
+    ) {
+        let Some(reset) = self.reset.filter(|reset| reset.is_exact && reset.sender == sender) else { return };
+        let half = self.half(sender);
+        let goes_on = start == half.next as i64
+            && !half.finished
+            && (segment.payload_length > 0 || segment.flags.fin());
+        if goes_on || acknowledged > reset.after {
+            self.reset = None;
+            stats.resets_contradicted += 1;
+        }
     }
 }

@@ -4,22 +4,34 @@
 //! response never overtakes its request, however the capture was ordered. What waits for a hole waits until the hole
 //! fills, or until [`Flow::force_step`] gives the hole up. Knows no table and no clock.
 
+use std::time::Duration;
+
 use super::{
     Chunk, CloseCause, Connection, Content, GapCause, Side, Stats,
-    config::Config,
+    config::{Config, RESET_GRACE},
     half::{self, Half},
     key::{End, FlowKey},
 };
 use crate::capture::{KernelInstant, Segment};
 
-/// A reset that is ahead of its sender's stream: valid once the stream has come to it.
+/// A reset that waits: one ahead of its sender's stream until the stream has come to it, one in its place on a path
+/// until nobody can contradict it any more.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PendingReset {
+    /// It came exactly in its place.
+    pub(super) is_exact: bool,
     pub(super) sender: Side,
     pub(super) offset: u64,
     pub(super) after: u64,
     pub(super) time: KernelInstant,
     pub(super) arrived: KernelInstant,
+}
+
+impl PendingReset {
+    /// How long it waits.
+    pub(super) const fn patience(&self, config: &Config) -> Duration {
+        if self.is_exact { RESET_GRACE } else { config.acknowledged_hole_timeout }
+    }
 }
 
 /// One connection.
@@ -338,7 +350,7 @@ impl Flow {
             }
         }
         if let Some(reset) = self.reset {
-            add(reset.arrived, config.acknowledged_hole_timeout);
+            add(reset.arrived, reset.patience(config));
         }
         wait
     }

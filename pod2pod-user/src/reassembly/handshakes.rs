@@ -14,7 +14,7 @@ use crate::capture::{KernelInstant, Segment};
 /// One SYN or SYN-ACK.
 #[derive(Debug)]
 pub(super) struct Pending {
-    key: FlowKey,
+    pub(super) key: FlowKey,
     /// Who sent the SYN.
     pub(super) initiator: End,
     /// Its sequence number.
@@ -100,15 +100,14 @@ impl Handshakes {
         self.entries.oldest().map(|(_, pending)| pending.arrived)
     }
 
-    /// Forgets the oldest.
-    pub(super) fn forget_oldest(&mut self) {
-        if let Some((slot, _)) = self.entries.oldest() {
-            self.take(slot);
-        }
+    /// Takes the oldest out.
+    pub(super) fn take_oldest(&mut self) -> Option<Pending> {
+        let (slot, _) = self.entries.oldest()?;
+        self.take(slot)
     }
 
-    /// Remembers one; gives how many of the same tuple had to be forgotten for it.
-    pub(super) fn insert(&mut self, mut pending: Pending) -> u64 {
+    /// Remembers one; gives the one of the same tuple that had to make way for it.
+    pub(super) fn insert(&mut self, mut pending: Pending) -> Option<Pending> {
         let key = pending.key;
         pending.older = self.newest.get(&key).copied();
         self.payload_bytes += pending.payload.len();
@@ -118,7 +117,7 @@ impl Handshakes {
         for _ in 0..MAX_HANDSHAKES_PER_TUPLE {
             at = at.and_then(|slot| self.entries.get(slot)?.older);
         }
-        at.map_or(0, |oldest| u64::from(self.take(oldest).is_some()))
+        at.and_then(|oldest| self.take(oldest))
     }
 
     /// The newest of `key` that satisfies `wanted`.

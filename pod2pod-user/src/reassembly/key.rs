@@ -1,6 +1,6 @@
 //! The flow key: which segments belong to one connection as seen at one place.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::{Connection, Side};
 use crate::capture::{Direction, Scope, Segment};
@@ -60,6 +60,25 @@ impl FlowKey {
             None => (Kind::Path, originator.min(responder), originator.max(responder)),
         };
         Self::new(connection.scope, kind, near, far)
+    }
+
+    /// Address of one of the ends, as in the segments.
+    pub(super) fn address(&self, end: End) -> SocketAddr {
+        let (number, port) = match end {
+            End::Near => (self.near, self.near_port),
+            End::Far => (self.far, self.far_port),
+        };
+        SocketAddr::new(Ipv6Addr::from_bits(number).to_canonical(), port)
+    }
+
+    /// The network world.
+    pub(super) const fn scope(&self) -> Scope {
+        Scope(self.scope)
+    }
+
+    /// Neither end is local.
+    pub(super) fn is_path(&self) -> bool {
+        self.kind == Kind::Path
     }
 
     /// The same ends in any socket's scope, where scopes are socket cookies.

@@ -5,7 +5,7 @@
 use pod2pod_common::segment as contract;
 
 use super::{
-    Chunk, CloseCause, Connection, ConnectionToken, GapCause, Reassembler, Side, Start,
+    Chunk, CloseCause, Connection, ConnectionToken, GapCause, Reassembler, Side, Start, Stats,
     aged::Slot,
     config::HANDSHAKE_REACH,
     flow::Flow,
@@ -13,7 +13,7 @@ use super::{
     key::{End, FlowKey},
     reassembler::{Entry, Unanswered},
 };
-use crate::capture::{Direction, Segment, TcpFlags};
+use crate::capture::{Direction, KernelInstant, Segment, TcpFlags};
 
 impl Reassembler {
     /// Takes a segment with SYN.
@@ -86,7 +86,7 @@ impl Reassembler {
         if self.held_bytes() + segment.payload.len() <= self.config.max_total_held_bytes {
             pending.payload = segment.payload.into();
         }
-        self.remember(key, pending);
+        self.remember(key, pending, deliver);
     }
 
     fn take_syn_ack(
@@ -106,7 +106,7 @@ impl Reassembler {
             let initiator = if sender == End::Near { End::Far } else { End::Near };
             let mut pending = Pending::new(name, initiator, isn, segment, self.now);
             pending.answer = answer;
-            return self.remember(key, pending);
+            return self.remember(key, pending, deliver);
         };
         let Some(pending) = self.handshakes.get_mut(slot) else { return };
         if pending.syn_time.is_none() {
@@ -123,17 +123,69 @@ impl Reassembler {
         }
     }
 
-    fn remember(&mut self, key: FlowKey, pending: Pending) {
+    fn remember(&mut self, key: FlowKey, pending: Pending, deliver: &mut impl FnMut(Chunk<'_>)) {
         if let Some(&Entry::Live(slot)) = self.keys.get(&key)
             && let Some(flow) = self.flows.get_mut(slot)
         {
             flow.rival = true;
         }
+        let mut oldest = None;
         if self.handshakes.len() >= self.config.max_handshakes {
-            self.handshakes.forget_oldest();
-            self.stats.handshakes_forgotten += 1;
+            oldest = self.handshakes.take_oldest();
         }
-        self.stats.handshakes_forgotten += self.handshakes.insert(pending);
+        for forgotten in oldest.into_iter().chain(self.handshakes.insert(pending)) {
+            self.stats.handshakes_forgotten += 1;
+            self.tell_unanswered(&forgotten, CloseCause::Evicted, deliver);
+        }
+    }
+
+    /// Tells what a SYN carried that nothing answered, as a connection of its own. On a path only, where the answer may
+    /// just not have been seen: an end knows that there was none. A SYN of the other end that was not answered either
+    /// is the second half of a simultaneous opening (RFC 9293 3.5).
+    pub(super) fn tell_unanswered(
+        &mut self,
+        pending: &Pending,
+        cause: CloseCause,
+        deliver: &mut impl FnMut(Chunk<'_>),
+    ) {
+        let Some(time) = pending.syn_time else { return };
+        if pending.payload_length == 0 || !pending.key.is_path() {
+            return;
+        }
+        let answers = |other: &Pending| other.initiator != pending.initiator && other.answer.is_none();
+        let partner = self.handshakes.find(&pending.key, answers).and_then(|slot| self.handshakes.take(slot));
+        let other = if pending.initiator == End::Near { End::Far } else { End::Near };
+        let facts = Connection {
+            token: self.new_token(),
+            scope: pending.key.scope(),
+            originator: pending.key.address(pending.initiator),
+            responder: pending.key.address(other),
+            local: None,
+            start: Start::Handshake,
+            originator_isn: None,
+            responder_isn: None,
+            syn_time: Some(time),
+            established_time: None,
+            retransmits: 0,
+            cgroup_id: 0,
+            socket_cookie: 0,
+            interface_index: pending.interface_index,
+        };
+        self.stats.opened_handshake += 1;
+        let mut flow = Flow::new(facts, pending.key, pending.initiator, self.now);
+        for (side, syn) in [(Side::Originator, Some(pending)), (Side::Responder, partner.as_ref())] {
+            let Some(syn) = syn else { continue };
+            let time = syn.syn_time.unwrap_or(time);
+            flow.begin(side, syn.isn.wrapping_add(1));
+            deliver_syn_data(&mut flow, side, time, syn, syn.payload_length, &mut self.stats, deliver);
+        }
+        flow.close(cause, self.now, &mut self.stats, deliver);
+    }
+
+    const fn new_token(&mut self) -> ConnectionToken {
+        let token = ConnectionToken(self.next_token);
+        self.next_token += 1;
+        token
     }
 
     /// Opens the connection that a segment without SYN proves, if it proves one. `is_alone`: the tuple has no live
@@ -211,15 +263,9 @@ impl Reassembler {
         self.stats.opened_handshake += 1;
         flow.unlinked = segment.scope_is_cookie && flow.facts.local == Some(Side::Responder);
         let slot = self.install(flow, segment, deliver);
-        if let (Some(flow), true) = (self.flows.get_mut(slot), accepted > 0) {
+        if let Some(flow) = self.flows.get_mut(slot) {
             let time = pending.syn_time.unwrap_or(segment.time);
-            let bytes =
-                pending.payload.get(..pending.payload.len().min(accepted as usize)).unwrap_or_default();
-            if !bytes.is_empty() {
-                flow.deliver_bytes(Side::Originator, time, bytes, &mut self.stats, deliver);
-            }
-            let cut = u64::from(accepted) - bytes.len() as u64;
-            flow.deliver_gap(Side::Originator, time, cut, GapCause::Cut, &mut self.stats, deliver);
+            deliver_syn_data(flow, Side::Originator, time, &pending, accepted, &mut self.stats, deliver);
         }
         Some(slot)
     }
@@ -286,8 +332,7 @@ impl Reassembler {
     }
 
     fn facts(&mut self, is_by_originator: bool, segment: &Segment<'_>, start: Start) -> Connection {
-        let token = ConnectionToken(self.next_token);
-        self.next_token += 1;
+        let token = self.new_token();
         let (originator, responder) = match is_by_originator {
             true => (segment.source, segment.destination),
             false => (segment.destination, segment.source),
@@ -314,6 +359,24 @@ impl Reassembler {
             interface_index: segment.interface_index,
         }
     }
+}
+
+/// Hands on the first `length` bytes of what a SYN carried, as far as they were captured and kept.
+fn deliver_syn_data(
+    flow: &mut Flow,
+    side: Side,
+    time: KernelInstant,
+    syn: &Pending,
+    length: u32,
+    stats: &mut Stats,
+    deliver: &mut impl FnMut(Chunk<'_>),
+) {
+    let bytes = syn.payload.get(..syn.payload.len().min(length as usize)).unwrap_or_default();
+    if !bytes.is_empty() {
+        flow.deliver_bytes(side, time, bytes, stats, deliver);
+    }
+    let cut = u64::from(length) - bytes.len() as u64;
+    flow.deliver_gap(side, time, cut, GapCause::Cut, stats, deliver);
 }
 
 /// A listener's handshake has another cookie than its child: there the tuple and the ISN must do.

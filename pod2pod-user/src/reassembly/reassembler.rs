@@ -127,9 +127,11 @@ impl Reassembler {
         {
             self.end(slot, CloseCause::Idle, now, deliver);
         }
-        while self.handshakes.oldest().is_some_and(|at| at.plus(self.config.handshake_timeout) <= now) {
-            self.handshakes.forget_oldest();
+        while self.handshakes.oldest().is_some_and(|at| at.plus(self.config.handshake_timeout) <= now)
+            && let Some(pending) = self.handshakes.take_oldest()
+        {
             self.stats.handshakes_expired += 1;
+            self.tell_unanswered(&pending, CloseCause::Idle, deliver);
         }
         while let Some((slot, ended)) = self.ended.oldest()
             && ended.at.plus(self.config.linger) <= now
@@ -152,9 +154,9 @@ impl Reassembler {
         while let Some((slot, _)) = self.flows.oldest() {
             self.end(slot, CloseCause::SourceEnded, self.now, deliver);
         }
-        while !self.handshakes.is_empty() {
-            self.handshakes.forget_oldest();
+        while let Some(pending) = self.handshakes.take_oldest() {
             self.stats.handshakes_expired += 1;
+            self.tell_unanswered(&pending, CloseCause::SourceEnded, deliver);
         }
     }
 
@@ -320,6 +322,9 @@ impl Reassembler {
     ) {
         let Some(mut flow) = self.flows.remove(slot) else { return };
         let time = flow.reset.map_or(time, |reset| reset.time);
+        // A reset that nobody contradicted is what ended it, whatever made us look.
+        let cause =
+            flow.reset.filter(|reset| reset.is_exact).map_or(cause, |reset| CloseCause::Reset(reset.sender));
         flow.close(cause, time, &mut self.stats, deliver);
         self.held -= flow.counted;
         if let Some((since, until)) = flow.waiting {

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use pod2pod_user::{
     capture::{Direction, TcpFlags},
-    reassembly::{Connection, Side, Start},
+    reassembly::{Config, Connection, Side, Start},
 };
 use support::{
     conversation::{CLIENT_ISN, Conversation, OwnedSegment, SERVER_ISN, restamp},
-    reassembly::Outcome,
+    reassembly::{Observer, Outcome},
 };
 
 use super::{check, observe};
@@ -126,6 +126,52 @@ fn data_in_a_syn_is_delivered_if_it_was_accepted() {
             check(&without(segments, &[1, 2]), &["0 O 1 abcdef", "0 SourceEnded"]);
         }
     }
+}
+
+/// The SYN of a conversation, with data in it.
+fn syn_with(data: &str, conversation: Conversation) -> OwnedSegment {
+    let mut syn = conversation.segments().swap_remove(0);
+    syn.payload = data.as_bytes().to_vec();
+    syn.payload_length = data.len() as u32;
+    syn
+}
+
+#[test]
+fn data_in_a_syn_that_nothing_answered_is_told_on_a_path() {
+    let syn = syn_with("request", exchange());
+    // Also with bytes that the capture cut, and once however often it was repeated.
+    check(&[syn.clone(), syn.clone()], &["0 O 1 request", "0 SourceEnded"]);
+    check(&[syn.clone().cut_to(3)], &["0 O 1 req", "0 O 4 Cut 4 ours", "0 SourceEnded"]);
+    let other = syn_with("later", exchange().isns(0, 1));
+    check(&[syn.clone(), other.clone()], &["0 O 1 request", "0 SourceEnded", "1 O 1 later", "1 SourceEnded"]);
+    // An end knows that there was no answer.
+    check(&[syn_with("request", exchange().seen_by_client())], &[]);
+    // Its time comes, as that of any handshake.
+    let mut observer = Observer::new(Config::default());
+    observer.push(&syn);
+    observer.expire(syn.time.plus(Config::default().handshake_timeout));
+    assert_eq!(observer.lines(), ["0 O 1 request", "0 Idle"]);
+    // One too many of its tuple.
+    let syns: Vec<_> = (0..5).map(|index| syn_with("x", exchange().isns(index * 9_999_999, 1))).collect();
+    let outcome = observe(&syns);
+    assert_eq!((outcome.stats.closed_evicted, outcome.stats.closed_source_ended), (1, 4));
+}
+
+#[test]
+fn data_in_two_syns_that_crossed_is_one_connection() {
+    let syn = syn_with("request", exchange());
+    let mut answer = OwnedSegment { time: syn.time.plus(Duration::from_millis(1)), ..syn.clone() };
+    std::mem::swap(&mut answer.source, &mut answer.destination);
+    (answer.sequence, answer.payload, answer.payload_length) = (SERVER_ISN, b"response".to_vec(), 8);
+    check(&[syn, answer], &["0 O 1 request", "0 R 1 response", "0 SourceEnded"]);
+}
+
+#[test]
+fn data_in_an_unanswered_syn_does_not_disturb_the_connection_of_its_tuple() {
+    let segments = exchange().segments();
+    let forged = syn_with("forged", exchange().isns(77, 1));
+    let expected = [&EXCHANGE[..], &["1 O 1 forged", "1 SourceEnded"]].concat();
+    check(&joined(&[&segments[..4], &[forged], &segments[4..]]), &expected);
 }
 
 #[test]

@@ -1,0 +1,104 @@
+//! Which state a segment belongs to. The decisions on it are `pod2pod_common::gate`'s.
+
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use pod2pod_common::{
+    counters::Counter,
+    flow::{ConnectionState, FlowKey, GATE_OWN, SCOPE_COOKIE, SCOPE_OF_HANDSHAKE},
+    gate::{Facts, Look},
+};
+
+use crate::{count::Counters, maps::CONNECTIONS};
+
+/// A socket end's state, and how it was come by.
+#[derive(Clone, Copy)]
+pub(crate) struct Found {
+    /// In the map.
+    pub(crate) state: *mut ConnectionState,
+    /// It is the handshake's: the socket end needs an entry of its own.
+    pub(crate) linked: bool,
+    /// Which look to take where the state alone would ask for [`Look::Middle`].
+    pub(crate) first_look: Look,
+}
+
+/// Finds the state of `key`, or makes one if the segment opens a connection or carries payload.
+#[inline(always)]
+pub(crate) fn find_or_insert(key: &mut FlowKey, facts: &Facts, counters: Counters) -> Option<Found> {
+    let scope = key.scope;
+    let by_cookie = key.scope_kind == SCOPE_COOKIE;
+    if by_cookie && facts.at_listener() {
+        key.scope = SCOPE_OF_HANDSHAKE;
+    }
+    let mut first_look = Look::Middle;
+    if let Some(state) = CONNECTIONS.get_ptr_mut(&*key) {
+        return Some(Found { state, linked: false, first_look });
+    }
+    if by_cookie && !facts.at_listener() {
+        key.scope = SCOPE_OF_HANDSHAKE;
+        let handshake = CONNECTIONS.get_ptr_mut(&*key);
+        key.scope = scope;
+        if let Some(state) = handshake {
+            // SAFETY: an element of the map; others may write it at once, see `ConnectionState`.
+            if unsafe { &*state }.links(facts) {
+                return Some(Found { state, linked: true, first_look });
+            }
+            first_look = Look::Joined;
+        }
+    }
+    if facts.payload_length == 0 && !facts.opens() && !facts.answers() {
+        return None;
+    }
+    let mut fresh = ConnectionState::first_seen(facts);
+    if by_cookie && facts.at_listener() {
+        fresh.listener_cookie = scope;
+    }
+    if fresh.generation_known == 0 {
+        counters.bump(Counter::DataWithoutEntry);
+    }
+    let state = insert(key, &fresh, u64::from(BPF_NOEXIST), counters)?;
+    Some(Found { state, linked: false, first_look })
+}
+
+/// Gives a child socket its own entry, with what its handshake's has come to.
+#[inline(always)]
+pub(crate) fn settle(key: &FlowKey, found: Found, counters: Counters) -> *mut ConnectionState {
+    if !found.linked {
+        return found.state;
+    }
+    // SAFETY: an element of the map; others may write it at once, see `ConnectionState`.
+    let mut own = unsafe { *found.state };
+    if own.listener_cookie == key.scope {
+        return found.state;
+    }
+    own.listener_cookie = 0;
+    insert(key, &own, u64::from(BPF_ANY), counters).unwrap_or(found.state)
+}
+
+/// Makes a state for a socket of the agent itself, whatever was there.
+#[inline(always)]
+pub(crate) fn insert_own(key: &mut FlowKey, facts: &Facts, counters: Counters) {
+    let mut own = ConnectionState::first_seen(facts);
+    own.gate = GATE_OWN;
+    if key.scope_kind == SCOPE_COOKIE && facts.at_listener() {
+        own.listener_cookie = key.scope;
+        key.scope = SCOPE_OF_HANDSHAKE;
+    }
+    insert(key, &own, u64::from(BPF_ANY), counters);
+}
+
+#[inline(always)]
+fn insert(
+    key: &FlowKey,
+    state: &ConnectionState,
+    flags: u64,
+    counters: Counters,
+) -> Option<*mut ConnectionState> {
+    // Another CPU may have inserted it first: then that entry is as good.
+    let inserted = CONNECTIONS.insert(key, state, flags).is_ok();
+    let state = CONNECTIONS.get_ptr_mut(key);
+    if state.is_none() {
+        counters.bump(Counter::ConnectionsRefused);
+    } else if inserted {
+        counters.bump(Counter::ConnectionsInserted);
+    }
+    state
+}
