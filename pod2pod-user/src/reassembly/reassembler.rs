@@ -54,8 +54,9 @@ pub struct Reassembler {
     pub(super) flows: Aged<Flow>,
     pub(super) ended: Aged<Ended>,
     pub(super) handshakes: Handshakes,
-    /// Connections that a listener's segments opened, by tuple, until the child's first segment comes.
-    pub(super) unlinked: Keyed<Slot>,
+    /// Connections that a listener's segments opened, by tuple, until the child's first segment comes: several at once
+    /// only where network namespaces have the same addresses.
+    pub(super) unlinked: Keyed<Vec<Slot>>,
     /// Connections in which something waits, by when it has waited enough.
     due: BTreeSet<(KernelInstant, Slot)>,
     /// The same, by since when.
@@ -337,8 +338,8 @@ impl Reassembler {
             self.longest.remove(&(since, slot));
             self.due.remove(&(until, slot));
         }
-        if flow.unlinked && self.unlinked.get(&flow.key.any_socket()) == Some(&slot) {
-            self.unlinked.remove(&flow.key.any_socket());
+        if flow.unlinked {
+            self.linked(flow.key.any_socket(), slot);
         }
         let keys = [Some(flow.key), flow.alias];
         for key in keys.iter().flatten() {

@@ -8,7 +8,7 @@ use std::{
 use serde_json::Value;
 
 /// Differences that a failure prints.
-const MAX_TOLD: usize = 20;
+const MAX_TOLD: usize = 30;
 
 /// Which end of a connection told it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -353,10 +353,14 @@ fn a_child_is_linked_to_its_listeners_handshake() {
 fn equal_tuples_of_two_pods_are_told_apart_by_their_numbers() {
     let one = with_cookies(&exchange().seen_by_server(), 1, (3, 11));
     let two = with_cookies(&exchange().isns(500_000_000, 600_000_000).seen_by_server(), 2, (3, 12));
-    // One after the other, as the tuple's pending handshake is found by number.
-    let outcome = observe(&joined(&[&one[..1], &two[..1], &one[1..], &two[1..]]));
-    assert_eq!((outcome.stats.opened_handshake, outcome.stats.opened_middle), (2, 0));
-    assert_eq!(outcome.stats.bytes_delivered, 30);
+    // Wherever the one is interrupted by the other: at 3 both are open, and neither has a segment of its child.
+    for cut in 1..=3 {
+        for [first, second] in [[&one, &two], [&two, &one]] {
+            let outcome = observe(&joined(&[&one[..cut], &two[..cut], &first[cut..], &second[cut..]]));
+            assert_eq!((outcome.stats.opened_handshake, outcome.stats.opened_middle), (2, 0), "cut at {cut}");
+            assert_eq!((outcome.stats.bytes_delivered, outcome.stats.gaps_missing), (30, 0), "cut at {cut}");
+        }
+    }
     // And the client's end beside the server's.
     let client = with_cookies(&exchange().seen_by_client(), 5, (0, 5));
     let both: Vec<_> = client.iter().zip(&one).flat_map(|(c, s)| [c.clone(), s.clone()]).collect();
