@@ -4,11 +4,15 @@ use std::time::Duration;
 
 use pod2pod_user::{
     capture::{Direction, TcpFlags},
-    reassembly::{Config, Connection, Side, Start},
+    reassembly::{
+        Config, Connection, Side, Start,
+        config::{JOIN_GRACE, JOIN_REACH},
+    },
 };
 use support::{
-    conversation::{CLIENT_ISN, Conversation, OwnedSegment, SERVER_ISN, restamp},
+    conversation::{CLIENT_ISN, Conversation, OwnedSegment, SERVER_ISN, restamp, shuffle_from},
     reassembly::{Observer, Outcome},
+    rng::Rng,
 };
 
 use super::{check, observe};
@@ -172,6 +176,50 @@ fn data_in_an_unanswered_syn_does_not_disturb_the_connection_of_its_tuple() {
     let forged = syn_with("forged", exchange().isns(77, 1));
     let expected = [&EXCHANGE[..], &["1 O 1 forged", "1 SourceEnded"]].concat();
     check(&joined(&[&segments[..4], &[forged], &segments[4..]]), &expected);
+}
+
+#[test]
+fn joined_in_the_middle_of_disorder_nothing_is_lost() {
+    let conversation = Conversation::joined_in_the_middle().client("request").server("response").cut_every(3);
+    let segments = conversation.segments();
+    let expected = observe(&segments).lines();
+    for seed in 0..100 {
+        let mut disorder = segments.clone();
+        shuffle_from(&mut disorder, 0, &mut Rng::new(seed));
+        let outcome = observe(&disorder);
+        let token = first(&outcome).token;
+        let mut streams = [Side::Originator, Side::Responder].map(|side| outcome.stream(token, side));
+        streams.sort();
+        assert_eq!(streams, [b"request".to_vec(), b"response".to_vec()], "seed {seed}");
+    }
+    // In order, the first bytes are told no later than the grace, and where they were seen.
+    assert_eq!(expected[0], "0 O 1001 request");
+}
+
+#[test]
+fn bytes_before_where_a_connection_was_joined_are_taken_within_limits() {
+    let with = |reach: u32, pause: Duration| {
+        let mut segments = exchange().segments().split_off(3);
+        let mut early = segments[0].clone();
+        early.sequence = early.sequence.wrapping_sub(reach);
+        early.payload = b"early".to_vec();
+        early.payload_length = 5;
+        early.time = early.time.plus(pause);
+        observe(&[segments.swap_remove(0), early]).stats.bytes_delivered
+    };
+    let shortly = JOIN_GRACE - Duration::from_nanos(1);
+    assert_eq!([with(5, shortly), with(5, JOIN_GRACE)], [12, 7]);
+    let isn = exchange().isns(1 << 20, 1);
+    let reach = |reach: u32| {
+        let mut segments = isn.segments().split_off(3);
+        segments.truncate(1);
+        let mut early = segments[0].clone();
+        early.sequence -= reach;
+        (early.payload, early.payload_length) = (b"x".to_vec(), 1);
+        segments.push(early);
+        observe(&segments).stats.bytes_delivered
+    };
+    assert_eq!([reach(JOIN_REACH), reach(JOIN_REACH + 1)], [8, 7]);
 }
 
 #[test]
