@@ -249,13 +249,13 @@ impl Agent {
         }
         self.pipeline.finish(monotonic());
         let enriched = self.pipeline.stats().enrich;
-        let kernel_lost = self.capture.ring_lost();
+        let kernel = self.capture.counters();
         let Self { pipeline, sinks, capture, .. } = self;
         drop(pipeline);
         drop(capture);
         let sinks = Rc::try_unwrap(sinks)
             .map_or_else(|shared| shared.borrow().stats(), |sinks| sinks.into_inner().finish(deadline));
-        let summary = Summary::new(enriched, sinks).with_kernel_lost(kernel_lost);
+        let summary = Summary::new(enriched, sinks).with_kernel(&kernel);
         exit::tell(&summary);
         if summary.output_failed() { exit::FAILURE } else { exit::OK }
     }

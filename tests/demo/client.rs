@@ -8,11 +8,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use support::wire::{self, Framing, Wire};
 
 use crate::{
     list::{End, Entry, List},
     server::SENT_OF_PROMISED,
-    wire::{self, Framing, Wire},
 };
 
 /// Clients that send keep-alive requests as fast as they can, beside the scripts.

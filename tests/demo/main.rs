@@ -20,12 +20,12 @@ mod processes;
 mod server;
 mod table;
 mod verdict;
-mod wire;
-mod world;
 
+use support::world::World;
 use verdict::Tamper;
-use world::World;
 
+/// The demo's cgroup is called this and its process id.
+const CGROUP_PREFIX: &str = "pod2pod-demo";
 const USAGE: &str = "usage: pod2pod-demo AGENT [--tamper sent|observed]";
 
 fn main() -> ExitCode {
@@ -52,8 +52,8 @@ fn demo(agent: &str, tamper: Option<Tamper>) -> Result<ExitCode> {
     processes::watch_signals()?;
     let directory = tempfile::tempdir().context("cannot make a temporary directory")?;
     let file = |name: &str| directory.path().join(name);
-    let world = World::build()?;
-    let agent = agent::Agent::start(agent, &world.cgroup, &file("records"), &file("log"))?;
+    let world = World::build(CGROUP_PREFIX)?;
+    let agent = agent::Agent::start(agent, world.cgroup.path(), &file("records"), &file("log"))?;
     let lists = [file("sent-by-client"), file("served-by-server")];
     parties::load(&world, &lists)?;
     // The parties have written and ended before the agent's output is read.

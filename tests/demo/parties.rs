@@ -1,7 +1,6 @@
 //! The client and the server as processes in their pods. What they say to each other is theirs.
 
 use std::{
-    fs,
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
@@ -9,12 +8,15 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use support::{
+    wire,
+    world::{self, World},
+};
 
 use crate::{
     client,
     processes::{self, Process},
-    server, wire,
-    world::{self, World},
+    server,
 };
 
 /// How long the whole load may take.
@@ -24,7 +26,7 @@ const MAX_LOAD: Duration = Duration::from_secs(60);
 pub(crate) fn load(world: &World, lists: &[PathBuf; 2]) -> Result<()> {
     let start = |name: &'static str, namespace: &world::Namespace, list: &Path| {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["party", name]).arg(namespace.path()).arg(world.cgroup.join(name)).arg(list);
+        command.args(["party", name]).arg(namespace.path()).arg(world.cgroup.part(name)?).arg(list);
         Process::start(name, command.stdin(Stdio::piped()).stdout(Stdio::piped()))
     };
     let mut server = start("server", &world.server, &lists[1])?;
@@ -43,8 +45,7 @@ pub(crate) fn load(world: &World, lists: &[PathBuf; 2]) -> Result<()> {
 pub(crate) fn become_party(role: &str, namespace: &str, cgroup: &str, list: &str) -> Result<ExitCode> {
     processes::die_with_parent()?;
     world::enter(Path::new(namespace))?;
-    let members = Path::new(cgroup).join("cgroup.procs");
-    fs::write(&members, "0").with_context(|| format!("cannot enter {}", members.display()))?;
+    world::join(Path::new(cgroup))?;
     match role {
         "client" => client::run(world::SERVICE, Path::new(list))?,
         "server" => server::run(world::POD_PORT, Path::new(list))?,

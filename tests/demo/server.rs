@@ -11,11 +11,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use support::wire::{self, Framing, Head, Wire};
 
-use crate::{
-    list::{End, Entry, List},
-    wire::{self, Framing, Head, Wire},
-};
+use crate::list::{End, Entry, List};
 
 /// How long `/slow` takes: long beside everything else in the demo, short for the person who waits.
 const SLOW: Duration = Duration::from_millis(400);

@@ -6,7 +6,7 @@
 use super::exchange::Anomalies;
 
 /// Longest method, bytes: the longest registered one has 17, and a longer first word is somebody else's protocol.
-const MAX_METHOD: usize = 64;
+pub(super) const MAX_METHOD: usize = 64;
 
 /// Most white space before a start line, bytes: a few are sent by mistake, more are padding of another protocol.
 const MAX_LEADING_BLANKS: usize = 16;

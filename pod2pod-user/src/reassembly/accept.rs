@@ -51,10 +51,11 @@ impl Flow {
         self.half_mut(sender).heard = true;
         let start = self.half(sender).offset_of(segment.sequence);
         let after = self.take_acknowledgement(sender, segment, now);
-        let peer_next = self.half(sender.other()).next;
+        self.contradict_reset(sender, start, after, segment, stats);
+        let peer_is_past = self.half(sender.other()).is_past(after);
         let half = self.half_mut(sender);
         let length = segment.payload_length;
-        let is_next = start == half.next as i64 && after <= peer_next && half.is_quiet();
+        let is_next = start == half.next as i64 && peer_is_past && half.is_quiet();
         if is_next
             && length > 0
             && length as usize == segment.payload.len()
@@ -83,9 +84,9 @@ impl Flow {
     /// Delivers what may go, and says what is to be done.
     pub(super) fn settle(&mut self, stats: &mut Stats, deliver: &mut impl FnMut(Chunk<'_>)) -> After {
         let finished = self.pump(stats, deliver);
-        if let Some(reset) = self.reset {
+        if let Some(reset) = self.reset.filter(|reset| !reset.is_exact) {
             let next = self.half(reset.sender).next;
-            if next == reset.offset && self.half(reset.sender.other()).next >= reset.after {
+            if next == reset.offset && self.half(reset.sender.other()).is_past(reset.after) {
                 return After::Over(CloseCause::Reset(reset.sender));
             }
             if next > reset.offset {
@@ -119,8 +120,11 @@ impl Flow {
                 return after;
             }
             if !self.force_due(now, config, stats, deliver) {
-                // Only the reset is due: valid if the stream has come to it, though not the other direction.
-                if let Some(reset) = self.reset.filter(|reset| reset.offset == self.half(reset.sender).next) {
+                // Only the reset is due: valid if uncontradicted, or if the stream has come to it, though not the other
+                // direction.
+                let is_valid =
+                    |reset: &PendingReset| reset.is_exact || reset.offset == self.half(reset.sender).next;
+                if let Some(reset) = self.reset.filter(is_valid) {
                     return After::Over(CloseCause::Reset(reset.sender));
                 }
                 self.reset = None;
@@ -146,7 +150,8 @@ impl Flow {
             let timeout = if half.joining { JOIN_GRACE } else { config.hole_timeout };
             let held = held.is_some_and(|since| since.plus(timeout) <= now);
             let reset = self.reset.is_some_and(|reset| {
-                reset.arrived.plus(config.acknowledged_hole_timeout) <= now
+                !reset.is_exact
+                    && reset.arrived.plus(config.acknowledged_hole_timeout) <= now
                     && reset.sender == side
                     && reset.offset <= half.highest
             });
@@ -249,10 +254,10 @@ impl Flow {
             segment.payload.get(..segment.payload.len().min((end - start) as usize)).unwrap_or_default();
         let bytes = captured.get(skip as usize..).unwrap_or_default();
         let (from, left) = ((start + skip) as u64, (end - start - skip) as u64);
-        let peer_next = self.half(sender.other()).next;
+        let peer_is_past = self.half(sender.other()).is_past(mark.after);
         let half = self.half_mut(sender);
         let is_free = half.front().is_none();
-        if is_free && from == half.next && mark.after <= peer_next {
+        if is_free && from == half.next && peer_is_past {
             half.note_sighting(segment.sequence, segment.payload_length, segment.time);
             stats.overlapped_bytes += skip as u64;
             if !bytes.is_empty() {
@@ -325,7 +330,7 @@ impl Flow {
         let is_exact =
             offset == next || offset == half.acknowledged as i64 || half.finished && offset == next - 1;
         if half.known && is_exact && offset <= next && after <= peer.next {
-            return After::Over(CloseCause::Reset(sender));
+            return self.take_exact_reset(sender, segment, now);
         }
         if !half.known || !half.believes(offset) || offset < next && !is_exact {
             stats.resets_ignored += 1;
@@ -340,8 +345,55 @@ impl Flow {
         if self.reset.is_some() {
             stats.resets_ignored += 1;
         } else {
-            self.reset = Some(PendingReset { sender, offset, after, time: segment.time, arrived: now });
+            self.reset = Some(PendingReset {
+                is_exact: false,
+                sender,
+                offset,
+                after,
+                time: segment.time,
+                arrived: now,
+            });
         }
         self.settle(stats, deliver)
+    }
+
+    /// A reset in its place ends the connection: at once at a socket end, after [`super::config::RESET_GRACE`] on a path.
+    fn take_exact_reset(&mut self, sender: Side, segment: &Segment<'_>, now: KernelInstant) -> After {
+        if segment.direction != Direction::Path {
+            return After::Over(CloseCause::Reset(sender));
+        }
+        if self.reset.is_none_or(|reset| !reset.is_exact) {
+            let (offset, after) = (self.half(sender).next, self.half(sender.other()).next);
+            self.reset = Some(PendingReset {
+                is_exact: true,
+                sender,
+                offset,
+                after,
+                time: segment.time,
+                arrived: now,
+            });
+        }
+        After::Waiting
+    }
+
+    /// Whoever goes on with the stream that it is said to have reset, or acknowledges what came after the reset, has not
+    /// reset it.
+    fn contradict_reset(
+        &mut self,
+        sender: Side,
+        start: i64,
+        acknowledged: u64,
+        segment: &Segment<'_>,
+        stats: &mut Stats,
+    ) {
+        let Some(reset) = self.reset.filter(|reset| reset.is_exact && reset.sender == sender) else { return };
+        let half = self.half(sender);
+        let goes_on = start == half.next as i64
+            && !half.finished
+            && (segment.payload_length > 0 || segment.flags.fin());
+        if goes_on || acknowledged > reset.after {
+            self.reset = None;
+            stats.resets_contradicted += 1;
+        }
     }
 }

@@ -28,8 +28,15 @@ pub const DEFAULT_MAX_TOTAL_HELD_BYTES: usize = 16 << 20;
 /// milliseconds; a retransmission is not to be expected any more.
 pub const DEFAULT_ACKNOWLEDGED_HOLE_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// How long a hole may wait that nobody acknowledged: five retransmissions, doubling from 200 ms, take 6.2 s.
-pub const DEFAULT_HOLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a hole may wait that nobody acknowledged: a retransmission may take as long as the largest retransmission
+/// time-out, 120 s on Linux (net/ipv4/tcp.c, TCP_RTO_MAX); what is held meanwhile is bounded by bytes.
+pub const DEFAULT_HOLE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// How long a reset seen on a path may be contradicted: a sender that goes on with its stream has not reset it, so the
+/// reset was forged, or broken and dropped by its receiver, which checks what a path does not. Until then the end of
+/// the connection is not told; its time is the reset's all the same. A socket end needs none of this: the kernel has
+/// checked the packet.
+pub const RESET_GRACE: Duration = Duration::from_secs(5);
 
 /// How long a SYN may wait for its answer: Linux gives up after 127 s, but what is answered is answered by the second
 /// or third copy, 7 s later.

@@ -4,22 +4,34 @@
 //! response never overtakes its request, however the capture was ordered. What waits for a hole waits until the hole
 //! fills, or until [`Flow::force_step`] gives the hole up. Knows no table and no clock.
 
+use std::time::Duration;
+
 use super::{
     Chunk, CloseCause, Connection, Content, GapCause, Side, Stats,
-    config::{Config, JOIN_GRACE},
+    config::{Config, JOIN_GRACE, RESET_GRACE},
     half::{self, Half},
     key::{End, FlowKey},
 };
 use crate::capture::{KernelInstant, Segment};
 
-/// A reset that is ahead of its sender's stream: valid once the stream has come to it.
+/// A reset that waits: one ahead of its sender's stream until the stream has come to it, one in its place on a path
+/// until nobody can contradict it any more.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PendingReset {
+    /// It came exactly in its place.
+    pub(super) is_exact: bool,
     pub(super) sender: Side,
     pub(super) offset: u64,
     pub(super) after: u64,
     pub(super) time: KernelInstant,
     pub(super) arrived: KernelInstant,
+}
+
+impl PendingReset {
+    /// How long it waits.
+    pub(super) const fn patience(&self, config: &Config) -> Duration {
+        if self.is_exact { RESET_GRACE } else { config.acknowledged_hole_timeout }
+    }
 }
 
 /// One connection.
@@ -189,14 +201,13 @@ impl Flow {
     }
 
     fn deliver_front(&mut self, side: Side, stats: &mut Stats, deliver: &mut impl FnMut(Chunk<'_>)) -> bool {
-        let other = self.half(side.other()).next;
-        let half = self.half_mut(side);
+        let (half, other) = (self.half(side), self.half(side.other()));
         let ready =
-            half.front().is_some_and(|(start, piece)| start <= half.next && piece.mark.after <= other);
+            half.front().is_some_and(|(start, piece)| start <= half.next && other.is_past(piece.mark.after));
         if !ready {
             return false;
         }
-        let Some(piece) = half.take_front() else { return false };
+        let Some(piece) = self.half_mut(side).take_front() else { return false };
         match piece.content {
             half::Content::Bytes(bytes) => {
                 self.deliver_bytes(side, piece.mark.time, &bytes, stats, deliver);
@@ -209,13 +220,11 @@ impl Flow {
     }
 
     fn deliver_finish(&mut self, side: Side, stats: &mut Stats, deliver: &mut impl FnMut(Chunk<'_>)) -> bool {
-        let other = self.half(side.other()).next;
-        let half = self.half_mut(side);
-        let Some(fin) = half.fin.filter(|fin| fin.offset <= half.next && fin.mark.after <= other) else {
-            return false;
-        };
+        let (half, other) = (self.half(side), self.half(side.other()));
+        let ready = |fin: &half::Fin| fin.offset <= half.next && other.is_past(fin.mark.after);
+        let Some(fin) = half.fin.filter(ready) else { return false };
         let (time, offset) = (fin.mark.time, half.next);
-        stats.bytes_after_finish += half.finish();
+        stats.bytes_after_finish += self.half_mut(side).finish();
         let content = Content::Finished;
         deliver(Chunk { connection: &self.facts, sender: side, time, offset, content });
         true
@@ -342,7 +351,7 @@ impl Flow {
             }
         }
         if let Some(reset) = self.reset {
-            add(reset.arrived, config.acknowledged_hole_timeout);
+            add(reset.arrived, reset.patience(config));
         }
         wait
     }

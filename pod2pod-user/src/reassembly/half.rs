@@ -221,6 +221,11 @@ impl Half {
         end.min(self.last_gap.1).saturating_sub(start)
     }
 
+    /// Whether everything below `offset` was told or never will be: after a FIN nothing comes, whatever was acknowledged.
+    pub(super) const fn is_past(&self, offset: u64) -> bool {
+        self.finished || self.next >= offset
+    }
+
     /// Nothing waits in this direction.
     pub(super) fn is_quiet(&self) -> bool {
         self.held.is_empty() && self.fin.is_none() && self.acknowledged_at.is_none()

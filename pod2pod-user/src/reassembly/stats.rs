@@ -33,6 +33,8 @@ pub struct Stats {
     pub contradictory_flags: u64,
     /// Resets that were not at the next expected sequence number.
     pub resets_ignored: u64,
+    /// Resets seen on a path whose sender went on all the same.
+    pub resets_contradicted: u64,
     /// SYNs and SYN-ACKs seen again.
     pub handshake_retransmits: u64,
     /// SYNs answered by a reset.

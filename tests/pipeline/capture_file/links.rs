@@ -1,5 +1,8 @@
 //! Link layers: one segment behind every header that is decoded, nothing behind those that are not.
 
+use pod2pod_user::capture::packet::{
+    MAX_ENDACE_EXTENSIONS, MAX_FRAME_RELAY_ADDRESS_BYTES, MAX_HEADERS, MAX_LENGTH_FIELD, MAX_LOG_ATTRIBUTES,
+};
 use support::capture_file::{ETHERNET, Tcp, ethernet};
 
 use super::{REQUEST, check, hex, join, one, v4, v6};
@@ -215,12 +218,54 @@ fn what_is_not_decoded_is_counted() {
 
 #[test]
 fn headers_are_walked_up_to_their_limit() {
-    use pod2pod_user::capture::packet::MAX_HEADERS;
     // Link, Ethernet, one type a tag, type of the packet, version, IPv4, protocol and TCP.
     let most = MAX_HEADERS - 7;
     for (tags, expected) in [(most, 1), (most + 1, 0)] {
         let stack = join(&[&ethernet(0, &[])[..12], &hex(&"8100 0001".repeat(tags)), &hex("0800"), &v4()]);
         let (seen, stats) = one(ETHERNET, &stack);
         assert_eq!((seen.len(), stats.nesting), (expected, 1 - expected as u64), "{tags} tags");
+    }
+}
+
+#[test]
+fn a_length_ends_where_types_begin() {
+    for (field, expected) in [(MAX_LENGTH_FIELD, 1), (MAX_LENGTH_FIELD + 1, 0)] {
+        let (seen, stats) = one(ETHERNET, &ethernet(field, &join(&[&hex(LLC_SNAP_IP), &v4()])));
+        assert_eq!((seen.len(), stats.not_ip), (expected, 1 - expected as u64), "{field}");
+    }
+}
+
+#[test]
+fn log_attributes_are_walked_up_to_their_limit() {
+    const LOG: u32 = 239;
+    let packet = v4();
+    let payload = join(&[&(packet.len() as u16 + 4).to_be_bytes(), &hex("0009"), &packet]);
+    for (attributes, expected) in [(MAX_LOG_ATTRIBUTES, 1), (MAX_LOG_ATTRIBUTES + 1, 0)] {
+        let others = hex("0008 0005 00000002").repeat(attributes - 1);
+        let (seen, stats) = one(LOG, &join(&[&hex("02000000"), &others, &payload]));
+        assert_eq!((seen.len(), stats.nesting), (expected, 1 - expected as u64), "{attributes} attributes");
+    }
+}
+
+#[test]
+fn endace_extensions_are_walked_up_to_their_limit() {
+    const ENDACE: u32 = 197;
+    let frame = join(&[&hex("0000"), &ethernet(0x0800, &v4())]);
+    for (extensions, expected) in [(MAX_ENDACE_EXTENSIONS, 1), (MAX_ENDACE_EXTENSIONS + 1, 0)] {
+        // A set top bit says that another extension follows.
+        let chain = [hex("83 00000000000000").repeat(extensions - 1), hex("03 00000000000000")].concat();
+        let record = hex("0000000000000000 82 00 0060 0000 0050");
+        let (seen, stats) = one(ENDACE, &join(&[&record, &chain, &frame]));
+        assert_eq!((seen.len(), stats.nesting), (expected, 1 - expected as u64), "{extensions} extensions");
+    }
+}
+
+#[test]
+fn frame_relay_addresses_end_at_their_limit() {
+    const FRAME_RELAY: u32 = 107;
+    for (length, expected) in [(MAX_FRAME_RELAY_ADDRESS_BYTES, 1), (MAX_FRAME_RELAY_ADDRESS_BYTES + 1, 0)] {
+        let address = [vec![0x18; length - 1], vec![0x01]].concat();
+        let (seen, stats) = one(FRAME_RELAY, &join(&[&address, &hex("03 cc"), &v4()]));
+        assert_eq!((seen.len(), stats.malformed), (expected, 1 - expected as u64), "{length} bytes");
     }
 }

@@ -1,5 +1,6 @@
 //! Tunnels: one segment inside each that is opened, none in what only looks like one.
 
+use pod2pod_user::capture::packet::{MAX_GTP_EXTENSIONS, MAX_NESTING, MAX_SOURCE_ROUTES, MAX_TZSP_TAGS};
 use support::capture_file::{ETHERNET, Tcp, ethernet, ip, ipv4, udp};
 
 use super::{check, hex, join, one, v4, v6};
@@ -157,7 +158,6 @@ fn what_is_no_tunnel_is_left_alone() {
 
 #[test]
 fn tunnels_nest_up_to_their_limit() {
-    use pod2pod_user::capture::packet::MAX_NESTING;
     for (levels, expected) in [(MAX_NESTING, 1), (MAX_NESTING + 1, 0)] {
         let mut packet = v4();
         for _ in 1..levels {
@@ -169,5 +169,39 @@ fn tunnels_nest_up_to_their_limit() {
             (expected, 1 - expected as u64),
             "{levels} levels: {stats:?}"
         );
+    }
+}
+
+/// `packet` gives one segment, or none and is counted as walked too far.
+fn check_walked(name: &str, packet: &[u8], expected: usize) {
+    let (seen, stats) = one(ETHERNET, packet);
+    assert_eq!((seen.len(), stats.nesting), (expected, 1 - expected as u64), "{name}: {stats:?}");
+}
+
+#[test]
+fn source_routes_are_walked_up_to_their_limit() {
+    for (entries, expected) in [(MAX_SOURCE_ROUTES, 1), (MAX_SOURCE_ROUTES + 1, 0)] {
+        let routes = "0800 0004 c0000203".repeat(entries - 1);
+        let header = hex(&format!("4000 0800 00000000 {routes} 0000 0000"));
+        check_walked(&format!("{entries} entries"), &outer(47, &join(&[&header, &v4()])), expected);
+    }
+}
+
+#[test]
+fn gtp_extensions_are_walked_up_to_their_limit() {
+    for (extensions, expected) in [(MAX_GTP_EXTENSIONS, 1), (MAX_GTP_EXTENSIONS + 1, 0)] {
+        // Four bytes each: a length in words, two of content, the type of the next one.
+        let chain = format!("{} 01 0001 00", "01 0001 85".repeat(extensions - 1));
+        let length = v4().len() + 4 + 4 * extensions;
+        let front = format!("34ff {length:04x} 00000001 00000085 {chain}");
+        check_walked(&format!("{extensions} extensions"), &over_udp(2152, &front, &v4()), expected);
+    }
+}
+
+#[test]
+fn tzsp_tags_are_walked_up_to_their_limit() {
+    for (tags, expected) in [(MAX_TZSP_TAGS, 1), (MAX_TZSP_TAGS + 1, 0)] {
+        let front = format!("01 00 0001 {} 01", "0a01c4".repeat(tags - 1));
+        check_walked(&format!("{tags} tags"), &over_udp(37_008, &front, &frame()), expected);
     }
 }

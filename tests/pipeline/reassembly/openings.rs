@@ -236,21 +236,6 @@ fn a_garbled_acknowledgement_does_not_number_the_other_end() {
 }
 
 #[test]
-fn who_goes_on_after_a_reset_has_not_sent_it() {
-    let before = Conversation::new().client("one").segments();
-    let whole = Conversation::new().client("one").server("two").client("three").segments();
-    let mut reset = forged(&whole[4], RST | ACK, SERVER_ISN + 1, CLIENT_ISN + 4);
-    reset.time = whole[3].time;
-    let outcome = observe(&joined(&[&before, &[reset.clone()], &whole[4..]]));
-    let lines = outcome.lines();
-    assert_eq!(lines[..2], ["0 O 1 one", "0 Reset(Responder)"]);
-    assert!(lines[2].ends_with(" two") && lines[3].ends_with(" three"), "{lines:?}");
-    // What its peer had sent before it saw the reset opens nothing.
-    let crossing = Conversation::new().client("one").client("crossing").segments();
-    check(&joined(&[&before, &[reset], &crossing[4..]]), &["0 O 1 one", "0 Reset(Responder)"]);
-}
-
-#[test]
 fn a_refused_syn_opens_nothing() {
     let syn = exchange().segments().remove(0);
     let mut refusal = forged(&syn, RST | ACK, 0, CLIENT_ISN + 1);
@@ -291,6 +276,19 @@ fn an_answered_syn_opens_a_new_generation() {
         &joined(&[&old, &new[..1], &[late], &new[1..]]),
         &["0 O 1 abc", "0 R 1 x", "0 O 4 late", "0 Replaced", "1 O 1 def", "1 R 1 y", "1 SourceEnded"],
     );
+}
+
+#[test]
+fn a_whole_connection_seen_again_shortly_after_is_the_same() {
+    let once = exchange().close().segments();
+    let mut twice = once.clone();
+    let pause = Config::default().linger - Duration::from_secs(1);
+    twice.extend(
+        once.iter().cloned().map(|segment| OwnedSegment { time: segment.time.plus(pause), ..segment }),
+    );
+    let outcome = observe(&twice);
+    assert_eq!(outcome.lines(), observe(&once).lines());
+    assert_eq!(outcome.stats.handshake_retransmits, 2);
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use pod2pod_user::reassembly::{Config, Side};
+use pod2pod_common::segment::TCP_RST;
+use pod2pod_user::reassembly::{CloseCause, Config, Content, Reassembler, Side, config::RESET_GRACE};
 use support::{
     conversation::{CLIENT_ISN, Conversation, OwnedSegment, STEP_NS, overlapping, restamp},
     reassembly::{self, Observer},
@@ -216,6 +217,61 @@ fn a_reset_counts_only_at_the_expected_number() {
 }
 
 #[test]
+fn a_reset_on_a_path_is_void_once_its_sender_goes_on() {
+    let base = Conversation::new().client("request").server("response").client("again").segments();
+    let check_reset = |place: usize, of: usize, expected: &[&str], contradicted: u64| {
+        let mut segments = base.clone();
+        let mut reset = base[of].clone();
+        reset.flags.0 = TCP_RST;
+        reset.payload.clear();
+        reset.payload_length = 0;
+        segments.insert(place, reset);
+        let outcome = check(&segments, expected);
+        assert_eq!(outcome.stats.resets_contradicted, contradicted);
+    };
+    // Forged in the name of the server before it answers, and of the client before its second request.
+    check_reset(4, 4, &["0 O 1 request", "0 R 1 response", "0 O 8 again", "0 SourceEnded"], 1);
+    check_reset(5, 5, &["0 O 1 request", "0 R 1 response", "0 O 8 again", "0 SourceEnded"], 1);
+    // The server's answer was on its way when the client reset: that contradicts nothing.
+    let mut segments = base.clone();
+    segments.truncate(5);
+    let mut reset = base[5].clone();
+    reset.flags.0 = TCP_RST;
+    reset.payload.clear();
+    reset.payload_length = 0;
+    segments.insert(4, reset);
+    let outcome = check(&segments, &["0 O 1 request", "0 R 1 response", "0 Reset(Originator)"]);
+    assert_eq!((outcome.stats.resets_contradicted, outcome.stats.closed_reset), (0, 1));
+}
+
+#[test]
+fn a_reset_is_told_when_nobody_has_contradicted_it_in_time() {
+    for (wait, contradicted) in [(RESET_GRACE - MILLISECOND, 1), (RESET_GRACE, 0)] {
+        let mut segments = Conversation::new().client("request").client_rst().client("again").segments();
+        let reset = segments[4].time;
+        segments[5].time = reset.plus(wait);
+        let outcome = observe(&segments);
+        assert_eq!(outcome.stats.resets_contradicted, contradicted, "{wait:?}");
+        assert_eq!(outcome.stats.closed_reset, 1 - contradicted, "{wait:?}");
+    }
+}
+
+#[test]
+fn a_reset_at_a_socket_end_is_told_at_once() {
+    let segments = Conversation::new().client("request").client_rst().seen_by_server().segments();
+    let mut reassembler = Reassembler::new(Config::default());
+    let mut closed = Vec::new();
+    for segment in &segments {
+        reassembler.push(&segment.borrow(), segment.time, &mut |chunk| {
+            if let Content::Closed(cause) = chunk.content {
+                closed.push(cause);
+            }
+        });
+    }
+    assert_eq!(closed, [CloseCause::Reset(Side::Originator)]);
+}
+
+#[test]
 fn a_reset_beyond_our_own_hole_counts_at_the_highest_number() {
     let mut segments = Conversation::new().client("abc").client("def").client("ghi").client_rst().segments();
     segments.remove(4);
@@ -275,9 +331,9 @@ fn a_hole_that_nobody_acknowledged_waits_for_its_retransmission() {
         segments.push(late);
         segments
     };
-    check(&retransmitted(10_000), &["0 O 1 abcdefghi", "0 SourceEnded"]);
+    check(&retransmitted(120_000), &["0 O 1 abcdefghi", "0 SourceEnded"]);
     let outcome =
-        check(&retransmitted(10_002), &["0 O 1 abc", "0 O 4 Missing 3 ours", "0 O 7 ghi", "0 SourceEnded"]);
+        check(&retransmitted(120_002), &["0 O 1 abc", "0 O 4 Missing 3 ours", "0 O 7 ghi", "0 SourceEnded"]);
     assert_eq!((outcome.stats.late_bytes, outcome.stats.retransmits), (3, 0));
 }
 

@@ -8,3 +8,5 @@ pub mod netns;
 pub mod process;
 pub mod reassembly;
 pub mod rng;
+pub mod wire;
+pub mod world;

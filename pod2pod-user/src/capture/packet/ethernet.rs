@@ -8,7 +8,7 @@ use super::{
 /// Addresses and type.
 const HEADER_BYTES: usize = 14;
 /// Largest value of the type field that is a length (IEEE 802.3 3.2.6).
-const MAX_LENGTH_FIELD: u16 = 1500;
+pub const MAX_LENGTH_FIELD: u16 = 1500;
 
 const TYPE_IPV4: u16 = 0x0800;
 /// TRILL (RFC 6325): a header with options, then Ethernet.

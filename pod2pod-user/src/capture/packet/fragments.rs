@@ -22,8 +22,8 @@ pub const MAX_RANGES: usize = 256;
 /// Age at which an incomplete datagram is given up: the reassembly timeout of RFC 8200 4.5.
 pub const MAX_FRAGMENT_AGE: Duration = Duration::from_secs(60);
 
-/// Largest payload of a datagram.
-const MAX_DATAGRAM_BYTES: usize = 65_535;
+/// Largest payload of a datagram: its length field has 16 bits (RFC 791 3.1).
+pub const MAX_DATAGRAM_BYTES: usize = 65_535;
 
 /// What became of fragments: plain counters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub struct Stats {
     pub fragments: u64,
     /// Datagrams completed.
     pub datagrams: u64,
-    /// Fragments dropped: past the end of their datagram, past 65,535 bytes, or of a length that none may have.
+    /// Fragments dropped: past the end of their datagram, past [`MAX_DATAGRAM_BYTES`], or of a length that none may have.
     pub impossible: u64,
     /// Fragments dropped because the capture cut them.
     pub cut: u64,

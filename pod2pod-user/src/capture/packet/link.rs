@@ -8,6 +8,12 @@ use super::{
     wireless::{self, Padding},
 };
 
+/// Attributes walked in a netfilter log message to the packet; the kernel puts fewer than 20 there
+/// (include/uapi/linux/netfilter/nfnetlink_log.h).
+pub const MAX_LOG_ATTRIBUTES: usize = 64;
+/// Extension headers of one ERF record; cards write three at most.
+pub const MAX_ENDACE_EXTENSIONS: usize = 16;
+
 /// What follows the header of a link layer.
 pub(super) fn step(link_type: u32, view: View<'_>) -> Result<Step<'_>, Refusal> {
     let to = |layer, length: usize| Ok(Step::new(layer, view.skip(length)?));
@@ -130,9 +136,8 @@ fn netfilter_log(view: View<'_>) -> Result<Step<'_>, Refusal> {
     const HEADER_BYTES: usize = 4;
     const ATTRIBUTE_HEADER_BYTES: usize = 4;
     const PAYLOAD: [u8; 2] = [0, 9];
-    const MAX_ATTRIBUTES: usize = 64;
     let mut rest = view.skip(HEADER_BYTES)?;
-    for _ in 0..MAX_ATTRIBUTES {
+    for _ in 0..MAX_LOG_ATTRIBUTES {
         let [length @ .., high, low] = rest.array::<ATTRIBUTE_HEADER_BYTES>(0)?;
         // Types are small numbers, so the byte order shows; kernels set the top bits for flags.
         let little = u16::from_le_bytes([high, low]) & 0x3fff < u16::from_be_bytes([high, low]) & 0x3fff;
@@ -242,13 +247,14 @@ fn endace(view: View<'_>) -> Result<Step<'_>, Refusal> {
     const HEADER_BYTES: usize = 16;
     const EXTENSION_BYTES: usize = 8;
     const MORE_EXTENSIONS: u8 = 0x80;
-    const MAX_EXTENSIONS: usize = 16;
     let kind = view.u8(8)?;
     let mut more = kind & MORE_EXTENSIONS != 0;
     let mut rest = view.skip(HEADER_BYTES)?;
-    for _ in 0..MAX_EXTENSIONS {
-        if !more {
-            break;
+    let mut extensions = 0;
+    while more {
+        extensions += 1;
+        if extensions > MAX_ENDACE_EXTENSIONS {
+            return Err(Refusal::Nesting);
         }
         more = rest.u8(0)? & MORE_EXTENSIONS != 0;
         rest = rest.skip(EXTENSION_BYTES)?;

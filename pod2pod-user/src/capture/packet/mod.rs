@@ -17,9 +17,14 @@ mod tunnel;
 mod view;
 mod wireless;
 
+pub use ethernet::MAX_LENGTH_FIELD;
 pub use fragments::{
-    MAX_DATAGRAMS, MAX_FRAGMENT_AGE, MAX_FRAGMENT_BYTES, MAX_RANGES, Stats as FragmentStats,
+    MAX_DATAGRAM_BYTES, MAX_DATAGRAMS, MAX_FRAGMENT_AGE, MAX_FRAGMENT_BYTES, MAX_RANGES,
+    Stats as FragmentStats,
 };
+pub use link::{MAX_ENDACE_EXTENSIONS, MAX_LOG_ATTRIBUTES};
+pub use serial::MAX_FRAME_RELAY_ADDRESS_BYTES;
+pub use tunnel::{MAX_GTP_EXTENSIONS, MAX_SOURCE_ROUTES, MAX_TZSP_TAGS};
 
 use crate::capture::{Direction, KernelInstant, Scope, Segment};
 use checksum::Checksums;
@@ -72,7 +77,9 @@ pub struct Stats {
     /// Segments without payload whose checksum is wrong though their source sends right ones: their receiver discards
     /// them.
     pub wrong_checksum: u64,
-    /// Frames with more than [`MAX_HEADERS`] headers or [`MAX_NESTING`] IP headers.
+    /// Frames with more than [`MAX_HEADERS`] headers or [`MAX_NESTING`] IP headers, or with one header that has more
+    /// parts than are walked ([`MAX_LOG_ATTRIBUTES`], [`MAX_ENDACE_EXTENSIONS`], [`MAX_SOURCE_ROUTES`],
+    /// [`MAX_GTP_EXTENSIONS`], [`MAX_TZSP_TAGS`]).
     pub nesting: u64,
     /// Frames that are encrypted or compressed.
     pub encrypted: u64,

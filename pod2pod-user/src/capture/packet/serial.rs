@@ -7,6 +7,9 @@ use super::{
     view::{Refusal, View},
 };
 
+/// Bytes of a frame relay address (Q.922 3.3: two, three or four).
+pub const MAX_FRAME_RELAY_ADDRESS_BYTES: usize = 4;
+
 const ALL_STATIONS: u8 = 0xff;
 const UNNUMBERED_INFORMATION: u8 = 0x03;
 
@@ -82,12 +85,11 @@ pub(super) fn pppoe(view: View<'_>) -> Result<Step<'_>, Refusal> {
 
 /// A frame relay frame: an address of two to four bytes, then RFC 2427 or Cisco encapsulation.
 pub(super) fn frame_relay(view: View<'_>) -> Result<Step<'_>, Refusal> {
-    const MAX_ADDRESS_BYTES: usize = 4;
     let mut length = 1;
     // The low bit marks the last byte of the address (Q.922 3.3.1).
     while view.u8(length - 1)? & 1 == 0 {
         length += 1;
-        if length > MAX_ADDRESS_BYTES {
+        if length > MAX_FRAME_RELAY_ADDRESS_BYTES {
             return Err(Refusal::Malformed);
         }
     }

@@ -8,6 +8,13 @@ use super::{
     wireless,
 };
 
+/// Source route entries of one GRE header (RFC 1701 2), the empty one that ends them included. Nobody sends them any more.
+pub const MAX_SOURCE_ROUTES: usize = 16;
+/// Extension headers of one GTP-U packet; 3GPP TS 29.281 5.2 defines fewer kinds.
+pub const MAX_GTP_EXTENSIONS: usize = 8;
+/// Tags of one TZSP packet, padding and the end tag included. Sniffers send fewer than ten.
+pub const MAX_TZSP_TAGS: usize = 64;
+
 const TYPE_IPV4: u16 = 0x0800;
 const TYPE_ETHERNET: u16 = 0x6558;
 
@@ -52,15 +59,14 @@ pub(super) fn gre(view: View<'_>) -> Result<Step<'_>, Refusal> {
 
 /// Source route entries (RFC 1701 2): family, offset and length each; the last one is all zero.
 fn source_routes(mut view: View<'_>) -> Result<View<'_>, Refusal> {
-    const MAX_ENTRIES: usize = 16;
-    for _ in 0..MAX_ENTRIES {
+    for _ in 0..MAX_SOURCE_ROUTES {
         let [family0, family1, _, length] = view.array(0)?;
         view = view.skip(4 + usize::from(length))?;
         if [family0, family1, length] == [0; 3] {
             return Ok(view);
         }
     }
-    Err(Refusal::Malformed)
+    Err(Refusal::Nesting)
 }
 
 /// ERSPAN type III (draft-foschiano-erspan 4.3): the frame type says what was mirrored.
@@ -150,7 +156,6 @@ fn geneve(view: View<'_>) -> Result<Step<'_>, Refusal> {
 fn gtp_user(view: View<'_>) -> Result<Step<'_>, Refusal> {
     const VERSION_1: u8 = 0x30;
     const USER_PACKET: u8 = 0xff;
-    const MAX_EXTENSIONS: usize = 8;
     let [flags, message] = view.array(0)?;
     if flags & 0xf0 != VERSION_1 || message != USER_PACKET {
         return Err(Refusal::NotTcp);
@@ -159,9 +164,11 @@ fn gtp_user(view: View<'_>) -> Result<Step<'_>, Refusal> {
     if flags & 0x07 != 0 {
         let mut next = rest.u8(3)?;
         rest = rest.skip(4)?;
-        for _ in 0..MAX_EXTENSIONS {
-            if flags & 0x04 == 0 || next == 0 {
-                break;
+        let mut extensions = 0;
+        while flags & 0x04 != 0 && next != 0 {
+            extensions += 1;
+            if extensions > MAX_GTP_EXTENSIONS {
+                return Err(Refusal::Nesting);
             }
             let length = usize::from(rest.u8(0)?) * 4;
             next = rest.u8(length.checked_sub(1).ok_or(Refusal::Malformed)?)?;
@@ -279,7 +286,6 @@ fn tzsp(view: View<'_>) -> Result<Step<'_>, Refusal> {
     const VERSION: u8 = 1;
     const TAG_PADDING: u8 = 0;
     const TAG_END: u8 = 1;
-    const MAX_TAGS: usize = 64;
     let [version, kind] = view.array(0)?;
     if version != VERSION || kind > 1 {
         return Err(Refusal::NotTcp);
@@ -292,12 +298,12 @@ fn tzsp(view: View<'_>) -> Result<Step<'_>, Refusal> {
         _ => return Err(Refusal::NotTcp),
     };
     let mut rest = view.skip(4)?;
-    for _ in 0..MAX_TAGS {
+    for _ in 0..MAX_TZSP_TAGS {
         rest = match rest.u8(0)? {
             TAG_END => return Ok(Step::new(layer, rest.skip(1)?)),
             TAG_PADDING => rest.skip(1)?,
             _ => rest.skip(2 + usize::from(rest.u8(1)?))?,
         };
     }
-    Err(Refusal::Malformed)
+    Err(Refusal::Nesting)
 }

@@ -13,7 +13,7 @@ pub(super) enum Refusal {
     Truncated,
     /// A header contradicts itself or the packet ends inside it.
     Malformed,
-    /// More headers or tunnels than are walked.
+    /// More headers, parts of one header, or tunnels than are walked.
     Nesting,
     /// A link layer that is not decoded, by its number.
     Link(u32),

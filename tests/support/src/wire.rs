@@ -1,4 +1,4 @@
-//! The little HTTP that the demo's own client and server speak, over std sockets. It shares nothing with the program
+//! The little HTTP that clients and servers of the tests and the demo speak, over std sockets. It shares nothing with the program
 //! under test: an error in one would hide an error in the other.
 
 use std::{
@@ -8,12 +8,12 @@ use std::{
     time::Duration,
 };
 
-/// No party waits longer for the other: a demo that hangs must fail.
-pub(crate) const MAX_WAIT: Duration = Duration::from_secs(20);
+/// No party waits longer for the other: what hangs must fail.
+pub const MAX_WAIT: Duration = Duration::from_secs(20);
 
 /// How a body ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Framing {
+pub enum Framing {
     Length(u64),
     Chunked,
     UntilClose,
@@ -21,16 +21,16 @@ pub(crate) enum Framing {
 
 /// The lines of a message's head; the first is the request or status line.
 #[derive(Clone, Debug)]
-pub(crate) struct Head(Vec<String>);
+pub struct Head(Vec<String>);
 
 impl Head {
     /// Word `number` of the first line.
-    pub(crate) fn word(&self, number: usize) -> &str {
+    pub fn word(&self, number: usize) -> &str {
         self.0.first().and_then(|line| line.split(' ').nth(number)).unwrap_or_default()
     }
 
     /// Value of a field, by its lower-case name.
-    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+    pub fn field(&self, name: &str) -> Option<&str> {
         self.0.iter().skip(1).find_map(|line| {
             let (field, value) = line.split_once(':')?;
             field.eq_ignore_ascii_case(name).then_some(value.trim())
@@ -38,7 +38,7 @@ impl Head {
     }
 
     /// How the body ends, `or` without any field that says it.
-    pub(crate) fn framing(&self, or: Framing) -> Framing {
+    pub fn framing(&self, or: Framing) -> Framing {
         if self.field("transfer-encoding").is_some() {
             return Framing::Chunked;
         }
@@ -47,28 +47,28 @@ impl Head {
 }
 
 /// One connection.
-pub(crate) struct Wire {
+pub struct Wire {
     reader: BufReader<TcpStream>,
 }
 
 impl Wire {
-    pub(crate) fn new(stream: TcpStream) -> io::Result<Self> {
+    pub fn new(stream: TcpStream) -> io::Result<Self> {
         stream.set_read_timeout(Some(MAX_WAIT))?;
         stream.set_write_timeout(Some(MAX_WAIT))?;
         stream.set_nodelay(true)?;
         Ok(Self { reader: BufReader::new(stream) })
     }
 
-    pub(crate) fn stream(&self) -> &TcpStream {
+    pub fn stream(&self) -> &TcpStream {
         self.reader.get_ref()
     }
 
-    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.reader.get_mut().write_all(bytes)
     }
 
     /// Reads a head; `None` if the peer closed before its first byte.
-    pub(crate) fn head(&mut self) -> io::Result<Option<Head>> {
+    pub fn head(&mut self) -> io::Result<Option<Head>> {
         let mut lines = Vec::new();
         loop {
             let line = self.line()?;
@@ -82,7 +82,7 @@ impl Wire {
     }
 
     /// Reads a body to its end. `read` counts its content bytes, also those before an error.
-    pub(crate) fn body(&mut self, framing: Framing, read: &mut u64) -> io::Result<()> {
+    pub fn body(&mut self, framing: Framing, read: &mut u64) -> io::Result<()> {
         match framing {
             Framing::Length(length) => self.exactly(length, read),
             Framing::UntilClose => self.exactly(u64::MAX, read).or_else(|error| {
@@ -129,7 +129,7 @@ impl Wire {
     }
 
     /// Ends the connection by a reset instead of a FIN.
-    pub(crate) fn reset(self) -> io::Result<()> {
+    pub fn reset(self) -> io::Result<()> {
         // RFC 9293 3.10.4, ABORT: a linger time of zero makes close() send RST.
         let linger = libc::linger { l_onoff: 1, l_linger: 0 };
         nix::sys::socket::setsockopt(&self.stream().as_fd(), nix::sys::socket::sockopt::Linger, &linger)?;
@@ -138,7 +138,7 @@ impl Wire {
 }
 
 /// How an exchange ended for a party that got `error` on the way.
-pub(crate) fn outcome(error: &io::Error) -> io::Result<&'static str> {
+pub fn outcome(error: &io::Error) -> io::Result<&'static str> {
     let kind = error.kind();
     if [io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe].contains(&kind) {
         return Ok("reset");
@@ -147,12 +147,12 @@ pub(crate) fn outcome(error: &io::Error) -> io::Result<&'static str> {
 }
 
 /// `length` bytes to send as content.
-pub(crate) fn content(length: u64) -> Vec<u8> {
+pub fn content(length: u64) -> Vec<u8> {
     (0..length).map(|number| b'a' + (number % 26) as u8).collect()
 }
 
 /// `content` in chunks of several sizes, with an extension and a trailer.
-pub(crate) fn chunked(content: &[u8]) -> Vec<u8> {
+pub fn chunked(content: &[u8]) -> Vec<u8> {
     let mut wire = Vec::new();
     let mut rest = content;
     for size in [1, 10, 1000, 16_384].into_iter().cycle() {
