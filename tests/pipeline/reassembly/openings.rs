@@ -190,21 +190,21 @@ fn a_garbled_acknowledgement_does_not_number_the_other_end() {
 #[test]
 fn who_goes_on_long_after_a_reset_has_not_sent_it() {
     let before = Conversation::new().client("one").segments();
-    let mut whole = Conversation::new().client("one").server("two").client("three").segments();
-    let mut reset = forged(&whole[4], RST | ACK, SERVER_ISN + 1, CLIENT_ISN + 4);
-    reset.time = whole[3].time;
-    // The end has been told by then, so the connection is joined again in its middle.
-    for segment in &mut whole[4..] {
-        segment.time = segment.time.plus(RESET_GRACE);
-    }
-    let outcome = observe(&joined(&[&before, &[reset.clone()], &whole[4..]]));
+    let whole = Conversation::new().client("one").server("two").client("three").segments();
+    let reset = forged(&whole[4], RST | ACK, SERVER_ISN + 1, CLIENT_ISN + 4);
+    // The end has been told by then.
+    let late = |after: &[OwnedSegment]| {
+        let mut segments = joined(&[&before, std::slice::from_ref(&reset), after]);
+        segments[5..].iter_mut().for_each(|segment| segment.time = segment.time.plus(RESET_GRACE));
+        segments
+    };
+    let outcome = observe(&late(&whole[4..]));
     let lines = outcome.lines();
     assert_eq!(lines[..2], ["0 O 1 one", "0 Reset(Responder)"]);
     assert!(lines[2].ends_with(" two") && lines[3].ends_with(" three"), "{lines:?}");
     // What its peer had sent before it saw the reset opens nothing.
-    let mut crossing = Conversation::new().client("one").client("crossing").segments();
-    crossing[4].time = crossing[4].time.plus(RESET_GRACE);
-    check(&joined(&[&before, &[reset], &crossing[4..]]), &["0 O 1 one", "0 Reset(Responder)"]);
+    let crossing = Conversation::new().client("one").client("crossing").segments();
+    check(&late(&crossing[4..]), &["0 O 1 one", "0 Reset(Responder)"]);
 }
 
 #[test]
