@@ -282,3 +282,195 @@ const fn follows(sequence: u32, initial: u32) -> bool {
 const fn opposite(direction: u8) -> u8 {
     if direction == DIRECTION_EGRESS { DIRECTION_INGRESS } else { DIRECTION_EGRESS }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::segment::TCP_PSH;
+
+    const CLIENT_ISN: u32 = u32::MAX - 3;
+    const SERVER_ISN: u32 = 7_000_000;
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
+    const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\n\r\n";
+
+    fn segment(
+        direction: u8,
+        flags: u8,
+        sequence: u32,
+        acknowledgement: u32,
+        payload: &[u8],
+    ) -> (Facts, &[u8]) {
+        let payload_length = payload.len() as u32;
+        (Facts { direction, flags, sequence, acknowledgement, payload_length }, payload)
+    }
+
+    /// A client's segment at the server: `offset` 0 is its first byte.
+    fn request(offset: u32, payload: &[u8]) -> (Facts, &[u8]) {
+        let sequence = CLIENT_ISN.wrapping_add(1).wrapping_add(offset);
+        segment(DIRECTION_INGRESS, TCP_ACK | TCP_PSH, sequence, SERVER_ISN + 1, payload)
+    }
+
+    /// A server's segment at the server, after `acknowledged` bytes of the client.
+    fn response(acknowledged: u32, payload: &[u8]) -> (Facts, &[u8]) {
+        let acknowledgement = CLIENT_ISN.wrapping_add(1).wrapping_add(acknowledged);
+        segment(DIRECTION_EGRESS, TCP_ACK | TCP_PSH, SERVER_ISN + 1, acknowledgement, payload)
+    }
+
+    fn syn(isn: u32) -> (Facts, &'static [u8]) {
+        segment(DIRECTION_INGRESS, TCP_SYN, isn, 0, b"")
+    }
+
+    fn syn_ack(isn: u32) -> (Facts, &'static [u8]) {
+        segment(DIRECTION_EGRESS, TCP_SYN | TCP_ACK, SERVER_ISN, isn.wrapping_add(1), b"")
+    }
+
+    /// What the kernel side does with a segment.
+    fn step(state: &mut ConnectionState, (facts, payload): (Facts, &[u8])) -> Decision {
+        state.follow(&facts);
+        let look = state.look(&facts);
+        let decision = if look == Look::None {
+            state.judge_unseen(&facts)
+        } else {
+            state.judge(look, &Window::of(payload))
+        };
+        state.note(&facts, 0);
+        decision
+    }
+
+    fn opened() -> ConnectionState {
+        let mut state = ConnectionState::first_seen(&syn(CLIENT_ISN).0);
+        assert!(step(&mut state, syn(CLIENT_ISN)).payload);
+        assert!(step(&mut state, syn_ack(CLIENT_ISN)).payload);
+        state
+    }
+
+    #[test]
+    fn the_clients_first_bytes_decide() {
+        let cases: [(&[u8], bool, u8, u8); 5] = [
+            (REQUEST, true, 0, GATE_HTTP),
+            (b"G", true, 0, GATE_HTTP),
+            (b"\x16\x03\x01", true, MARK_TLS, GATE_IGNORE),
+            (b"PRI * HTTP/2.0\r\n", true, MARK_HTTP2, GATE_IGNORE),
+            (b"\0\0\0\x2f", false, 0, GATE_IGNORE),
+        ];
+        for (first, payload, marks, gate) in cases {
+            let mut state = opened();
+            let decision = step(&mut state, request(0, first));
+            let name = first.escape_ascii();
+            assert_eq!((decision.payload, decision.marks, state.gate), (payload, marks, gate), "{name}");
+            let next = step(&mut state, request(first.len() as u32, REQUEST));
+            assert_eq!(next.payload, gate == GATE_HTTP, "{name}");
+            assert_eq!(next.decided, None, "decided once: {name}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_speaks_first_decides_for_http_only() {
+        let mut state = opened();
+        assert!(!step(&mut state, response(0, b"220 mail\r\n")).payload);
+        assert_eq!(state.gate, GATE_UNKNOWN);
+        assert!(step(&mut state, request(0, REQUEST)).payload);
+        let mut state = opened();
+        assert!(step(&mut state, response(0, RESPONSE)).payload);
+        assert_eq!(state.gate, GATE_HTTP);
+    }
+
+    #[test]
+    fn what_overtakes_the_first_bytes_is_sent_up_to_a_limit() {
+        let mut state = opened();
+        let last = step(&mut state, request(MAX_UNDECIDED_BYTES - 1, b"\0\0"));
+        assert_eq!((last.payload, last.marks), (true, MARK_UNDECIDED));
+        assert!(!step(&mut state, request(MAX_UNDECIDED_BYTES, b"\0\0")).payload);
+        assert!(step(&mut state, request(0, REQUEST)).payload);
+        assert_eq!(state.gate, GATE_HTTP);
+    }
+
+    #[test]
+    fn in_the_middle_a_message_is_waited_for() {
+        let (facts, _) = request(0, b"some text");
+        let mut state = ConnectionState::first_seen(&facts);
+        assert_eq!(state.known_generation(), None);
+        assert!(!step(&mut state, request(0, b"some text")).payload);
+        assert!(!step(&mut state, request(9, b"\x16\x03\x01")).payload);
+        assert_eq!(state.gate, GATE_UNKNOWN);
+        assert!(step(&mut state, request(12, REQUEST)).payload);
+        assert!(step(&mut state, request(30, b"body")).payload);
+    }
+
+    #[test]
+    fn a_forged_syn_changes_nothing() {
+        for first in [REQUEST, b"\0binary"] {
+            let mut state = opened();
+            step(&mut state, request(0, first));
+            let before = state.gate;
+            assert!(step(&mut state, syn(99)).payload, "a SYN is always sent");
+            let next = step(&mut state, request(first.len() as u32, b"\0\0\0"));
+            assert_eq!(state.gate, before);
+            assert_eq!(next.payload, before == GATE_HTTP);
+            assert_eq!(state.known_generation(), Some(CLIENT_ISN));
+        }
+    }
+
+    #[test]
+    fn an_answered_syn_begins_a_new_generation() {
+        let isn = 5000_u32;
+        let data = segment(DIRECTION_INGRESS, TCP_ACK, isn + 1, 1, REQUEST);
+        let greeting = segment(DIRECTION_EGRESS, TCP_ACK, 1, isn + 1, b"220 x");
+        for answer in [syn_ack(isn), data, greeting] {
+            let mut state = opened();
+            step(&mut state, request(0, b"\0binary"));
+            step(&mut state, syn(isn));
+            step(&mut state, answer);
+            assert_eq!(state.known_generation(), Some(isn), "{answer:?}");
+            assert!(step(&mut state, data).payload, "{answer:?}");
+        }
+    }
+
+    #[test]
+    fn a_syn_that_this_kernel_sends_is_its_own_proof() {
+        let mut state = opened();
+        step(&mut state, request(0, b"\0binary"));
+        step(&mut state, segment(DIRECTION_EGRESS, TCP_SYN, 40, 0, b""));
+        assert_eq!((state.known_generation(), state.gate), (Some(40), GATE_UNKNOWN));
+        assert_eq!(state.client_direction, DIRECTION_EGRESS);
+        // Sent again, it changes nothing.
+        step(&mut state, segment(DIRECTION_EGRESS, TCP_ACK, 41, 1, REQUEST));
+        step(&mut state, segment(DIRECTION_EGRESS, TCP_SYN, 40, 0, b""));
+        assert_eq!(state.gate, GATE_HTTP);
+    }
+
+    #[test]
+    fn data_in_the_syn_decides() {
+        let first = segment(DIRECTION_EGRESS, TCP_SYN, 40, 0, REQUEST);
+        let mut state = ConnectionState::first_seen(&first.0);
+        assert!(step(&mut state, first).payload);
+        assert_eq!(state.gate, GATE_HTTP);
+    }
+
+    #[test]
+    fn a_child_is_linked_within_the_first_window() {
+        let state = opened();
+        let cases = [
+            (request(0, b"x").0, true),
+            (request(MAX_UNDECIDED_BYTES - 1, b"x").0, true),
+            (request(MAX_UNDECIDED_BYTES, b"x").0, false),
+            (request(u32::MAX, b"x").0, false),
+            (response(0, b"x").0, true),
+            (response(MAX_UNDECIDED_BYTES, b"x").0, false),
+        ];
+        for (facts, expected) in cases {
+            assert_eq!(state.links(&facts), expected, "{facts:?}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_what_was_seen_is_noted() {
+        let mut state = opened();
+        assert_eq!(state.next_sequence, [CLIENT_ISN.wrapping_add(1), SERVER_ISN + 1]);
+        let (mut facts, _) = request(0, REQUEST);
+        facts.flags |= TCP_FIN;
+        state.note(&facts, 17);
+        let end = CLIENT_ISN.wrapping_add(2 + REQUEST.len() as u32);
+        assert_eq!((state.next_sequence[0], state.last_time_ns), (end, 17));
+    }
+}

@@ -34,3 +34,23 @@ pub const MAX_PIECES: usize = 9;
 
 /// IPv6 extension headers walked in the kernel; packets with more are counted and left alone.
 pub const MAX_EXTENSION_HEADERS: usize = 6;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::segment::MAX_RECORD_PAYLOAD;
+
+    /// net/core/dev.h, GRO_MAX_SIZE: 8 times the largest IPv4 packet.
+    const BIG_TCP: usize = 8 * 65_535;
+
+    #[test]
+    fn the_largest_packet_is_told_whole() {
+        const { assert!(MAX_PIECES * MAX_RECORD_PAYLOAD >= BIG_TCP) };
+        const { assert!((MAX_PIECES - 1) * MAX_RECORD_PAYLOAD < BIG_TCP, "one piece less would do") };
+    }
+
+    #[test]
+    fn the_gate_sees_what_it_needs_to_tell_beginnings_apart() {
+        assert_eq!(GATE_BYTES, b"PRI * HTTP/2.0\r\n".len());
+    }
+}

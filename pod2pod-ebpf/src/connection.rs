@@ -29,12 +29,14 @@ pub(crate) fn find_or_insert(key: &mut FlowKey, facts: &Facts, counters: Counter
         key.scope = SCOPE_OF_HANDSHAKE;
     }
     let mut first_look = Look::Middle;
-    if let Some(state) = CONNECTIONS.get_ptr_mut(&*key) {
+    let shared: &FlowKey = key;
+    if let Some(state) = CONNECTIONS.get_ptr_mut(shared) {
         return Some(Found { state, linked: false, first_look });
     }
     if by_cookie && !facts.at_listener() {
         key.scope = SCOPE_OF_HANDSHAKE;
-        let handshake = CONNECTIONS.get_ptr_mut(&*key);
+        let shared: &FlowKey = key;
+        let handshake = CONNECTIONS.get_ptr_mut(shared);
         key.scope = scope;
         if let Some(state) = handshake {
             // SAFETY: an element of the map; others may write it at once, see `ConnectionState`.

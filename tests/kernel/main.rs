@@ -1,4 +1,14 @@
 //! The kernel tier: the real object in the running kernel. Needs root and the eBPF object; it fails when it cannot run.
+//!
+//! Each test attaches to a cgroup of its own and counts exactly: what is sent, and that nothing else arrives.
 
+mod exact;
 mod exchanges;
+mod gate;
+mod headers;
+mod loss;
 mod object;
+mod own;
+mod talk;
+mod verdict;
+mod watch;

@@ -1,15 +1,58 @@
-//! The object loads, and holds what the contract names.
+//! The object loads everywhere it is meant to, holds what the contract names, and fits its memory.
 
+use std::collections::BTreeSet;
+
+use pod2pod_common::names;
 use pod2pod_user::capture::loader::{Capture, Config};
+use support::netns::Cgroup;
 
 /// The verifier stops at a million; older kernels walk more of the same program, so half is kept free.
 const MAX_VERIFIED_INSTRUCTIONS: u32 = 500_000;
 
 #[test]
 fn the_verifier_accepts_both_programs_with_room_to_spare() {
-    let capture = Capture::open(&Config::default()).unwrap_or_else(|error| panic!("{error}"));
-    for count in capture.verified_instructions() {
-        let count = count.expect("Linux 5.16 and later count instructions");
-        assert!(count < MAX_VERIFIED_INSTRUCTIONS, "{count}");
+    for debug_log in [false, true] {
+        let cgroup = Cgroup::new();
+        let config = Config { cgroup: Some(cgroup.path().to_owned()), debug_log, ..Config::default() };
+        let capture = Capture::open(&config).unwrap_or_else(|error| panic!("{error}"));
+        for count in capture.verified_instructions() {
+            let count = count.expect("Linux 5.16 and later count instructions");
+            assert!(count < MAX_VERIFIED_INSTRUCTIONS, "{count} with debug_log {debug_log}");
+        }
     }
+}
+
+#[test]
+fn the_root_cgroup_can_be_watched() {
+    let capture = Capture::open(&Config::default()).unwrap_or_else(|error| panic!("{error}"));
+    assert!(capture.description().contains(" by "), "{}", capture.description());
+}
+
+#[test]
+fn the_object_holds_what_the_contract_names() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/pod2pod-ebpf.o");
+    let object = std::fs::read(path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let symbols = symbols(&object);
+    for name in names::PROGRAMS.iter().chain(&names::MAPS).chain(&names::GLOBALS) {
+        assert!(symbols.contains(*name), "the object has no {name}");
+    }
+}
+
+/// Names in the symbol table of a 64-bit ELF object (elf(5)).
+fn symbols(object: &[u8]) -> BTreeSet<String> {
+    let u16_at = |at: usize| usize::from(u16::from_ne_bytes(object[at..at + 2].try_into().unwrap()));
+    let u32_at = |at: usize| u32::from_ne_bytes(object[at..at + 4].try_into().unwrap()) as usize;
+    let u64_at = |at: usize| u64::from_ne_bytes(object[at..at + 8].try_into().unwrap()) as usize;
+    const SYMBOL_TABLE: usize = 2;
+    let sections: Vec<usize> = (0..u16_at(60)).map(|index| u64_at(40) + index * u16_at(58)).collect();
+    let table = *sections.iter().find(|section| u32_at(**section + 4) == SYMBOL_TABLE).unwrap();
+    let names = u64_at(sections[u32_at(table + 40)] + 24);
+    let (begin, size) = (u64_at(table + 24), u64_at(table + 32));
+    (begin..begin + size)
+        .step_by(24)
+        .map(|symbol| {
+            let name = &object[names + u32_at(symbol)..];
+            String::from_utf8_lossy(&name[..name.iter().position(|byte| *byte == 0).unwrap()]).into_owned()
+        })
+        .collect()
 }

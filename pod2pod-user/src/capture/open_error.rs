@@ -134,11 +134,10 @@ impl OpenError {
 
     /// Sorts what aya says of a program that was not loaded.
     pub(super) fn of_program(program: &'static str, cause: ProgramError) -> Self {
-        let summary = match cause {
-            ProgramError::LoadError { io_error, verifier_log } => {
-                format!("{io_error}; {}", last_lines(&verifier_log.to_string()))
-            }
-            other => chain(&other),
+        let summary = if let ProgramError::LoadError { io_error, verifier_log } = &cause {
+            format!("{io_error}; {}", last_lines(&verifier_log.to_string()))
+        } else {
+            chain(&cause)
         };
         Self::Verifier { program, summary }
     }

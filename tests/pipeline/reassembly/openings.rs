@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pod2pod_user::{
     capture::{Direction, TcpFlags},
-    reassembly::{Config, Connection, Side, Start},
+    reassembly::{Config, Connection, Side, Start, config::RESET_GRACE},
 };
 use support::{
     conversation::{CLIENT_ISN, Conversation, OwnedSegment, SERVER_ISN, restamp},
@@ -172,6 +172,39 @@ fn data_in_an_unanswered_syn_does_not_disturb_the_connection_of_its_tuple() {
     let forged = syn_with("forged", exchange().isns(77, 1));
     let expected = [&EXCHANGE[..], &["1 O 1 forged", "1 SourceEnded"]].concat();
     check(&joined(&[&segments[..4], &[forged], &segments[4..]]), &expected);
+}
+
+#[test]
+fn a_garbled_acknowledgement_does_not_number_the_other_end() {
+    for acknowledgement in [0, SERVER_ISN.wrapping_add(0x7000_0000)] {
+        let mut segments = exchange().segments().split_off(3);
+        segments[0].acknowledgement = acknowledgement;
+        let outcome = observe(&segments);
+        assert_eq!(outcome.stats.far_segments, 0);
+        let lines = outcome.lines();
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        assert!(lines[0].ends_with("request") && lines[1].ends_with("response"), "{lines:?}");
+    }
+}
+
+#[test]
+fn who_goes_on_long_after_a_reset_has_not_sent_it() {
+    let before = Conversation::new().client("one").segments();
+    let whole = Conversation::new().client("one").server("two").client("three").segments();
+    let reset = forged(&whole[4], RST | ACK, SERVER_ISN + 1, CLIENT_ISN + 4);
+    // The end has been told by then.
+    let late = |after: &[OwnedSegment]| {
+        let mut segments = joined(&[&before, std::slice::from_ref(&reset), after]);
+        segments[5..].iter_mut().for_each(|segment| segment.time = segment.time.plus(RESET_GRACE));
+        segments
+    };
+    let outcome = observe(&late(&whole[4..]));
+    let lines = outcome.lines();
+    assert_eq!(lines[..2], ["0 O 1 one", "0 Reset(Responder)"]);
+    assert!(lines[2].ends_with(" two") && lines[3].ends_with(" three"), "{lines:?}");
+    // What its peer had sent before it saw the reset opens nothing.
+    let crossing = Conversation::new().client("one").client("crossing").segments();
+    check(&late(&crossing[4..]), &["0 O 1 one", "0 Reset(Responder)"]);
 }
 
 #[test]

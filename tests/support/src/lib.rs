@@ -4,6 +4,7 @@ pub mod capture_file;
 pub mod capture_properties;
 pub mod conversation;
 pub mod http;
+pub mod netns;
 pub mod process;
 pub mod reassembly;
 pub mod rng;

@@ -1,0 +1,157 @@
+//! Every byte of HTTP connections arrives, at both ends, wherever they run.
+
+use pod2pod_common::{counters::Counter, segment::MAX_RECORD_PAYLOAD};
+use pod2pod_user::capture::{Direction, loader::ScopeChoice};
+use support::netns::{Cgroup, Namespace};
+
+use crate::{
+    talk::{Ends, Turn, client, server, talk},
+    watch::Watch,
+};
+
+const REQUEST: &str = "GET /index HTTP/1.1\r\nHost: a\r\n\r\n";
+const RESPONSE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
+const BODY: usize = 10 * 1024 * 1024;
+
+/// Both ends saw both streams whole, SYN and FIN of both sides among them.
+fn assert_whole(watch: &Watch, ends: Ends, turns: &[Turn]) {
+    let mut sent = [Vec::new(), Vec::new()];
+    for turn in turns {
+        match turn {
+            Turn::Client(pieces) => sent[0].extend(pieces.concat()),
+            Turn::Server(pieces) => sent[1].extend(pieces.concat()),
+        }
+    }
+    for (source, sent) in [(ends.client, &sent[0]), (ends.server, &sent[1])] {
+        for direction in [Direction::Egress, Direction::Ingress] {
+            assert!(watch.stream(direction, source) == *sent, "{direction:?} from {source} differs");
+            let seen = |test: fn(&crate::watch::Seen) -> bool| {
+                watch
+                    .seen
+                    .iter()
+                    .filter(|s| s.source == source && s.direction == direction && test(s))
+                    .count()
+            };
+            assert_eq!(seen(|segment| segment.flags.syn()), 1, "SYN, {direction:?} from {source}");
+            assert_eq!(seen(|segment| segment.flags.fin()), 1, "FIN, {direction:?} from {source}");
+        }
+    }
+    for seen in &watch.seen {
+        assert!([ends.client, ends.server].contains(&seen.source), "a stranger: {seen:?}");
+        assert!([ends.client, ends.server].contains(&seen.destination), "a stranger: {seen:?}");
+        assert_eq!(seen.payload_length as usize, seen.payload.len());
+        assert!(!seen.lost_before);
+    }
+    watch.assert_lossless();
+}
+
+/// Talks, compares, and says how long the longest record's payload was.
+fn check(from: &Namespace, at: &Namespace, address: &str, turns: &[Turn]) -> usize {
+    let mut longest = 0;
+    for scope in [ScopeChoice::Cookie, ScopeChoice::Cgroup] {
+        let cgroup = Cgroup::new();
+        let mut watch = Watch::on(&cgroup, scope);
+        let ends = watch.during(talk(&cgroup, from, at, address, turns));
+        assert_whole(&watch, ends, turns);
+        assert_eq!(watch.counter(Counter::GateHttp), 2, "one decision an end");
+        longest = longest.max(watch.seen.iter().map(|seen| seen.payload.len()).max().unwrap_or(0));
+    }
+    longest
+}
+
+fn two_hosts() -> (Namespace, Namespace) {
+    let (one, two) = (Namespace::new(), Namespace::new());
+    one.wire("eth0", &["10.9.0.1/24", "fd09::1/64"], &two, "eth0", &["10.9.0.2/24", "fd09::2/64"]);
+    (one, two)
+}
+
+#[test]
+fn over_loopback() {
+    let host = Namespace::new();
+    check(&host, &host, "127.0.0.1", &[client(REQUEST), server(RESPONSE)]);
+    check(&host, &host, "[::1]", &[client(REQUEST), server(RESPONSE)]);
+}
+
+#[test]
+fn over_a_wire() {
+    let (one, two) = two_hosts();
+    check(&one, &two, "10.9.0.2", &[client(REQUEST), server(RESPONSE), client(REQUEST), server(RESPONSE)]);
+    check(&one, &two, "[fd09::2]", &[client(REQUEST), server(RESPONSE)]);
+}
+
+#[test]
+fn every_byte_a_segment() {
+    let host = Namespace::new();
+    let bytes = |text: &str| text.bytes().map(|byte| vec![byte]).collect();
+    let turns = [Turn::Client(bytes(REQUEST)), Turn::Server(bytes(RESPONSE))];
+    check(&host, &host, "127.0.0.1", &turns);
+}
+
+#[test]
+fn large_bodies_both_ways() {
+    let (one, two) = two_hosts();
+    let mut body = format!("POST /up HTTP/1.1\r\nContent-Length: {BODY}\r\n\r\n").into_bytes();
+    body.extend((0..BODY).map(|index| (index * 7 + index / 251) as u8));
+    let turns = [Turn::Client(vec![body.clone()]), Turn::Server(vec![body])];
+    check(&one, &two, "10.9.0.2", &turns);
+    let longest = check(&one, &one, "127.0.0.1", &turns);
+    assert_eq!(longest, MAX_RECORD_PAYLOAD, "packets of the loopback are too long for one record");
+}
+
+#[test]
+fn the_same_loopback_tuple_in_two_namespaces_at_once() {
+    use std::io::{Read as _, Write as _};
+    use std::net::{SocketAddr, TcpListener, TcpStream};
+
+    const TUPLE: [&str; 2] = ["127.0.0.1:40001", "127.0.0.1:8080"];
+    let cgroup = Cgroup::new();
+    let mut watch = Watch::on(&cgroup, ScopeChoice::Cookie);
+    let barrier = std::sync::Arc::new(std::sync::Barrier::new(2));
+    let talks: Vec<_> = ["/one", "/another"]
+        .into_iter()
+        .map(|path| {
+            let barrier = std::sync::Arc::clone(&barrier);
+            cgroup.spawn(&Namespace::new(), move || {
+                let [near, far] = TUPLE.map(|address| address.parse::<SocketAddr>().unwrap());
+                let listener = TcpListener::bind(far).unwrap();
+                let socket = nix::sys::socket::socket(
+                    nix::sys::socket::AddressFamily::Inet,
+                    nix::sys::socket::SockType::Stream,
+                    nix::sys::socket::SockFlag::empty(),
+                    None,
+                )
+                .unwrap();
+                use std::os::fd::AsRawFd as _;
+                let bind = |address: SocketAddr| nix::sys::socket::SockaddrStorage::from(address);
+                nix::sys::socket::bind(socket.as_raw_fd(), &bind(near)).unwrap();
+                barrier.wait();
+                nix::sys::socket::connect(socket.as_raw_fd(), &bind(far)).unwrap();
+                let mut client = TcpStream::from(socket);
+                let (mut server, _) = listener.accept().unwrap();
+                barrier.wait();
+                for _ in 0..20 {
+                    write!(client, "{}", format_args!("GET {path} HTTP/1.1\r\n\r\n")).unwrap();
+                    let mut request = vec![0; path.len() + 17];
+                    server.read_exact(&mut request).unwrap();
+                    server.write_all(RESPONSE.as_bytes()).unwrap();
+                    client.read_exact(&mut [0; RESPONSE.len()]).unwrap();
+                }
+                [client, server].map(|socket| pod2pod_user::capture::own_sockets::cookie(&socket).unwrap())
+            })
+        })
+        .collect();
+    let cookies: Vec<_> = talks.into_iter().map(|talk| watch.during(talk)).collect();
+    for (cookies, path) in cookies.iter().zip(["/one", "/another"]) {
+        let requests = format!("GET {path} HTTP/1.1\r\n\r\n").repeat(20);
+        for (cookie, direction) in cookies.iter().zip([Direction::Egress, Direction::Ingress]) {
+            let told: Vec<u8> = watch
+                .seen
+                .iter()
+                .filter(|seen| seen.scope.0 == *cookie && seen.direction == direction)
+                .flat_map(|seen| seen.payload.clone())
+                .collect();
+            assert_eq!(told.escape_ascii().to_string(), requests.as_bytes().escape_ascii().to_string());
+        }
+    }
+    watch.assert_lossless();
+}

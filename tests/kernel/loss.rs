@@ -1,0 +1,136 @@
+//! What is lost is counted to the byte, told on the connection, and the dead man's switch.
+
+use pod2pod_common::{counters::Counter, limits::DEFAULT_WAKE_THRESHOLD_BYTES, segment::SIZE_CLASSES};
+use pod2pod_user::capture::loader::{Config, MIN_RING_BYTES, ScopeChoice};
+use support::netns::{Cgroup, Namespace};
+
+use crate::{
+    talk::{Turn, client, server, talk},
+    watch::Watch,
+};
+
+#[test]
+fn a_full_ring_loses_nothing_silently() {
+    let (cgroup, host) = (Cgroup::new(), Namespace::new());
+    let mut watch = Watch::open(Config {
+        cgroup: Some(cgroup.path().to_owned()),
+        ring_bytes: MIN_RING_BYTES,
+        scope: ScopeChoice::Cookie,
+        ..Config::default()
+    });
+    let mut body = b"POST / HTTP/1.1\r\nContent-Length: 4194304\r\n\r\n".to_vec();
+    body.resize(body.len() + 4 * 1024 * 1024, b'x');
+    // The ring is not read while the body passes.
+    let first = talk(&cgroup, &host, &host, "127.0.0.1", &[Turn::Client(vec![body])]);
+    first.join().unwrap();
+    watch.drain();
+    watch.assert_adds_up();
+    assert!(watch.capture.ring_lost() > 0, "the body fits the ring");
+    assert!(watch.counter(Counter::BytesRingFull) > 0);
+    assert!(watch.counter(Counter::RingWakeups) >= 1, "a filling ring wakes its reader");
+    assert!(watch.counter(Counter::RingWakeups) <= 2, "once");
+}
+
+#[test]
+fn the_reader_is_woken_once_when_the_ring_fills_past_the_threshold() {
+    let (cgroup, host) = (Cgroup::new(), Namespace::new());
+    let watch = Watch::on(&cgroup, ScopeChoice::Cookie);
+    // Each piece and its answer are told at both ends, in records of the classes that fit and a word of the ring's own.
+    let piece = SIZE_CLASSES[4] - pod2pod_common::segment::HEADER_LENGTH;
+    let of_two = 2 * (SIZE_CLASSES[4] + 8 + SIZE_CLASSES[0] + 8);
+    let below = DEFAULT_WAKE_THRESHOLD_BYTES as usize / of_two - 10;
+    let mut pieces = vec![vec![b'x'; piece]; below];
+    pieces[0][..7].copy_from_slice(b"POST / ");
+    let echo = |pieces: &[Vec<u8>]| -> Vec<Turn> {
+        // The answer keeps the next piece from joining this one.
+        pieces.iter().flat_map(|piece| [Turn::Client(vec![piece.clone()]), server("x")]).collect()
+    };
+    talk_in_step(&cgroup, &host, &echo(&pieces));
+    assert_eq!(watch.counter(Counter::RingWakeups), 0);
+    talk_in_step(&cgroup, &host, &echo(&pieces));
+    assert_eq!(watch.counter(Counter::RingWakeups), 1);
+}
+
+fn talk_in_step(cgroup: &Cgroup, host: &Namespace, turns: &[Turn]) {
+    talk(cgroup, host, host, "127.0.0.1", turns).join().unwrap();
+}
+
+#[test]
+fn the_next_record_of_a_connection_tells_its_loss() {
+    use std::{
+        io::{Read as _, Write as _},
+        net::{TcpListener, TcpStream},
+        sync::mpsc::sync_channel,
+    };
+
+    let (cgroup, host) = (Cgroup::new(), Namespace::new());
+    let mut watch = Watch::open(Config {
+        cgroup: Some(cgroup.path().to_owned()),
+        ring_bytes: MIN_RING_BYTES,
+        scope: ScopeChoice::Cookie,
+        ..Config::default()
+    });
+    let (go, wait) = sync_channel::<()>(0);
+    let (done, filled) = sync_channel::<()>(0);
+    let talk = cgroup.spawn(&host, move || {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        let piece = [b'x'; 16_000];
+        client.write_all(b"POST / HTTP/1.1\r\nContent-Length: 960000\r\n\r\n").unwrap();
+        server.read_exact(&mut [0; 43]).unwrap();
+        for _ in 0..60 {
+            client.write_all(&piece).unwrap();
+            server.read_exact(&mut [0; 16_000]).unwrap();
+        }
+        done.send(()).unwrap();
+        wait.recv().unwrap();
+        server.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+        client.read_exact(&mut [0; 27]).unwrap();
+    });
+    filled.recv().unwrap();
+    watch.drain();
+    assert!(watch.seen.iter().all(|seen| !seen.lost_before));
+    assert!(watch.capture.ring_lost() > 0);
+    let before = watch.seen.len();
+    go.send(()).unwrap();
+    watch.during(talk);
+    let after = &watch.seen[before..];
+    assert!(!after.is_empty());
+    for cookie in [after[0].socket_cookie, after[1].socket_cookie] {
+        let told: Vec<bool> =
+            after.iter().filter(|seen| seen.socket_cookie == cookie).map(|seen| seen.lost_before).collect();
+        assert!(told[0], "the first record after a loss tells it");
+        assert!(told[1..].iter().all(|lost| !lost), "and only the first");
+    }
+    watch.assert_adds_up();
+}
+
+#[test]
+fn without_a_heartbeat_the_programs_return_at_once() {
+    let (cgroup, host) = (Cgroup::new(), Namespace::new());
+    let mut watch = Watch::on(&cgroup, ScopeChoice::Cookie);
+    let turns = [client("GET / HTTP/1.1\r\n\r\n"), server("HTTP/1.1 204 N\r\n\r\n")];
+    watch.during(talk(&cgroup, &host, &host, "127.0.0.1", &turns));
+    let records = watch.counter(Counter::RecordsSent);
+    assert_eq!(watch.counter(Counter::HeartbeatStale), 0);
+    let deadline = std::time::Instant::now() + crate::watch::PATIENCE;
+    while watch.counter(Counter::HeartbeatStale) == 0 {
+        assert!(std::time::Instant::now() < deadline, "the programs still work");
+        talk(&cgroup, &host, &host, "127.0.0.1", &turns).join().unwrap();
+    }
+    // From here on no packet is looked at.
+    let (stale, matched, records_then) = (
+        watch.counter(Counter::HeartbeatStale),
+        watch.counter(Counter::SegmentsMatched),
+        watch.counter(Counter::RecordsSent),
+    );
+    assert!(records_then >= records);
+    talk(&cgroup, &host, &host, "127.0.0.1", &turns).join().unwrap();
+    assert!(watch.counter(Counter::HeartbeatStale) >= stale + 12);
+    assert_eq!(watch.counter(Counter::SegmentsMatched), matched);
+    watch.drain();
+    let told = watch.counter(Counter::RecordsSent);
+    watch.during(talk(&cgroup, &host, &host, "127.0.0.1", &turns));
+    assert!(watch.counter(Counter::RecordsSent) > told, "the next heartbeat starts them again");
+}

@@ -1,0 +1,190 @@
+//! The watcher of a test: a capture on the test's cgroup, everything it told, and the kernel's counters.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use pod2pod_common::counters::Counter;
+use pod2pod_user::capture::{
+    Direction, KernelInstant, Scope, Segment, TcpFlags,
+    loader::{Capture, Config, ScopeChoice},
+};
+use support::netns::Cgroup;
+
+/// Longest wait for what must come.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// The machine may be busy: a ring that holds the traffic of any test whole.
+const RING_BYTES: u32 = 128 * 1024 * 1024;
+/// Records taken at a time.
+const TURN: usize = 4096;
+
+/// A segment that outlives the ring.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    time: KernelInstant,
+    pub(crate) scope: Scope,
+    pub(crate) direction: Direction,
+    pub(crate) source: SocketAddr,
+    pub(crate) destination: SocketAddr,
+    pub(crate) sequence: u32,
+    acknowledgement: u32,
+    pub(crate) flags: TcpFlags,
+    pub(crate) payload_length: u32,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) lost_before: bool,
+    cgroup_id: u64,
+    pub(crate) socket_cookie: u64,
+    interface_index: u32,
+    scope_is_cookie: bool,
+}
+
+impl Seen {
+    fn of(segment: &Segment<'_>) -> Self {
+        Self {
+            time: segment.time,
+            scope: segment.scope,
+            direction: segment.direction,
+            source: segment.source,
+            destination: segment.destination,
+            sequence: segment.sequence,
+            acknowledgement: segment.acknowledgement,
+            flags: segment.flags,
+            payload_length: segment.payload_length,
+            payload: segment.payload.to_vec(),
+            lost_before: segment.lost_before,
+            cgroup_id: segment.cgroup_id,
+            socket_cookie: segment.socket_cookie,
+            interface_index: segment.interface_index,
+            scope_is_cookie: segment.scope_is_cookie,
+        }
+    }
+
+    /// As it was in the ring.
+    pub(crate) fn segment(&self) -> Segment<'_> {
+        Segment {
+            time: self.time,
+            scope: self.scope,
+            direction: self.direction,
+            source: self.source,
+            destination: self.destination,
+            sequence: self.sequence,
+            acknowledgement: self.acknowledgement,
+            flags: self.flags,
+            payload_length: self.payload_length,
+            payload: &self.payload,
+            lost_before: self.lost_before,
+            cgroup_id: self.cgroup_id,
+            socket_cookie: self.socket_cookie,
+            interface_index: self.interface_index,
+            scope_is_cookie: self.scope_is_cookie,
+        }
+    }
+}
+
+/// A capture and what it told.
+pub(crate) struct Watch {
+    pub(crate) capture: Capture,
+    pub(crate) seen: Vec<Seen>,
+}
+
+impl Watch {
+    pub(crate) fn on(cgroup: &Cgroup, scope: ScopeChoice) -> Self {
+        let cgroup = Some(cgroup.path().to_owned());
+        Self::open(Config { cgroup, scope, ring_bytes: RING_BYTES, ..Config::default() })
+    }
+
+    pub(crate) fn open(config: Config) -> Self {
+        let capture = Capture::open(&config).unwrap_or_else(|error| panic!("{error}"));
+        Self { capture, seen: Vec::new() }
+    }
+
+    /// Takes what the ring holds.
+    pub(crate) fn drain(&mut self) {
+        self.capture.beat();
+        let seen = &mut self.seen;
+        while self.capture.drain(TURN, &mut |segment| seen.push(Seen::of(segment))).more {}
+    }
+
+    /// Drains while `work` runs, and once more after it.
+    pub(crate) fn during<T: Send + 'static>(&mut self, work: std::thread::JoinHandle<T>) -> T {
+        let deadline = Instant::now() + PATIENCE;
+        while !work.is_finished() {
+            assert!(Instant::now() < deadline, "the traffic of the test hangs");
+            self.drain();
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+        let result = work.join().unwrap();
+        self.drain();
+        result
+    }
+
+    pub(crate) fn counter(&self, counter: Counter) -> u64 {
+        self.capture.counters()[counter as usize]
+    }
+
+    /// Payload of one direction of one connection as one end saw it, in the order of its sequence numbers; nothing may
+    /// be missing between the first byte and the last.
+    pub(crate) fn stream(&self, direction: Direction, source: SocketAddr) -> Vec<u8> {
+        let mut segments: Vec<&Seen> = self
+            .seen
+            .iter()
+            .filter(|seen| seen.direction == direction && seen.source == source && !seen.payload.is_empty())
+            .collect();
+        let Some(first) = segments.first().map(|seen| seen.sequence) else { return Vec::new() };
+        segments.sort_by_key(|seen| seen.sequence.wrapping_sub(first) as i32);
+        let mut bytes: Vec<u8> = Vec::new();
+        let begin = segments[0].sequence;
+        for segment in segments {
+            let offset = segment.sequence.wrapping_sub(begin) as usize;
+            assert!(offset <= bytes.len(), "{} bytes are missing", offset - bytes.len());
+            let known = bytes.len() - offset;
+            bytes.extend(segment.payload.get(known..).unwrap_or_default());
+        }
+        bytes
+    }
+
+    /// Everything seen adds up: no segment and no byte is unaccounted for.
+    pub(crate) fn assert_adds_up(&self) {
+        use Counter as C;
+        let sum = |counters: &[C]| counters.iter().map(|counter| self.counter(*counter)).sum::<u64>();
+        let passed = [
+            C::HeartbeatStale,
+            C::NotIp,
+            C::NotTcp,
+            C::Fragment,
+            C::TooManyExtensionHeaders,
+            C::MalformedHeader,
+            C::BareAck,
+            C::OwnTraffic,
+            C::SegmentsMatched,
+        ];
+        assert_eq!(self.counter(C::PacketsSeen), sum(&passed));
+        let segments = [
+            C::SegmentsSent,
+            C::SegmentsNotHttp,
+            C::SegmentsUnwanted,
+            C::SegmentsRingFull,
+            C::SegmentsUnreadable,
+        ];
+        assert_eq!(self.counter(C::SegmentsMatched), sum(&segments));
+        let bytes = [
+            C::BytesSent,
+            C::BytesNotHttp,
+            C::BytesUnwanted,
+            C::BytesRingFull,
+            C::BytesUnreadable,
+            C::BytesTruncated,
+        ];
+        assert_eq!(self.counter(C::BytesMatched), sum(&bytes));
+        assert_eq!(self.counter(C::RecordsSent), self.seen.len() as u64);
+        assert_eq!(self.capture.stats().malformed + self.capture.stats().unknown_version, 0);
+    }
+
+    /// Nothing was lost, and everything adds up.
+    pub(crate) fn assert_lossless(&self) {
+        self.assert_adds_up();
+        assert_eq!(self.capture.ring_lost(), 0);
+        assert_eq!(self.counter(Counter::SegmentsUnreadable), 0);
+    }
+}

@@ -1,0 +1,153 @@
+//! A small world for tests of the kernel side: network namespaces, the wires between them, and a cgroup of its own, so
+//! that nothing else on the machine is counted.
+//!
+//! A thread enters a namespace and the cgroup; what it opens belongs there. Nothing has a global name but the cgroup,
+//! which is removed on drop; namespaces vanish with the last file that holds them.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "test support: a failure here is the test's failure")]
+
+use std::{
+    fs::{self, File},
+    io::Write as _,
+    os::fd::AsRawFd as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use nix::sched::{CloneFlags, setns, unshare};
+
+/// Test cgroups are called this, the process id and a number.
+const CGROUP_PREFIX: &str = "pod2pod-test-";
+/// How long the kernel may take to empty a cgroup of threads that have been joined.
+const MAX_CGROUP_WAIT: Duration = Duration::from_secs(10);
+
+/// A network namespace with its loopback up, as long as a clone of this lives.
+#[derive(Clone)]
+pub struct Namespace(Arc<File>);
+
+impl Namespace {
+    /// Makes one.
+    pub fn new() -> Self {
+        // A thread of its own moves into the new namespace and ends; the open file keeps the namespace.
+        let made = thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).expect("cannot make a network namespace; this needs root");
+            File::open("/proc/thread-self/ns/net").unwrap()
+        });
+        let namespace = Self(Arc::new(made.join().unwrap()));
+        namespace.run("ip link set lo up");
+        namespace
+    }
+
+    /// Moves the calling thread into it.
+    pub fn enter(&self) {
+        setns(&*self.0, CloneFlags::CLONE_NEWNET).unwrap();
+    }
+
+    /// Runs a command line, split at spaces, in it.
+    pub fn run(&self, line: &str) {
+        self.run_with(line, "");
+    }
+
+    /// The same with `input` on standard input.
+    pub fn run_with(&self, line: &str, input: &str) {
+        let namespace = self.clone();
+        let (line, input) = (line.to_owned(), input.to_owned());
+        let done = thread::spawn(move || {
+            namespace.enter();
+            let mut words = line.split(' ');
+            let mut child = Command::new(words.next().unwrap())
+                .args(words)
+                .stdin(Stdio::piped())
+                .spawn()
+                .unwrap_or_else(|error| panic!("cannot run {line}: {error}"));
+            child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+            let status = child.wait().unwrap();
+            assert!(status.success(), "{line}: {status}");
+        });
+        done.join().unwrap();
+    }
+
+    /// A wire from interface `here` of this namespace to interface `there` of `other`, each with its addresses.
+    pub fn wire(&self, here: &str, addresses: &[&str], other: &Self, there: &str, others: &[&str]) {
+        let path = format!("/proc/{}/fd/{}", std::process::id(), other.0.as_raw_fd());
+        self.run(&format!("ip link add name {here} type veth peer name {there} netns {path}"));
+        for (namespace, name, addresses) in [(self, here, addresses), (other, there, others)] {
+            for address in addresses {
+                // Without it an IPv6 address cannot be bound to until nobody else claimed it.
+                let nodad = if address.contains(':') { " nodad" } else { "" };
+                namespace.run(&format!("ip address add {address} dev {name}{nodad}"));
+            }
+            namespace.run(&format!("ip link set {name} up"));
+        }
+    }
+}
+
+impl Default for Namespace {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A cgroup that single threads can enter, below the root of cgroup v2.
+pub struct Cgroup(PathBuf);
+
+impl Cgroup {
+    /// Makes one.
+    pub fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = root().join(format!("{CGROUP_PREFIX}{}-{number}", std::process::id()));
+        fs::create_dir(&path).unwrap_or_else(|error| panic!("cannot make {}: {error}", path.display()));
+        // Threads, not processes, are members: the test's own process stays where it is.
+        fs::write(path.join("cgroup.type"), "threaded").unwrap();
+        Self(path)
+    }
+
+    /// Its directory.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Runs `work` on a thread inside the cgroup and the namespace.
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        namespace: &Namespace,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> JoinHandle<T> {
+        let (threads, namespace) = (self.0.join("cgroup.threads"), namespace.clone());
+        thread::spawn(move || {
+            fs::write(threads, "0").unwrap();
+            namespace.enter();
+            work()
+        })
+    }
+}
+
+impl Default for Cgroup {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // A thread that was joined may still be at its very end in the kernel.
+        let deadline = Instant::now() + MAX_CGROUP_WAIT;
+        while fs::remove_dir(&self.0).is_err() && Instant::now() < deadline {
+            thread::yield_now();
+        }
+    }
+}
+
+/// Where cgroup v2 is mounted.
+fn root() -> PathBuf {
+    let mounts = procfs::process::Process::myself().unwrap().mountinfo().unwrap();
+    let mount = mounts.0.into_iter().find(|mount| mount.fs_type == "cgroup2");
+    mount.expect("cgroup v2 is not mounted: mount -t cgroup2 none /sys/fs/cgroup/unified").mount_point
+}
