@@ -26,9 +26,9 @@ use crate::{
     enrich::WallOffset,
     exit,
     metrics::{HttpMetrics, Metrics, counters, stages},
-    pipeline::Pipeline,
+    pipeline::{self, Pipeline},
     shutdown::{DEFAULT_DRAIN, Shutdown},
-    sinks::{HttpSink, Overflow, OwnConnections, Sinks, Writer},
+    sinks::{Overflow, OwnConnections, Sinks},
     summary::Summary,
 };
 
@@ -104,13 +104,8 @@ impl Agent {
         if let Some(listen) = listen {
             admin::start(listen, Arc::clone(&metrics), Arc::clone(&ready), Arc::clone(&own))?;
         }
-        let mut writer = Writer::open(&config.output, Overflow::DropNewest, &shutdown)?;
-        writer.show_header();
-        let http = config.http_sink.clone().build();
-        let http = http
-            .map(|config| HttpSink::start(config, Overflow::DropNewest, Arc::clone(&own), shutdown.clone()))
-            .transpose()?;
-        let sinks = Rc::new(RefCell::new(Sinks::new(writer, http)));
+        let sinks = pipeline::open_sinks(&config, Overflow::DropNewest, &own, &shutdown)?;
+        sinks.borrow_mut().show_header();
         let pipeline = Pipeline::new(&config, Rc::clone(&sinks), Some(http_metrics));
         let now = Instant::now();
         let mut agent = Self {
@@ -249,13 +244,12 @@ impl Agent {
         }
         self.pipeline.finish(monotonic());
         let enriched = self.pipeline.stats().enrich;
-        let kernel_lost = self.capture.ring_lost();
+        let kernel = self.capture.counters();
         let Self { pipeline, sinks, capture, .. } = self;
         drop(pipeline);
         drop(capture);
-        let sinks = Rc::try_unwrap(sinks)
-            .map_or_else(|shared| shared.borrow().stats(), |sinks| sinks.into_inner().finish(deadline));
-        let summary = Summary::new(enriched, sinks).with_kernel_lost(kernel_lost);
+        let sinks = pipeline::finish_sinks(sinks, deadline);
+        let summary = Summary::new(enriched, sinks).with_kernel(&kernel);
         exit::tell(&summary);
         if summary.output_failed() { exit::FAILURE } else { exit::OK }
     }

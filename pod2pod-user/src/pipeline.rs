@@ -1,6 +1,6 @@
 //! The stages in their order, one segment in, records out: what the agent and replay share. No loop, no clock.
 
-use std::{cell::RefCell, rc::Rc};
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Instant};
 
 use crate::{
     capture::{KernelInstant, Segment},
@@ -9,8 +9,33 @@ use crate::{
     http::{self, HttpTracker},
     metrics::HttpMetrics,
     reassembly::{self, Reassembler},
-    sinks::Sinks,
+    shutdown::Shutdown,
+    sinks::{HttpSink, Overflow, OwnConnections, SinkStats, Sinks, Writer},
 };
+
+/// The sinks as configured, shared by a worker and its pipeline.
+///
+/// # Errors
+/// The output cannot be opened, or the thread of a sink cannot be started.
+pub fn open_sinks(
+    config: &Config,
+    overflow: Overflow,
+    own: &Arc<OwnConnections>,
+    shutdown: &Shutdown,
+) -> anyhow::Result<Rc<RefCell<Sinks>>> {
+    let writer = Writer::open(&config.output, overflow, shutdown)?;
+    let http = config.http_sink.clone().build();
+    let http = http.map(|http| HttpSink::start(http, overflow, Arc::clone(own), shutdown.clone()));
+    Ok(Rc::new(RefCell::new(Sinks::new(writer, http.transpose()?))))
+}
+
+/// Waits until everything queued is out, at most until `deadline`; what the sinks counted. Drop the pipeline before.
+pub fn finish_sinks(sinks: Rc<RefCell<Sinks>>, deadline: Instant) -> Vec<(&'static str, SinkStats)> {
+    match Rc::try_unwrap(sinks) {
+        Ok(sinks) => sinks.into_inner().finish(deadline),
+        Err(shared) => shared.borrow().stats(),
+    }
+}
 
 /// All stages behind capture, owned by one worker.
 pub struct Pipeline {

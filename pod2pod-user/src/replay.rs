@@ -26,9 +26,9 @@ use crate::{
     enrich::OwnTraffic,
     exit,
     metrics::{Metrics, stages},
-    pipeline::Pipeline,
+    pipeline::{self, Pipeline},
     shutdown::{DEFAULT_DRAIN, Shutdown},
-    sinks::{HttpSink, Overflow, OwnConnections, Sinks, Writer},
+    sinks::{Overflow, OwnConnections, Sinks},
     summary::Summary,
 };
 
@@ -65,11 +65,7 @@ impl Replay {
         if let Listen::At(address) = config.metrics.listen {
             admin::start(address, Arc::clone(&metrics), Arc::new(AtomicBool::new(true)), Arc::clone(&own))?;
         }
-        let writer = Writer::open(&config.output, Overflow::Wait, &shutdown)?;
-        let http = config.http_sink.clone().build();
-        let http =
-            http.map(|config| HttpSink::start(config, Overflow::Wait, own, shutdown.clone())).transpose()?;
-        let sinks = Rc::new(RefCell::new(Sinks::new(writer, http)));
+        let sinks = pipeline::open_sinks(&config, Overflow::Wait, &own, &shutdown)?;
         let pipeline = Pipeline::new(&config, Rc::clone(&sinks), Some(http_metrics));
         let mut replay =
             Self { config, pipeline, sinks, metrics, last_publication: Instant::now(), shutdown };
@@ -94,7 +90,7 @@ impl Replay {
         let enriched = self.pipeline.stats().enrich;
         let Self { pipeline, sinks, .. } = self;
         drop(pipeline);
-        let summary = Summary::new(enriched, finish(sinks));
+        let summary = Summary::new(enriched, pipeline::finish_sinks(sinks, Instant::now() + DEFAULT_DRAIN));
         exit::tell(&summary);
         if code == exit::OK && summary.output_failed() { exit::FAILURE } else { code }
     }
@@ -162,13 +158,6 @@ fn say_what_was_left_out(path: &Path, stats: &file::Stats) {
     }
     if payload_cut_bytes > 0 {
         tracing::warn!(%file, bytes = payload_cut_bytes, "the capture cut packets; records of them say what was not seen");
-    }
-}
-
-fn finish(sinks: Rc<RefCell<Sinks>>) -> Vec<(&'static str, crate::sinks::SinkStats)> {
-    match Rc::try_unwrap(sinks) {
-        Ok(sinks) => sinks.into_inner().finish(Instant::now() + DEFAULT_DRAIN),
-        Err(shared) => shared.borrow().stats(),
     }
 }
 

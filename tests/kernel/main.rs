@@ -3,6 +3,7 @@
 //! Each test attaches to a cgroup of its own and counts exactly: what is sent, and that nothing else arrives.
 
 mod exact;
+mod exchanges;
 mod gate;
 mod headers;
 mod loss;

@@ -5,7 +5,7 @@
 
 use std::{
     io::{self, BufRead as _, Write as _},
-    os::{fd::IntoRawFd as _, unix::process::CommandExt as _},
+    os::{fd::AsRawFd, unix::process::CommandExt as _},
     path::Path,
     process::{Command, ExitCode},
 };
@@ -44,11 +44,21 @@ fn run() -> Result<()> {
         let error = Command::new(program).args(arguments).exec();
         return Err(error).with_context(|| format!("cannot start {program}"));
     }
-    // A line with 4 or 6 asks for a TCP socket over that IP version; the answer is its descriptor here.
+    // A line with 4 or 6 asks for a TCP socket over that IP version, and the answer is its descriptor here; any other
+    // says that it was taken: two holders could not close it.
+    let mut made = None;
     for line in io::stdin().lock().lines() {
-        let family = if line? == "6" { AddressFamily::Inet6 } else { AddressFamily::Inet };
-        let made = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-        writeln!(io::stdout(), "{}", made.into_raw_fd())?;
+        let family = match line?.as_str() {
+            "4" => Some(AddressFamily::Inet),
+            "6" => Some(AddressFamily::Inet6),
+            _ => None,
+        };
+        made = match family {
+            Some(family) => Some(socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?),
+            None => None,
+        };
+        writeln!(io::stdout(), "{}", made.as_ref().map_or(-1, AsRawFd::as_raw_fd))?;
     }
+    drop(made);
     Ok(())
 }

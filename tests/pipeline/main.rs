@@ -1,6 +1,7 @@
 //! The pipeline tier: bytes in, records out; no root, no kernel, no network.
 
 mod capture_file;
+mod corpora;
 mod http;
 mod reassembly;
 mod records;

@@ -149,7 +149,8 @@ impl Anomalies {
     pub const REPEATED_LENGTH: Self = Self(1 << 7);
     /// Different `Content-Length` values: the last is used (RFC 9112 6.3, 5).
     pub const CONFLICTING_LENGTH: Self = Self(1 << 8);
-    /// A `Content-Length` that is no number of 64 bits: treated as absent (RFC 9112 6.3, 5).
+    /// A `Content-Length` that is no number of 64 bits: `+5` is read as 5, else
+    /// the end of a request is sought and that of a response is the connection's (RFC 9112 6.3, 5).
     pub const INVALID_LENGTH: Self = Self(1 << 9);
     /// `Transfer-Encoding` and `Content-Length`: the former decides (RFC 9112 6.3, 3).
     pub const LENGTH_AND_TRANSFER_ENCODING: Self = Self(1 << 10);
@@ -169,9 +170,11 @@ impl Anomalies {
     pub const HEAD_CUT: Self = Self(1 << 17);
     /// The response ended but the request never did.
     pub const REQUEST_UNFINISHED: Self = Self(1 << 18);
+    /// The capture cut the request target: what is told is its beginning.
+    pub const TARGET_CUT: Self = Self(1 << 19);
 
     /// Every bit with its word, in the order in which reading a message can meet them.
-    const NAMES: [(Self, &'static str); 19] = [
+    const NAMES: [(Self, &'static str); 20] = [
         (Self::ODD_START_LINE, "odd_start_line"),
         (Self::ODD_VERSION, "odd_version"),
         (Self::ODD_TARGET, "odd_target"),
@@ -191,6 +194,7 @@ impl Anomalies {
         (Self::ICY_STATUS_LINE, "icy_status_line"),
         (Self::HEAD_CUT, "head_cut"),
         (Self::REQUEST_UNFINISHED, "request_unfinished"),
+        (Self::TARGET_CUT, "target_cut"),
     ];
 
     /// Whether all of `other` are in the set.

@@ -186,7 +186,7 @@ impl Flow {
             Step::Head(..) => {}
             Step::KeptHead(bytes, place) => {
                 if !self.head(sender, &bytes, place, time, shared) {
-                    self.skipped(bytes.len() as u64, shared);
+                    self.skipped(sender, bytes.len() as u64, shared);
                     self.reader(sender).lose();
                 }
                 self.reader(sender).recycle(bytes);
@@ -218,15 +218,19 @@ impl Flow {
                 self.socks |= foreign == Foreign::Socks;
                 self.judge_foreign(shared);
             }
-            Step::Skipped(bytes) => self.skipped(bytes, shared),
+            Step::Skipped(bytes) => self.skipped(sender, bytes, shared),
         }
         Flowing::On
     }
 
     /// Bytes that belong to no message.
-    fn skipped(&mut self, bytes: u64, shared: &mut Shared) {
+    fn skipped(&mut self, sender: Side, bytes: u64, shared: &mut Shared) {
         if self.client.is_some() {
             shared.stats.skipped_bytes += bytes;
+            if bytes > 0 && self.client != Some(sender) {
+                // They may have been the answer that is waited for: the next one must not be taken for it.
+                self.pairing.server_gap(false);
+            }
             return;
         }
         shared.stats.foreign_bytes += bytes;
@@ -312,7 +316,7 @@ impl Flow {
         let open = Open::asked(request, method, place.offset, self.connection.retransmits, anomalies);
         let (pairing, mut teller) = self.split(shared);
         pairing.begin_request(open, &mut teller);
-        if framing == Framing::Length(0) {
+        if matches!(framing, Framing::Length(0) | Framing::Unknown) {
             pairing.end_request(time, Some(time), Anomalies::NONE, &mut teller);
         }
         self.reader(sender).begin_body(framing);

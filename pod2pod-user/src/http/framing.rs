@@ -14,6 +14,8 @@ pub(super) enum Framing {
     Chunked,
     /// With the connection.
     UntilClose,
+    /// Not known: the next message has to be found.
+    Unknown,
 }
 
 /// What kind of request a response answers, as far as framing cares.
@@ -70,7 +72,13 @@ impl FramingFields {
     /// Takes a `Content-Length` value: a number, or a list of them as a careless combination leaves it (RFC 9110 8.6).
     pub(super) fn content_length(&mut self, value: &[u8]) {
         for item in value.split(|&byte| byte == b',') {
-            let length = number(item.trim_ascii()).map_or(Length::Invalid, Length::Bytes);
+            let item = item.trim_ascii();
+            let digits = item.strip_prefix(b"+").unwrap_or(item);
+            if digits.len() < item.len() {
+                // No number by the grammar, but many recipients read it as one.
+                self.anomalies.insert(Anomalies::INVALID_LENGTH);
+            }
+            let length = number(digits).map_or(Length::Invalid, Length::Bytes);
             match (self.length, length) {
                 (_, Length::Invalid) => self.anomalies.insert(Anomalies::INVALID_LENGTH),
                 (Length::Bytes(one), Length::Bytes(other)) if one == other => {
@@ -112,7 +120,11 @@ impl FramingFields {
         let framing = match self.coding {
             Coding::Chunked => Framing::Chunked,
             // A server answers 400 and closes: its length is not known, Content-Length is what lenient ones take.
-            Coding::Other | Coding::None => Framing::Length(self.length_or_none().unwrap_or(0)),
+            Coding::Other | Coding::None => match self.length {
+                Length::Bytes(length) => Framing::Length(length),
+                Length::Absent if self.coding == Coding::None => Framing::Length(0),
+                Length::Absent | Length::Invalid => Framing::Unknown,
+            },
         };
         (framing, self.anomalies)
     }
@@ -172,7 +184,7 @@ fn number(digits: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Framing::{Chunked, Length, UntilClose};
+    use Framing::{Chunked, Length, Unknown, UntilClose};
 
     fn fields(lengths: &[&str], encodings: &[&str]) -> FramingFields {
         let mut fields = FramingFields::default();
@@ -204,14 +216,14 @@ mod tests {
         check(&["5, 5"], &[], Length(5), Length(5), &["repeated_length"]);
         check(&["5", "5"], &[], Length(5), Length(5), &["repeated_length"]);
         check(&["5, 6"], &[], Length(6), Length(6), &["conflicting_length"]);
-        check(&["x"], &[], Length(0), UntilClose, &["invalid_length"]);
-        check(&["-5"], &[], Length(0), UntilClose, &["invalid_length"]);
-        check(&["+5"], &[], Length(0), UntilClose, &["invalid_length"]);
-        check(&[""], &[], Length(0), UntilClose, &["invalid_length"]);
-        check(&["0x5"], &[], Length(0), UntilClose, &["invalid_length"]);
-        check(&["5 5"], &[], Length(0), UntilClose, &["invalid_length"]);
+        check(&["x"], &[], Unknown, UntilClose, &["invalid_length"]);
+        check(&["-5"], &[], Unknown, UntilClose, &["invalid_length"]);
+        check(&["+5"], &[], Length(5), Length(5), &["invalid_length"]);
+        check(&[""], &[], Unknown, UntilClose, &["invalid_length"]);
+        check(&["0x5"], &[], Unknown, UntilClose, &["invalid_length"]);
+        check(&["5 5"], &[], Unknown, UntilClose, &["invalid_length"]);
         check(&["18446744073709551615"], &[], Length(u64::MAX), Length(u64::MAX), &[]);
-        check(&["18446744073709551616"], &[], Length(0), UntilClose, &["invalid_length"]);
+        check(&["18446744073709551616"], &[], Unknown, UntilClose, &["invalid_length"]);
         check(&["x", "5"], &[], Length(5), Length(5), &["invalid_length"]);
         check(&[], &["chunked"], Chunked, Chunked, &[]);
         check(&[], &["CHUNKED"], Chunked, Chunked, &[]);
@@ -221,8 +233,8 @@ mod tests {
         check(&["5"], &["chunked"], Chunked, Chunked, &[both]);
         check(&["5"], &["identity"], Length(5), Length(5), &[odd]);
         check(&["5"], &["gzip"], Length(5), UntilClose, &[both, odd]);
-        check(&[], &["chunked, gzip"], Length(0), UntilClose, &[odd]);
-        check(&[], &["xchunked"], Length(0), UntilClose, &[odd]);
+        check(&[], &["chunked, gzip"], Unknown, UntilClose, &[odd]);
+        check(&[], &["xchunked"], Unknown, UntilClose, &[odd]);
         check(&[], &["chunked, chunked"], Chunked, Chunked, &["repeated_chunked"]);
     }
 

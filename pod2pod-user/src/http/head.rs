@@ -7,7 +7,7 @@ use std::mem::MaybeUninit;
 
 use super::{
     exchange::Anomalies,
-    start_line::{self, RequestLine, StartLine, StatusLine},
+    start_line::{self, MAX_METHOD, RequestLine, StartLine, StatusLine},
 };
 
 /// Header fields read without an allocation; a head with more costs one. Browsers send about 20.
@@ -96,6 +96,9 @@ fn finish_request<'a>(
         return None;
     }
     let method = request.method?.as_bytes();
+    if method.len() > MAX_METHOD {
+        return None;
+    }
     let anomalies = Anomalies::NONE;
     Some(RequestLine { method, target, minor_version: request.version?, anomalies })
 }
@@ -250,6 +253,15 @@ mod tests {
         check_request("GET / HTTP/1.1\r\nA: b\0c\r\n\r\n", "/", &[("A", "b\0c")], &["invalid_header"]);
         check_request("GET /a b HTTP/1.1\r\nA: b\r\n\r\n", "/a b", &[("A", "b")], &["odd_target"]);
         check_request("GET / HTTP/1.1\r\n\r\n", "/", &[], &[]);
+    }
+
+    #[test]
+    fn methods_have_a_limit() {
+        for (length, expected) in [(MAX_METHOD, true), (MAX_METHOD + 1, false)] {
+            let head = format!("{} / HTTP/1.1\r\nHost: a\r\n\r\n", "A".repeat(length));
+            let read = read_request(head.as_bytes(), &mut Seen::default());
+            assert_eq!(read.is_some(), expected, "{length} bytes");
+        }
     }
 
     #[test]

@@ -63,6 +63,9 @@ impl Flow {
             let cut = self.reader(sender).take_cut_head();
             shared.kept -= kept;
             self.cut_head(sender, cut, time, shared);
+            if cause == GapCause::Cut {
+                self.reader(sender).expect_head();
+            }
             let may_be_ours = matches!(chunk.content, Content::Gap { may_be_ours: true, .. });
             self.messages_lost(sender, may_be_ours);
         }
@@ -77,8 +80,9 @@ impl Flow {
         shared: &mut Shared,
     ) {
         if let Some((mut bytes, place)) = cut {
-            let whole_lines = memchr::memrchr(b'\n', &bytes).map_or(0, |at| at + 1);
-            bytes.truncate(whole_lines);
+            if let Some(at) = memchr::memrchr(b'\n', &bytes) {
+                bytes.truncate(at + 1);
+            }
             self.tell_cut_head(sender, &bytes, place, time, shared);
         }
     }
@@ -101,16 +105,14 @@ impl Flow {
         shared: &mut Shared,
     ) {
         let (first, rest) = head::split_line(bytes);
-        let from_client = match start_line::read(first) {
-            Some(line) if self.reader(sender).wanted.accepts(&line) => !start_line::is_status(first),
-            Some(_) | None => return,
-        };
+        let read = if first.ends_with(b"\n") { start_line::read } else { start_line::read_cut };
+        let line = read(first).filter(|line| self.reader(sender).wanted.accepts(line));
+        let Some(line) = line else { return };
         let mut anomalies = Anomalies::HEAD_CUT;
         shared.scratch.begin();
-        if from_client {
+        if let StartLine::Request(line) = line {
             let mut fields = Fields::new(&shared.request_headers, &mut shared.scratch);
             anomalies.insert(head::read_fields(rest, &mut fields));
-            let Some(StartLine::Request(line)) = start_line::read(first) else { return };
             let mut request = request_of(&line, place, shared);
             request.body_cut = true;
             anomalies.insert(line.anomalies);
@@ -121,10 +123,9 @@ impl Flow {
             let (pairing, mut teller) = self.split(shared);
             pairing.begin_request(open, &mut teller);
             pairing.end_request(time, None, Anomalies::NONE, &mut teller);
-        } else {
+        } else if let StartLine::Status(line) = line {
             let mut fields = Fields::new(&shared.response_headers, &mut shared.scratch);
             anomalies.insert(head::read_fields(rest, &mut fields));
-            let Some(StartLine::Status(line)) = start_line::read(first) else { return };
             self.set_client(sender.other(), shared);
             if line.status < 200 {
                 return;

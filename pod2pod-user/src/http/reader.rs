@@ -150,7 +150,8 @@ impl Reader {
     /// A reader at the first byte of its direction, or somewhere in it.
     pub(super) fn new(joined_late: bool) -> Self {
         Self {
-            phase: if joined_late { Phase::Lost } else { Phase::Opening },
+            // Captures are mostly joined between messages: the first bytes are tried as a head before one is sought.
+            phase: if joined_late { Phase::Head } else { Phase::Opening },
             wanted: Wanted::Any,
             opening: !joined_late,
             begun: false,
@@ -185,6 +186,7 @@ impl Reader {
             Framing::Length(length) => Phase::Length(length),
             Framing::Chunked => Phase::Chunked(Chunked::default()),
             Framing::UntilClose => Phase::UntilClose,
+            Framing::Unknown => Phase::Lost,
         };
     }
 
@@ -193,6 +195,11 @@ impl Reader {
         self.phase = Phase::Lost;
         self.opening = false;
         self.forget();
+    }
+
+    /// What comes next begins a segment, so it may well begin a message: it is tried as a head before one is sought.
+    pub(super) fn expect_head(&mut self) {
+        self.phase = Phase::Head;
     }
 
     /// The head just given, that begins with `first`, is none: looks for a message in the bytes behind, which the caller gives again.
@@ -220,9 +227,10 @@ impl Reader {
         }
     }
 
-    /// The first part of a head that will not be finished, if its start line is whole.
+    /// The first part of a head that will not be finished, or of its start line.
     pub(super) fn take_cut_head(&mut self) -> Option<(Vec<u8>, Place)> {
-        let cut = self.in_head().then(|| (std::mem::take(&mut self.buffer), self.place));
+        let in_line = self.phase == Phase::Head && !self.buffer.is_empty();
+        let cut = (self.in_head() || in_line).then(|| (std::mem::take(&mut self.buffer), self.place));
         self.lose();
         cut
     }

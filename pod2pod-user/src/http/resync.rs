@@ -121,6 +121,7 @@ mod tests {
         let bytes = format!("rubbish\nGET /{target} HTTP/1.1\r\nHost: h\r\n\r\n");
         let mut input = Input { bytes: bytes.as_bytes(), place: Place::default() };
         let mut reader = Reader::new(true);
+        reader.lose();
         let room = Room { max_head: 64 * 1024, left: 64 * 1024 };
         loop {
             match reader.step(&mut input, room) {

@@ -1,12 +1,12 @@
 //! Start lines: what the first line of a message says, read as leniently as real recipients do (RFC 9112 3 and 4).
 //!
-//! Looks at one line only; header fields are read in `head`. A line without an HTTP version (HTTP/0.9, memcached, SMTP)
-//! or with another protocol's (`RTSP/1.0`, `SIP/2.0`, `ICAP/1.0`) is not a start line.
+//! Looks at one line only; header fields are read in `head`. A line with another protocol's version (`RTSP/1.0`,
+//! `SIP/2.0`, `ICAP/1.0`) is not a start line; one without a version is only with a registered method and a path.
 
 use super::exchange::Anomalies;
 
 /// Longest method, bytes: the longest registered one has 17, and a longer first word is somebody else's protocol.
-const MAX_METHOD: usize = 64;
+pub(super) const MAX_METHOD: usize = 64;
 
 /// Most white space before a start line, bytes: a few are sent by mistake, more are padding of another protocol.
 const MAX_LEADING_BLANKS: usize = 16;
@@ -49,6 +49,28 @@ pub(super) fn read(line: &[u8]) -> Option<StartLine<'_>> {
     }
     let trimmed = trim_blanks(line.strip_suffix(b"\n").unwrap_or(line));
     if begins_status(trimmed) { status_line(trimmed) } else { request_line(trimmed, line) }
+}
+
+/// Reads what was captured of a start line: a registered method and the target as far as it goes, or a whole status.
+pub(super) fn read_cut(line: &[u8]) -> Option<StartLine<'_>> {
+    let trimmed = trim_blanks(line);
+    if begins_status(trimmed) {
+        return status_line(trimmed);
+    }
+    let (method, rest) = registered_method(trimmed)?;
+    let end = rest.iter().position(|&byte| is_blank(byte));
+    let (target, version) = rest.split_at(end.unwrap_or(rest.len()));
+    let mut anomalies = Anomalies::NONE;
+    if end.is_none() && !line.ends_with(b" ") {
+        anomalies.insert(Anomalies::TARGET_CUT);
+    }
+    let minor_version = u8::from(trim_blanks(version) != b"HTTP/1.0");
+    (!target.is_empty()).then_some(StartLine::Request(RequestLine {
+        method,
+        target,
+        minor_version,
+        anomalies,
+    }))
 }
 
 /// Whether the bytes of an unfinished line can still become a start line.
@@ -122,10 +144,17 @@ fn find_request(line: &[u8]) -> Option<usize> {
         return None;
     }
     let token = before.iter().rev().take_while(|&&byte| is_token(byte)).count();
+    let registered = METHODS
+        .iter()
+        .filter(|method| before.ends_with(method))
+        .map(|method| before.len() - method.len())
+        .min();
     if token == before.len() && token > 0 && token <= MAX_METHOD {
-        return Some(0);
+        // Small letters before a registered method are the end of a body, not the beginning of a longer method.
+        let body = registered.filter(|&at| before.iter().take(at).any(u8::is_ascii_lowercase));
+        return body.or(Some(0));
     }
-    METHODS.iter().filter(|method| before.ends_with(method)).map(|method| before.len() - method.len()).min()
+    registered
 }
 
 /// Whether a head begins with a status line rather than a request line.
@@ -173,7 +202,9 @@ fn request_line<'a>(trimmed: &'a [u8], line: &[u8]) -> Option<StartLine<'a>> {
     }
     let target = trim_blanks(trimmed.get(first..=last)?);
     let mut anomalies = Anomalies::NONE;
-    let minor_version = read_version(version, &mut anomalies)?;
+    let Some(minor_version) = read_version(version, &mut anomalies) else {
+        return line_without_version(trimmed, version);
+    };
     // Two single spaces and no white space around: anything else is odd.
     let ended = line.strip_suffix(b"\n").unwrap_or(line);
     let ended = ended.strip_suffix(b"\r").unwrap_or(ended);
@@ -185,6 +216,26 @@ fn request_line<'a>(trimmed: &'a [u8], line: &[u8]) -> Option<StartLine<'a>> {
         anomalies.insert(Anomalies::ODD_TARGET);
     }
     Some(StartLine::Request(RequestLine { method, target, minor_version, anomalies }))
+}
+
+/// A request line whose version is missing (HTTP/0.9, and those who forgot it) or garbled: servers answer it, so it is
+/// one if it could be nothing else.
+fn line_without_version<'a>(trimmed: &'a [u8], last_word: &[u8]) -> Option<StartLine<'a>> {
+    let (method, rest) = registered_method(trimmed)?;
+    let target = rest.split(|&byte| is_blank(byte)).next()?;
+    let is_path = [&b"/"[..], b"http://", b"https://"].iter().any(|begin| target.starts_with(begin));
+    let letters = last_word.iter().take_while(|byte| byte.is_ascii_alphabetic()).count();
+    let is_other_protocol =
+        letters > 0 && matches!(last_word.get(letters..), Some([b'/', b'0'..=b'9', ..])) && rest != last_word;
+    let anomalies = Anomalies::ODD_VERSION;
+    let line = RequestLine { method, target, minor_version: 0, anomalies };
+    (is_path && !is_other_protocol).then_some(StartLine::Request(line))
+}
+
+/// A registered method, and what follows it.
+fn registered_method(trimmed: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (method, rest) = trimmed.split_at(trimmed.iter().position(|&byte| is_blank(byte))?);
+    METHODS.contains(&method).then(|| (method, trim_blanks_start(rest)))
 }
 
 /// Minor version, 0 or 1: a later minor version is spoken as 1.1 (RFC 9110 2.5), and so is a later major one, which a
@@ -293,13 +344,18 @@ mod tests {
         check("GET / HTTP/0.9\r\n", "GET", "/", 0, &["odd_version"]);
         check("GET / http/1.1\r\n", "GET", "/", 1, &["odd_version"]);
         check("GET /\u{e9} HTTP/1.1\r\n", "GET", "/\u{e9}", 1, &["odd_target"]);
+        check("GET /\r\n", "GET", "/", 0, &["odd_version"]);
+        check("GET / HTTP/\r\n", "GET", "/", 0, &["odd_version"]);
+        check("POST http://a/b \r\n", "POST", "http://a/b", 0, &["odd_version"]);
     }
 
     #[test]
     fn what_is_no_start_line() {
         for line in [
-            "GET /\r\n",
             "get key\r\n",
+            "GET key\r\n",
+            "get /\r\n",
+            "GET / RTSP/1.0\r\n",
             "OPTIONS * RTSP/1.0\r\n",
             "INVITE sip:a@b SIP/2.0\r\n",
             "SIP/2.0 200 OK\r\n",
@@ -308,7 +364,6 @@ mod tests {
             "220 mail ESMTP\r\n",
             "EHLO x\r\n",
             "G@T / HTTP/1.1\r\n",
-            "GET / HTTP/\r\n",
             "HTTP/1.1 20 OK\r\n",
             "HTTP/1.1 2000 OK\r\n",
             "HTTP/1.1 099 x\r\n",
@@ -352,6 +407,34 @@ mod tests {
     }
 
     #[test]
+    fn start_lines_that_the_capture_cut() {
+        fn check(line: &str, expected: Option<(&str, &str, &[&str])>) {
+            let seen = read_cut(line.as_bytes()).map(|line| match line {
+                StartLine::Request(line) => (
+                    String::from_utf8_lossy(line.method).into_owned(),
+                    String::from_utf8_lossy(line.target).into_owned(),
+                    line.anomalies.names().collect::<Vec<_>>(),
+                ),
+                StartLine::Status(line) => (String::new(), line.status.to_string(), Vec::new()),
+                StartLine::Http2Preface => panic!("{line:?}"),
+            });
+            let expected =
+                expected.map(|(method, target, odd)| (method.to_owned(), target.to_owned(), odd.to_vec()));
+            assert_eq!(seen, expected, "{line:?}");
+        }
+        check("GET /index.htm", Some(("GET", "/index.htm", &["target_cut"])));
+        check("GET /a ", Some(("GET", "/a", &[])));
+        check("GET /a HTT", Some(("GET", "/a", &[])));
+        check("GET ", None);
+        check("GE", None);
+        check("FOO /a HTTP/1.", None);
+        check("HTTP/1.1 200 O", Some(("", "200", &[])));
+        check("HTTP/1.1 404", Some(("", "404", &[])));
+        check("HTTP/1.1 40", None);
+        check("HTTP/1.", None);
+    }
+
+    #[test]
     fn found_behind_a_body() {
         fn check(line: &str, wanted: Wanted, at: Option<usize>) {
             assert_eq!(find(line.as_bytes(), wanted), at, "{line:?}");
@@ -361,6 +444,9 @@ mod tests {
         check("{}POST /x HTTP/1.1\r\n", Wanted::Request, Some(2));
         check("a=bPOST /x HTTP/1.1\r\n", Wanted::Request, Some(3));
         check("{}FOO /x HTTP/1.1\r\n", Wanted::Request, None);
+        check("helloGET /x HTTP/1.1\r\n", Wanted::Request, Some(5));
+        check("BPROPPATCH /x HTTP/1.1\r\n", Wanted::Request, Some(0));
+        check("hello /x HTTP/1.1\r\n", Wanted::Request, Some(0));
         check("GET / HTTP/1.1\r\n", Wanted::Status, None);
         check("xxHTTP/1.1 200 OK\r\n", Wanted::Status, Some(2));
         check("HTTP/1.1 HTTP/1.1 200 OK\r\n", Wanted::Any, Some(9));

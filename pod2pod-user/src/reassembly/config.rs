@@ -139,9 +139,10 @@ mod tests {
         let times = [
             SIGHTING_WINDOW,
             DEFAULT_ACKNOWLEDGED_HOLE_TIMEOUT,
-            DEFAULT_HOLE_TIMEOUT,
+            RESET_GRACE,
             DEFAULT_HANDSHAKE_TIMEOUT,
             DEFAULT_LINGER,
+            DEFAULT_HOLE_TIMEOUT,
             DEFAULT_IDLE_TIMEOUT,
         ];
         assert!(times.is_sorted());

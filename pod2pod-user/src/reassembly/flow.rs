@@ -201,14 +201,13 @@ impl Flow {
     }
 
     fn deliver_front(&mut self, side: Side, stats: &mut Stats, deliver: &mut impl FnMut(Chunk<'_>)) -> bool {
-        let other = self.half(side.other()).next;
-        let half = self.half_mut(side);
+        let (half, other) = (self.half(side), self.half(side.other()));
         let ready =
-            half.front().is_some_and(|(start, piece)| start <= half.next && piece.mark.after <= other);
+            half.front().is_some_and(|(start, piece)| start <= half.next && other.is_past(piece.mark.after));
         if !ready {
             return false;
         }
-        let Some(piece) = half.take_front() else { return false };
+        let Some(piece) = self.half_mut(side).take_front() else { return false };
         match piece.content {
             half::Content::Bytes(bytes) => {
                 self.deliver_bytes(side, piece.mark.time, &bytes, stats, deliver);
@@ -221,13 +220,11 @@ impl Flow {
     }
 
     fn deliver_finish(&mut self, side: Side, stats: &mut Stats, deliver: &mut impl FnMut(Chunk<'_>)) -> bool {
-        let other = self.half(side.other()).next;
-        let half = self.half_mut(side);
-        let Some(fin) = half.fin.filter(|fin| fin.offset <= half.next && fin.mark.after <= other) else {
-            return false;
-        };
+        let (half, other) = (self.half(side), self.half(side.other()));
+        let ready = |fin: &half::Fin| fin.offset <= half.next && other.is_past(fin.mark.after);
+        let Some(fin) = half.fin.filter(ready) else { return false };
         let (time, offset) = (fin.mark.time, half.next);
-        stats.bytes_after_finish += half.finish();
+        stats.bytes_after_finish += self.half_mut(side).finish();
         let content = Content::Finished;
         deliver(Chunk { connection: &self.facts, sender: side, time, offset, content });
         true

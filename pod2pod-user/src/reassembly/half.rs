@@ -75,6 +75,8 @@ pub(super) struct Half {
     pub(super) first: u32,
     /// Numbering is known: a sequence number of this direction, or its acknowledgement, was seen.
     pub(super) known: bool,
+    /// A segment of this direction was taken: until then the numbering is what the other end acknowledged.
+    pub(super) heard: bool,
     /// FIN was delivered; `next` is one past it.
     pub(super) finished: bool,
     /// Offset of the next byte to deliver.
@@ -200,6 +202,11 @@ impl Half {
     pub(super) fn late(&self, start: i64, end: u64) -> u64 {
         let start = u64::try_from(start).unwrap_or(0).max(self.last_gap.0);
         end.min(self.last_gap.1).saturating_sub(start)
+    }
+
+    /// Whether everything below `offset` was told or never will be: after a FIN nothing comes, whatever was acknowledged.
+    pub(super) const fn is_past(&self, offset: u64) -> bool {
+        self.finished || self.next >= offset
     }
 
     /// Nothing waits in this direction.

@@ -303,7 +303,7 @@ impl Reassembler {
         let slot = self.flows.insert(flow);
         self.keys.insert(key, Entry::Live(slot));
         if unlinked {
-            self.unlinked.insert(key.any_socket(), slot);
+            self.unlinked.entry(key.any_socket()).or_default().push(slot);
         }
         slot
     }
@@ -315,20 +315,32 @@ impl Reassembler {
             return None;
         }
         let name = key.any_socket();
-        let slot = self.unlinked.get(&name).copied()?;
+        let distance = |slot: &Slot| {
+            let flow = self.flows.get(*slot)?;
+            let half = flow.half(flow.side_of(sender));
+            let distance = half.offset_of(segment.sequence).abs_diff(half.next as i64);
+            // Without a number to compare, every other one fits better.
+            let distance = if half.known { distance } else { u64::from(HANDSHAKE_REACH) };
+            (distance <= u64::from(HANDSHAKE_REACH)).then_some((distance, *slot))
+        };
+        let (_, slot) = self.unlinked.get(&name)?.iter().filter_map(distance).min()?;
         let flow = self.flows.get_mut(slot)?;
-        let half = flow.half(flow.side_of(sender));
-        let distance = half.offset_of(segment.sequence).abs_diff(half.next as i64);
-        if half.known && distance > u64::from(HANDSHAKE_REACH) {
-            return None;
-        }
         flow.alias = Some(key);
         flow.unlinked = false;
-        self.unlinked.remove(&name);
+        self.linked(name, slot);
         if let Some(Entry::Ended(old)) = self.keys.insert(key, Entry::Live(slot)) {
             self.forget_ended(old);
         }
         Some(slot)
+    }
+
+    /// The connection waits for its child no longer.
+    pub(super) fn linked(&mut self, name: FlowKey, slot: Slot) {
+        let Some(slots) = self.unlinked.get_mut(&name) else { return };
+        slots.retain(|other| *other != slot);
+        if slots.is_empty() {
+            self.unlinked.remove(&name);
+        }
     }
 
     fn facts(&mut self, is_by_originator: bool, segment: &Segment<'_>, start: Start) -> Connection {

@@ -37,6 +37,8 @@ pub(super) struct Ended {
     pub(super) keys: [Option<FlowKey>; 2],
     /// Where the near and the far end's streams ended, as sequence numbers.
     next: [u32; 2],
+    /// Who reset it, seen from between the ends.
+    reset_by: Option<End>,
     at: KernelInstant,
 }
 
@@ -52,8 +54,9 @@ pub struct Reassembler {
     pub(super) flows: Aged<Flow>,
     pub(super) ended: Aged<Ended>,
     pub(super) handshakes: Handshakes,
-    /// Connections that a listener's segments opened, by tuple, until the child's first segment comes.
-    pub(super) unlinked: Keyed<Slot>,
+    /// Connections that a listener's segments opened, by tuple, until the child's first segment comes: several at once
+    /// only where network namespaces have the same addresses.
+    pub(super) unlinked: Keyed<Vec<Slot>>,
     /// Connections in which something waits, by when it has waited enough.
     due: BTreeSet<(KernelInstant, Slot)>,
     /// The same, by since when.
@@ -224,7 +227,11 @@ impl Reassembler {
             Err(Unanswered::Nothing) => {}
         }
         if let Some(Entry::Ended(slot)) = entry {
-            if self.ended.get(slot).is_some_and(|ended| ended.is_near(sender, segment)) {
+            if self
+                .ended
+                .get(slot)
+                .is_some_and(|ended| ended.is_near(sender, segment) && !ended.was_not_reset(sender, segment))
+            {
                 self.stats.after_close += 1;
                 return;
             }
@@ -331,19 +338,19 @@ impl Reassembler {
             self.longest.remove(&(since, slot));
             self.due.remove(&(until, slot));
         }
-        if flow.unlinked && self.unlinked.get(&flow.key.any_socket()) == Some(&slot) {
-            self.unlinked.remove(&flow.key.any_socket());
+        if flow.unlinked {
+            self.linked(flow.key.any_socket(), slot);
         }
         let keys = [Some(flow.key), flow.alias];
         for key in keys.iter().flatten() {
             self.keys.remove(key);
         }
         if matches!(cause, CloseCause::Finished | CloseCause::Reset(_)) {
-            self.linger(keys, &flow);
+            self.linger(keys, &flow, cause);
         }
     }
 
-    fn linger(&mut self, keys: [Option<FlowKey>; 2], flow: &Flow) {
+    fn linger(&mut self, keys: [Option<FlowKey>; 2], flow: &Flow, cause: CloseCause) {
         if self.config.max_lingering == 0 {
             return;
         }
@@ -354,7 +361,10 @@ impl Reassembler {
             self.forget_ended(oldest);
         }
         let next = [End::Near, End::Far].map(|end| flow.half(flow.side_of(end)).next_sequence());
-        let slot = self.ended.insert(Ended { keys, next, at: self.now });
+        let reset_by = [End::Near, End::Far]
+            .into_iter()
+            .find(|end| flow.facts.local.is_none() && cause == CloseCause::Reset(flow.side_of(*end)));
+        let slot = self.ended.insert(Ended { keys, next, reset_by, at: self.now });
         for key in keys.into_iter().flatten() {
             self.keys.insert(key, Entry::Ended(slot));
         }
@@ -377,6 +387,17 @@ impl Ended {
         let next = if sender == End::Near { near } else { far };
         let distance = segment.sequence.wrapping_sub(next);
         distance <= LINGER_REACH || distance.wrapping_neg() <= LINGER_REACH
+    }
+
+    /// Whether a segment shows that the reset was forged: who has reset a connection does not go on with it.
+    fn was_not_reset(&self, sender: End, segment: &Segment<'_>) -> bool {
+        let [near, far] = self.next;
+        let next = if sender == End::Near { near } else { far };
+        self.reset_by == Some(sender)
+            && segment.payload_length > 0
+            && segment.sequence == next
+            && segment.flags.ack()
+            && !segment.flags.rst()
     }
 }
 

@@ -1,7 +1,6 @@
 //! Capture files and packets: bytes of a file in, segments out.
 
 mod compressed;
-mod corpus;
 mod damage;
 mod formats;
 mod fragments;

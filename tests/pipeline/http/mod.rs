@@ -7,6 +7,7 @@ mod heads;
 mod limits;
 mod pairing;
 mod properties;
+mod rescue;
 
 use support::http::Talk;
 

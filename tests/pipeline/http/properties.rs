@@ -1,6 +1,4 @@
-//! Properties that hold for any bytes, over the fuzzers' corpora and over conversations made by chance.
-
-use std::{fs, path::Path};
+//! Properties that hold for any bytes, over conversations made by chance.
 
 use support::{
     http::{check_chunked, check_http},
@@ -65,26 +63,8 @@ fn chunked_bodies_by_chance() {
     }
 }
 
-#[test]
-fn corpora() {
-    replay("http", check_http);
-    replay("chunked", check_chunked);
-}
-
 /// Adds what was tried to a failure of `check`.
 fn told_with_a_failure(what: &str, check: impl FnOnce()) {
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(check));
     assert!(outcome.is_ok(), "{what}");
-}
-
-fn replay(name: &str, check: impl Fn(&[u8])) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
-    let mut seen = 0;
-    for entry in fs::read_dir(&folder).expect("a folder with a corpus") {
-        let path = entry.expect("a readable folder").path();
-        let data = fs::read(&path).expect("a readable file");
-        told_with_a_failure(&path.display().to_string(), || check(&data));
-        seen += 1;
-    }
-    assert!(seen > 0, "{} is empty", folder.display());
 }

@@ -1,7 +1,7 @@
 //! Reassembly over the conversation builder: what comes out for what a network and a capture can do to a connection.
 
-mod corpus;
 mod limits;
+mod noise;
 mod openings;
 mod oracle;
 mod rules;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pod2pod_user::{
     capture::{Direction, TcpFlags},
-    reassembly::{Config, Connection, Side, Start},
+    reassembly::{Config, Connection, Side, Start, config::RESET_GRACE},
 };
 use support::{
     conversation::{CLIENT_ISN, Conversation, OwnedSegment, SERVER_ISN, restamp},
@@ -175,6 +175,39 @@ fn data_in_an_unanswered_syn_does_not_disturb_the_connection_of_its_tuple() {
 }
 
 #[test]
+fn a_garbled_acknowledgement_does_not_number_the_other_end() {
+    for acknowledgement in [0, SERVER_ISN.wrapping_add(0x7000_0000)] {
+        let mut segments = exchange().segments().split_off(3);
+        segments[0].acknowledgement = acknowledgement;
+        let outcome = observe(&segments);
+        assert_eq!(outcome.stats.far_segments, 0);
+        let lines = outcome.lines();
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        assert!(lines[0].ends_with("request") && lines[1].ends_with("response"), "{lines:?}");
+    }
+}
+
+#[test]
+fn who_goes_on_long_after_a_reset_has_not_sent_it() {
+    let before = Conversation::new().client("one").segments();
+    let whole = Conversation::new().client("one").server("two").client("three").segments();
+    let reset = forged(&whole[4], RST | ACK, SERVER_ISN + 1, CLIENT_ISN + 4);
+    // The end has been told by then.
+    let late = |after: &[OwnedSegment]| {
+        let mut segments = joined(&[&before, std::slice::from_ref(&reset), after]);
+        segments[5..].iter_mut().for_each(|segment| segment.time = segment.time.plus(RESET_GRACE));
+        segments
+    };
+    let outcome = observe(&late(&whole[4..]));
+    let lines = outcome.lines();
+    assert_eq!(lines[..2], ["0 O 1 one", "0 Reset(Responder)"]);
+    assert!(lines[2].ends_with(" two") && lines[3].ends_with(" three"), "{lines:?}");
+    // What its peer had sent before it saw the reset opens nothing.
+    let crossing = Conversation::new().client("one").client("crossing").segments();
+    check(&late(&crossing[4..]), &["0 O 1 one", "0 Reset(Responder)"]);
+}
+
+#[test]
 fn a_refused_syn_opens_nothing() {
     let syn = exchange().segments().remove(0);
     let mut refusal = forged(&syn, RST | ACK, 0, CLIENT_ISN + 1);
@@ -320,10 +353,14 @@ fn a_child_is_linked_to_its_listeners_handshake() {
 fn equal_tuples_of_two_pods_are_told_apart_by_their_numbers() {
     let one = with_cookies(&exchange().seen_by_server(), 1, (3, 11));
     let two = with_cookies(&exchange().isns(500_000_000, 600_000_000).seen_by_server(), 2, (3, 12));
-    // One after the other, as the tuple's pending handshake is found by number.
-    let outcome = observe(&joined(&[&one[..1], &two[..1], &one[1..], &two[1..]]));
-    assert_eq!((outcome.stats.opened_handshake, outcome.stats.opened_middle), (2, 0));
-    assert_eq!(outcome.stats.bytes_delivered, 30);
+    // Wherever the one is interrupted by the other: at 3 both are open, and neither has a segment of its child.
+    for cut in 1..=3 {
+        for [first, second] in [[&one, &two], [&two, &one]] {
+            let outcome = observe(&joined(&[&one[..cut], &two[..cut], &first[cut..], &second[cut..]]));
+            assert_eq!((outcome.stats.opened_handshake, outcome.stats.opened_middle), (2, 0), "cut at {cut}");
+            assert_eq!((outcome.stats.bytes_delivered, outcome.stats.gaps_missing), (30, 0), "cut at {cut}");
+        }
+    }
     // And the client's end beside the server's.
     let client = with_cookies(&exchange().seen_by_client(), 5, (0, 5));
     let both: Vec<_> = client.iter().zip(&one).flat_map(|(c, s)| [c.clone(), s.clone()]).collect();

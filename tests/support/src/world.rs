@@ -150,7 +150,7 @@ impl World {
             ))?;
             pod.ip(&format!(
                 "link set lo up\naddress add {v4}/24 dev eth0\naddress add {v6}/64 dev eth0 nodad\n\
-                 link set eth0 up\nroute add default via {node_v4}\n-6 route add default via {node_v6}\n"
+                 link set eth0 up\nroute add default via {node_v4}\nroute add ::/0 via {node_v6}\n"
             ))?;
             cgroup.part(name)?;
         }

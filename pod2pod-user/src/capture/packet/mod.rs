@@ -1,11 +1,12 @@
 //! Packets: the captured bytes of one frame in, its TCP [`Segment`]s out, through link layers, tunnels and fragments.
 //!
-//! Pure: no file, no clock. Checksums are not looked at (offloading leaves them unset at the sender), TCP inside an
+//! Pure: no file, no clock. Checksums are looked at only where they tell forged segments (`checksum`), TCP inside an
 //! ICMP error is not traffic, and nothing is decrypted.
 //!
 //! Every segment has scope 0: the two directions of a connection may travel in different VLANs or tunnels and over
 //! different interfaces, so neither splits a tuple. That is also what tshark does.
 
+mod checksum;
 mod ethernet;
 mod fragments;
 mod ip;
@@ -26,6 +27,7 @@ pub use serial::MAX_FRAME_RELAY_ADDRESS_BYTES;
 pub use tunnel::{MAX_GTP_EXTENSIONS, MAX_SOURCE_ROUTES, MAX_TZSP_TAGS};
 
 use crate::capture::{Direction, KernelInstant, Scope, Segment};
+use checksum::Checksums;
 use fragments::{Fragment, Fragments};
 use ip::{Addresses, Next};
 use view::{Refusal, View};
@@ -72,6 +74,9 @@ pub struct Stats {
     pub truncated_header: u64,
     /// Frames whose headers contradict themselves.
     pub malformed: u64,
+    /// Segments without payload whose checksum is wrong though their source sends right ones: their receiver discards
+    /// them.
+    pub wrong_checksum: u64,
     /// Frames with more than [`MAX_HEADERS`] headers or [`MAX_NESTING`] IP headers, or with one header that has more
     /// parts than are walked ([`MAX_LOG_ATTRIBUTES`], [`MAX_ENDACE_EXTENSIONS`], [`MAX_SOURCE_ROUTES`],
     /// [`MAX_GTP_EXTENSIONS`], [`MAX_TZSP_TAGS`]).
@@ -156,10 +161,11 @@ impl Allowance {
 /// Takes the segments of a packet.
 pub type Deliver<'d> = dyn FnMut(&Segment<'_>) + 'd;
 
-/// Turns frames into segments. Keeps IP fragments, nothing else.
+/// Turns frames into segments. Keeps IP fragments, and who sends right checksums.
 #[derive(Debug, Default)]
 pub struct PacketDecoder {
     fragments: Fragments,
+    checksums: Checksums,
     stats: Stats,
 }
 
@@ -192,6 +198,9 @@ impl PacketDecoder {
     ) {
         match find(step, allowance) {
             Ok(Found::Tcp(addresses, view)) => match tcp::header(view) {
+                Ok(header) if header.payload.wire() == 0 && self.checksums.is_discarded(addresses, view) => {
+                    self.stats.wrong_checksum += 1;
+                }
                 Ok(header) => self.deliver(&header, addresses, frame, deliver),
                 Err(refusal) => self.count(refusal),
             },

@@ -1,4 +1,4 @@
-//! The TCP header (RFC 9293 3.1). Options are stepped over, the checksum is not looked at.
+//! The TCP header (RFC 9293 3.1). Options are stepped over; the checksum is `checksum`'s.
 
 use super::view::{Refusal, View};
 use crate::capture::TcpFlags;

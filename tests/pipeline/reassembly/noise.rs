@@ -1,21 +1,6 @@
-//! The fuzz target's properties over its corpus and over seeded noise.
-
-use std::{fs, path::Path};
+//! The fuzz target's properties over seeded noise.
 
 use support::{reassembly::properties, rng::Rng};
-
-#[test]
-fn the_corpus_has_the_properties() {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/reassembly");
-    let mut replayed = 0;
-    for entry in fs::read_dir(&corpus).expect("the corpus is in the tree") {
-        let path = entry.expect("a readable folder").path();
-        println!("{}", path.display());
-        properties(&fs::read(&path).expect("a readable file"));
-        replayed += 1;
-    }
-    assert!(replayed > 0, "{} is empty", corpus.display());
-}
 
 #[test]
 fn seeded_noise_has_the_properties() {

@@ -1,0 +1,256 @@
+//! The real agent on a test's cgroup: started, asked for its metrics, ended as a service manager would.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::OnceLock,
+    time::{Duration, Instant, SystemTime},
+};
+
+use nix::sys::signal::Signal;
+use support::process::{BINARY_VARIABLE, PATIENCE, Running, binary};
+
+use super::{
+    seen::Seen,
+    stage::{Stage, party, prepare},
+};
+
+/// A ring that holds all that a test sends while the agent is not scheduled: these tests are about exactness, and on a
+/// machine busy with other tests that may be longer than the default size is made for.
+pub(crate) const AMPLE_RING: &str = "capture.ring_bytes=64MiB";
+/// The same for the records on their way to the file.
+const AMPLE_QUEUE: &str = "output.queue_bytes=256MiB";
+
+/// Time between two looks at a condition.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Waits until `condition`; `what` is for people.
+pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "still not: {what}");
+        std::thread::park_timeout(PAUSE);
+    }
+}
+
+/// A running agent.
+pub(crate) struct Agent {
+    running: Running,
+    admin: SocketAddr,
+    records: PathBuf,
+    _directory: tempfile::TempDir,
+}
+
+/// What it came to.
+pub(crate) struct Told {
+    /// All records as they were written.
+    pub(crate) text: String,
+    /// The last line on standard error.
+    pub(crate) summary: String,
+}
+
+impl Agent {
+    /// Watches the cgroup of `stage`.
+    pub(crate) fn watch(stage: &Stage) -> Self {
+        Self::start(Some(stage.world.cgroup.path()), &[AMPLE_RING])
+    }
+
+    /// Watches `cgroup` or the root, with `settings`. Returns when it is ready.
+    pub(crate) fn start(cgroup: Option<&Path>, settings: &[&str]) -> Self {
+        // Free a moment ago.
+        let admin = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+        let agent = Self::launch(party(Path::new("-"), Path::new("-")), cgroup, admin, settings);
+        wait_until("ready", || agent.is_ready());
+        agent
+    }
+
+    /// Starts it by `party`, its metrics at `admin`; it may not be ready yet.
+    pub(crate) fn launch(
+        mut party: Command,
+        cgroup: Option<&Path>,
+        admin: SocketAddr,
+        settings: &[&str],
+    ) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let records = directory.path().join("records");
+        party.arg(fresh_binary()).arg("agent");
+        let mut set = |setting: String| {
+            party.args(["--set", &setting]);
+        };
+        set(format!("metrics.listen={admin}"));
+        set(format!("output.file={}", records.display()));
+        set(AMPLE_QUEUE.to_owned());
+        settings.iter().for_each(|setting| set((*setting).to_owned()));
+        if let Some(cgroup) = cgroup {
+            set(format!("capture.cgroup={}", cgroup.display()));
+        }
+        party.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        Self { running: Running::start(party), admin, records, _directory: directory }
+    }
+
+    fn is_ready(&self) -> bool {
+        assert!(!self.running.stderr().contains("pod2pod: "), "it ended: {}", self.running.stderr());
+        let answer = TcpStream::connect(self.admin).map(|stream| get(stream, "/ready"));
+        answer.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.running.signal(signal);
+    }
+
+    /// All metrics, by name and labels as they are rendered, without `pod2pod_`.
+    pub(crate) fn metrics(&self) -> Metrics {
+        Metrics::parse(&get(TcpStream::connect(self.admin).unwrap(), "/metrics"))
+    }
+
+    /// Waits until the metrics are as wanted; gives those. They are published once a second.
+    pub(crate) fn wait_metrics(&self, what: &str, wanted: impl Fn(&Metrics) -> bool) -> Metrics {
+        let mut metrics = self.metrics();
+        let start = Instant::now();
+        while !wanted(&metrics) {
+            let balance = metrics.balance();
+            assert!(start.elapsed() < PATIENCE, "still not: {what}; {balance:?}\n{}", metrics.0);
+            std::thread::park_timeout(PAUSE);
+            metrics = self.metrics();
+        }
+        metrics
+    }
+
+    /// Whole records so far.
+    pub(crate) fn records(&self) -> Vec<Seen> {
+        let text = std::fs::read(&self.records).unwrap_or_default();
+        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        Seen::parse(&String::from_utf8_lossy(&text[..whole]))
+    }
+
+    /// Waits until `wanted` of the records so far.
+    pub(crate) fn wait_records(&self, what: &str, wanted: impl Fn(&[Seen]) -> bool) {
+        wait_until(what, || wanted(&self.records()));
+    }
+
+    /// Ends it by SIGTERM; everything is out then.
+    pub(crate) fn end(self) -> Told {
+        self.running.signal(Signal::SIGTERM);
+        let finished = self.running.finish();
+        assert_eq!(finished.code, Some(0), "{finished:?}");
+        let text = std::fs::read_to_string(&self.records).unwrap();
+        Told { text, summary: finished.stderr.lines().last().unwrap_or_default().to_owned() }
+    }
+}
+
+impl Told {
+    pub(crate) fn records(&self) -> Vec<Seen> {
+        Seen::parse(&self.text)
+    }
+}
+
+/// Metrics as the agent renders them.
+pub(crate) struct Metrics(String);
+
+impl Metrics {
+    pub(crate) fn parse(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
+    /// A counter of the agent's own, without `pod2pod_` and `_total`, all its labels together.
+    pub(crate) fn counter(&self, name: &str) -> u64 {
+        let name = format!("pod2pod_{name}_total");
+        let rows = self.0.lines().filter_map(|line| {
+            let rest = line.strip_prefix(&name)?;
+            let value = rest.strip_prefix(' ').or_else(|| rest.split_once("} ").map(|(_, value)| value))?;
+            value.parse::<f64>().ok()
+        });
+        let values: Vec<f64> = rows.collect();
+        assert!(!values.is_empty(), "no metric {name}");
+        values.iter().sum::<f64>() as u64
+    }
+
+    /// A kernel counter.
+    pub(crate) fn kernel(&self, name: &str) -> u64 {
+        self.counter(&format!("kernel_{name}"))
+    }
+
+    /// The kernel's books: every packet seen, every segment matched and every record sent is accounted for.
+    pub(crate) fn balance(&self) -> Result<(), String> {
+        let sum = |names: &[&str]| names.iter().map(|name| self.kernel(name)).sum::<u64>();
+        let rows = [
+            (
+                "packets_seen",
+                self.kernel("packets_seen"),
+                sum(&[
+                    "heartbeat_stale",
+                    "not_ip",
+                    "not_tcp",
+                    "fragment",
+                    "too_many_extension_headers",
+                    "malformed_header",
+                    "own_traffic",
+                    "bare_ack",
+                    "segments_matched",
+                ]),
+            ),
+            (
+                "segments_matched",
+                self.kernel("segments_matched"),
+                sum(&[
+                    "segments_sent",
+                    "segments_not_http",
+                    "segments_unwanted",
+                    "segments_ring_full",
+                    "segments_unreadable",
+                ]),
+            ),
+            (
+                "bytes_matched",
+                self.kernel("bytes_matched"),
+                sum(&[
+                    "bytes_sent",
+                    "bytes_not_http",
+                    "bytes_unwanted",
+                    "bytes_ring_full",
+                    "bytes_unreadable",
+                    "bytes_truncated",
+                ]),
+            ),
+            ("records_sent", self.kernel("records_sent"), self.counter("reader_records")),
+        ];
+        rows.iter().try_for_each(|(name, left, right)| {
+            if left == right { Ok(()) } else { Err(format!("{name} is {left}, its parts are {right}")) }
+        })
+    }
+}
+
+/// A whole answer to a GET over a new connection.
+pub(crate) fn get(mut stream: TcpStream, target: &str) -> String {
+    prepare(&stream);
+    let request = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let mut answer = Vec::new();
+    // A connection that breaks has no whole answer, which the caller sees.
+    let _ = stream.write_all(request.as_bytes()).and_then(|()| stream.read_to_end(&mut answer));
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// The release build if it is newer than all it was made from: as people run it, and the fast one. Otherwise the build
+/// of the tests.
+fn fresh_binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let own = std::env::current_exe().unwrap();
+        // target/<profile>/deps/<test>
+        let release = own.ancestors().nth(3).map(|target| target.join("release/pod2pod"));
+        let named = std::env::var_os(BINARY_VARIABLE).is_some();
+        release.filter(|path| !named && is_fresh(path)).unwrap_or_else(|| binary().to_owned())
+    })
+}
+
+/// cargo leaves a list of the sources beside a binary.
+fn is_fresh(binary: &Path) -> bool {
+    let time = |path: &Path| std::fs::metadata(path).and_then(|metadata| metadata.modified());
+    let Ok(built) = time(binary) else { return false };
+    let sources = std::fs::read_to_string(binary.with_extension("d")).unwrap_or_default();
+    let sources = sources.split_once(": ").map_or("", |(_, sources)| sources);
+    let newer = |path: &str| time(Path::new(path)).unwrap_or_else(|_| SystemTime::now()) > built;
+    !sources.is_empty() && !sources.split_whitespace().any(newer)
+}

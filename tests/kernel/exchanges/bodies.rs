@@ -1,0 +1,55 @@
+//! Bodies much larger and segments much smaller than usual.
+
+use std::net::SocketAddr;
+
+use support::world::SERVER_POD;
+
+use super::{
+    agent::{AMPLE_RING, Agent},
+    http::{Body, Client, Server},
+    seen::check,
+    stage::Stage,
+};
+
+/// More than any buffer between the ends.
+const LARGE: u64 = 10 * 1024 * 1024;
+
+/// All that passes here, read or not: four bodies at two ends.
+const RING_OF_ALL: &str = "capture.ring_bytes=128MiB";
+
+fn check_bodies(setting: &str, exchanges: &[(&str, Body, u64)]) {
+    let mut stage = Stage::new();
+    let agent = Agent::start(Some(stage.world.cgroup.path()), &[setting]);
+    let server = Server::start(stage.server.listen(SocketAddr::from((SERVER_POD.v4, 0))));
+    let mut client = Client::connect(&mut stage.client, server.address);
+    for (target, body, size) in exchanges {
+        client.post(target, *body, *size);
+    }
+    check(&agent.end().records(), &client.done);
+}
+
+#[test]
+fn large_bodies_are_counted_to_the_byte() {
+    check_bodies(
+        RING_OF_ALL,
+        &[
+            ("/up/known", Body::Length, LARGE),
+            ("/up/chunked", Body::Chunked, LARGE),
+            ("/down/length/10485760", Body::Length, 0),
+            ("/down/chunked/10485760", Body::Length, 0),
+            ("/after", Body::Length, 1),
+        ],
+    );
+}
+
+#[test]
+fn messages_in_segments_of_one_byte_are_whole() {
+    check_bodies(
+        AMPLE_RING,
+        &[
+            ("/bytes/none/length/0", Body::Length, 0),
+            ("/bytes/some/length/50", Body::Length, 60),
+            ("/bytes/some/chunked/70", Body::Chunked, 80),
+        ],
+    );
+}

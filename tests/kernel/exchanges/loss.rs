@@ -1,0 +1,82 @@
+//! A ring that overflows: what is told stays true and joins, what is lost is counted.
+
+use std::collections::{HashMap, HashSet};
+
+use nix::sys::signal::Signal;
+use support::world::SERVER_POD;
+
+use super::{
+    agent::{AMPLE_RING, Agent},
+    http::{Client, Server},
+    seen::{End, Seen, check_end, of, tell},
+    stage::Stage,
+};
+
+const CONNECTIONS: usize = 8;
+/// Exchanges of each connection that nothing disturbs, before and after.
+const CALM: usize = 5;
+/// Exchanges of each while the reader stands still: more than twice what the ring holds.
+const STORM: usize = 150;
+/// The smallest there is.
+const TINY_RING: &str = "capture.ring_bytes=256KiB";
+
+fn talk(clients: &mut [Client], phase: &str, rounds: usize) {
+    for round in 0..rounds {
+        for (number, client) in clients.iter_mut().enumerate() {
+            client.get(&format!("/{phase}/{number}/{round}/length/{}", round % 50));
+        }
+    }
+}
+
+fn is_of(seen: &Seen, phase: &str) -> bool {
+    seen.exchange.target.starts_with(&format!("/{phase}/"))
+}
+
+#[test]
+fn what_is_left_of_one_end_joins_the_other_and_is_never_called_a_failure() {
+    let mut stage = Stage::new();
+    let part = |name| stage.world.cgroup.part(name).unwrap();
+    let at_client = Agent::start(Some(&part("client")), &[AMPLE_RING]);
+    let at_server = Agent::start(Some(&part("server")), &[TINY_RING]);
+    let server = Server::start(stage.server.listen((SERVER_POD.v4, 0)));
+    let connect = |_| Client::connect(&mut stage.client, server.address);
+    let mut clients: Vec<Client> = (0..CONNECTIONS).map(connect).collect();
+    talk(&mut clients, "before", CALM);
+    at_server.wait_records("those before are told", |records| records.len() == CONNECTIONS * CALM);
+    at_server.signal(Signal::SIGSTOP);
+    talk(&mut clients, "storm", STORM);
+    at_server.signal(Signal::SIGCONT);
+    at_server.wait_metrics("it has read what is left, and knows what is not", |metrics| {
+        let lost = ["ring_lost", "segments_ring_full", "bytes_ring_full"];
+        lost.iter().all(|name| metrics.kernel(name) > 0) && metrics.balance().is_ok()
+    });
+    talk(&mut clients, "after", CALM);
+    let done: Vec<_> = clients.into_iter().flat_map(|client| client.done).collect();
+    let (client_told, server_told) = (at_client.end(), at_server.end());
+    assert!(server_told.summary.contains("segments lost in the kernel"), "{}", server_told.summary);
+
+    let (whole, rest) = (client_told.records(), server_told.records());
+    check_end(End::Client, &whole, &done);
+    let calm = |phase| {
+        let told = of(End::Server, &rest).into_iter().filter(|seen| is_of(seen, phase));
+        told.map(|seen| &seen.exchange).collect::<Vec<_>>()
+    };
+    for phase in ["before", "after"] {
+        assert_eq!(calm(phase).len(), CONNECTIONS * CALM, "{phase}: {:?}", calm(phase));
+    }
+    let by_id: HashMap<_, _> = whole.iter().map(|seen| ((&seen.id, seen.offset), seen)).collect();
+    let mut differences = Vec::new();
+    let mut told = HashSet::new();
+    for seen in &rest {
+        let other = by_id.get(&(&seen.id, seen.offset));
+        let joins = other.is_some_and(|other| other.exchange.target == seen.exchange.target);
+        let whole = other.is_some_and(|other| other.exchange == seen.exchange);
+        let outcome = seen.exchange.outcome.as_str();
+        if !joins || !(whole || outcome == "gap") || !told.insert((&seen.id, seen.offset)) {
+            differences.push(format!("{seen:?} beside {other:?}"));
+        }
+    }
+    tell(&differences, rest.len());
+    let complete = rest.iter().filter(|seen| seen.exchange.outcome == "complete").count();
+    assert!(complete < done.len(), "nothing was lost");
+}

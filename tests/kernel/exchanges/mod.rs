@@ -1,0 +1,19 @@
+//! Exchanges, from sockets to records: the real binary watches servers and clients of this process in namespaces and a
+//! cgroup of their own. What it tells must be what they did: everything, once, from both ends, and nothing else.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a failure here is the test's failure")]
+
+mod agent;
+mod http;
+mod seen;
+mod stage;
+
+mod bodies;
+mod ends;
+mod late;
+mod load;
+mod loss;
+mod own;
+mod paths;
+mod root;
+mod switch;

@@ -1,0 +1,62 @@
+//! The agent beside those that it watches: its own requests and answers are no exchanges of the machine.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{
+    agent::{AMPLE_RING, Agent, get, wait_until},
+    http::{self, Client, Server},
+    seen::check,
+    stage::{Stage, party},
+};
+use support::wire::Wire;
+
+/// As the issue of the main job asks; a loop would double its records with each turn.
+const WATCHED: Duration = Duration::from_secs(60);
+/// Time between two scrapes.
+const SCRAPE_PERIOD: Duration = Duration::from_secs(1);
+
+#[test]
+fn it_never_tells_of_itself() {
+    let mut stage = Stage::new();
+    let Stage { client, world, .. } = &mut stage;
+    let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, 9464));
+    let posts = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&posts);
+    let collector = Server::with(client.listen((Ipv4Addr::LOCALHOST, 0)), move |stream| {
+        let mut wire = Wire::new(stream)?;
+        while http::answer(&mut wire)? {
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok::<_, std::io::Error>(())
+    });
+    let url = format!("output.http.url=http://{}/in", collector.address);
+    let agent = Agent::launch(
+        party(&world.client.path(), &world.cgroup.part("agent").unwrap()),
+        Some(world.cgroup.path()),
+        admin,
+        &[AMPLE_RING, &url, "output.http.batch_records=1"],
+    );
+    wait_until("ready", || {
+        client.try_connect(None, admin).is_ok_and(|stream| get(stream, "/ready").starts_with("HTTP/1.1 200"))
+    });
+    let server = Server::start(client.listen((Ipv4Addr::LOCALHOST, 0)));
+    let mut seed = Client::connect(client, server.address);
+    seed.get("/seed");
+    wait_until("its records are posted", || posts.load(Ordering::SeqCst) == 2);
+    let end = Instant::now() + WATCHED;
+    while Instant::now() < end {
+        let metrics = client.try_connect(None, admin).map(|stream| get(stream, "/metrics")).unwrap();
+        assert!(metrics.contains("pod2pod_kernel_packets_seen_total"), "{metrics}");
+        thread::park_timeout(SCRAPE_PERIOD);
+    }
+    check(&agent.end().records(), &seed.done);
+    assert_eq!(posts.load(Ordering::SeqCst), 2);
+}
