@@ -32,7 +32,10 @@ fn assert_whole(watch: &Watch, ends: Ends, turns: &[Turn]) {
                     .filter(|s| s.source == source && s.direction == direction && test(s))
                     .count()
             };
-            assert_eq!(seen(|segment| segment.flags.syn()), 1, "SYN, {direction:?} from {source}");
+            let syns = seen(|segment| segment.flags.syn());
+            // Before Linux 6.6 the hook does not see a SYN-ACK over IPv6 leave.
+            let unseen = source == ends.server && source.is_ipv6() && direction == Direction::Egress;
+            assert!(syns == 1 || (unseen && syns == 0), "{syns} SYN, {direction:?} from {source}");
             assert_eq!(seen(|segment| segment.flags.fin()), 1, "FIN, {direction:?} from {source}");
         }
     }
