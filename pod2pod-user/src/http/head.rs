@@ -21,7 +21,7 @@ pub(super) enum LineState {
     Inside,
     /// Behind a line's LF.
     Ended,
-    /// Behind the CR that follows a line's LF.
+    /// Behind the CR, or several, that follow a line's LF.
     EndedCr,
 }
 
@@ -33,7 +33,7 @@ impl LineState {
         loop {
             match (state, bytes.get(at)) {
                 (Self::Ended | Self::EndedCr, Some(b'\n')) => return Ok(at + 1),
-                (Self::Ended, Some(b'\r')) => {
+                (Self::Ended | Self::EndedCr, Some(b'\r')) => {
                     state = Self::EndedCr;
                     at += 1;
                 }
@@ -197,7 +197,7 @@ pub(super) fn is_clean_field(line: &[u8]) -> bool {
 
 /// Whether a line, with its line end, is the empty line behind a head.
 pub(super) fn is_empty_line(line: &[u8]) -> bool {
-    matches!(line, b"\n" | b"\r\n")
+    line.iter().all(|byte| matches!(byte, b'\r' | b'\n'))
 }
 
 /// The first line with its line end, and what follows.
@@ -281,7 +281,7 @@ mod tests {
 
     #[test]
     fn the_end_of_a_head_is_found_at_every_split() {
-        for head in ["GET / HTTP/1.1\r\nA: b\r\n\r\n", "GET /\nA: b\n\n", "a\n\r\n", "a\r\r\n\n"] {
+        for head in ["GET / HTTP/1.1\r\nA: b\r\n\r\n", "GET /\nA: b\n\n", "a\n\r\n", "a\n\r\r\n"] {
             let bytes = [head.as_bytes(), b"rest\n\n"].concat();
             for at in 0..head.len() {
                 let state = LineState::default().find_end(&bytes[..at]).unwrap_err();

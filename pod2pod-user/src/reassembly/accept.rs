@@ -5,7 +5,7 @@
 
 use super::{
     Chunk, CloseCause, GapCause, Side, Start, Stats,
-    config::{Config, MAX_WINDOW},
+    config::{Config, JOIN_GRACE, MAX_WINDOW},
     flow::{Flow, PendingReset},
     half::{Fin, Mark},
 };
@@ -147,7 +147,8 @@ impl Flow {
                 half.acknowledged_at.is_some_and(|since| since.plus(config.acknowledged_hole_timeout) <= now);
             let held = half.front().map(|(_, piece)| piece.mark.arrived);
             let held = held.into_iter().chain(half.fin.map(|fin| fin.mark.arrived)).min();
-            let held = held.is_some_and(|since| since.plus(config.hole_timeout) <= now);
+            let timeout = if half.joining { JOIN_GRACE } else { config.hole_timeout };
+            let held = held.is_some_and(|since| since.plus(timeout) <= now);
             let reset = self.reset.is_some_and(|reset| {
                 !reset.is_exact
                     && reset.arrived.plus(config.acknowledged_hole_timeout) <= now
@@ -190,7 +191,11 @@ impl Flow {
             Start::Middle => u64::from(sequence),
             Start::Handshake => 1,
         };
-        self.half_mut(side).begin(sequence, offset);
+        if self.facts.start == Start::Middle && self.facts.local.is_none() {
+            self.half_mut(side).join(sequence, offset);
+        } else {
+            self.half_mut(side).begin(sequence, offset);
+        }
         if self.facts.start == Start::Handshake {
             let isn = match side {
                 Side::Originator => &mut self.facts.originator_isn,
@@ -212,8 +217,8 @@ impl Flow {
         }
         if !peer.known {
             self.begin(sender.other(), segment.acknowledgement);
-            return 0;
         }
+        let peer = self.half_mut(sender.other());
         let Some(offset) = peer.acknowledgement(segment.acknowledgement) else { return 0 };
         peer.note_acknowledged(offset, now);
         offset

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{
     Chunk, CloseCause, Connection, Content, GapCause, Side, Stats,
-    config::{Config, RESET_GRACE},
+    config::{Config, JOIN_GRACE, RESET_GRACE},
     half::{self, Half},
     key::{End, FlowKey},
 };
@@ -267,6 +267,10 @@ impl Flow {
         };
         let cause = if acknowledged.is_some() { GapCause::Missing } else { cause };
         let length = end.saturating_sub(half.next);
+        if half.joining {
+            self.half_mut(side).settle_start(end);
+            return length > 0;
+        }
         let time = half.front().map(|(_, piece)| piece.mark.time).or(half.fin.map(|fin| fin.mark.time));
         let time = time.or(half.acknowledged_at).unwrap_or_default();
         self.deliver_gap(side, time, length, cause, stats, deliver);
@@ -340,7 +344,7 @@ impl Flow {
                 add(since, config.acknowledged_hole_timeout);
             }
             if let Some((_, piece)) = half.front() {
-                add(piece.mark.arrived, config.hole_timeout);
+                add(piece.mark.arrived, if half.joining { JOIN_GRACE } else { config.hole_timeout });
             }
             if let Some(fin) = half.fin {
                 add(fin.mark.arrived, config.hole_timeout);

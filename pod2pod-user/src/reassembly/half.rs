@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::config::{MAX_WINDOW, PIECE_OVERHEAD, SIGHTING_WINDOW};
+use super::config::{JOIN_REACH, MAX_WINDOW, PIECE_OVERHEAD, SIGHTING_WINDOW};
 use crate::capture::KernelInstant;
 
 /// What a held piece carries.
@@ -77,6 +77,8 @@ pub(super) struct Half {
     pub(super) known: bool,
     /// A segment of this direction was taken: until then the numbering is what the other end acknowledged.
     pub(super) heard: bool,
+    /// Joined: where the stream begins is not settled, and that nothing comes before it is no gap.
+    pub(super) joining: bool,
     /// FIN was delivered; `next` is one past it.
     pub(super) finished: bool,
     /// Offset of the next byte to deliver.
@@ -110,6 +112,20 @@ impl Half {
         self.next = offset;
         self.highest = offset;
         self.acknowledged = offset;
+        self.acknowledged_at = None;
+    }
+
+    /// As [`Self::begin`], but bytes up to [`JOIN_REACH`] before are taken for a while.
+    pub(super) fn join(&mut self, sequence: u32, offset: u64) {
+        self.begin(sequence, offset);
+        self.next = offset.saturating_sub(u64::from(JOIN_REACH));
+        self.acknowledged = self.next;
+        self.joining = self.next < offset;
+    }
+
+    /// Nothing more is expected before the stream's first byte.
+    pub(super) fn settle_start(&mut self, start: u64) {
+        self.advance(start.saturating_sub(self.next));
     }
 
     /// The offset of a sequence number, extended by its distance from the next expected one. Negative: before 0.
@@ -185,6 +201,7 @@ impl Half {
 
     /// Moves past `length` bytes that were delivered or given up.
     pub(super) fn advance(&mut self, length: u64) {
+        self.joining = false;
         self.next += length;
         self.highest = self.highest.max(self.next);
         if self.acknowledged_at.is_some() && self.acknowledged <= self.next {

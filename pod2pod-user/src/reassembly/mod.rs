@@ -5,6 +5,7 @@
 //! * Of several copies of a byte the first wins, whatever became of the others.
 //! * A SYN opens nothing until it is answered; a RST ends a connection only where its sender's stream stands.
 //!   On a path a RST is void if its sender goes on all the same: its receiver checks what a path does not.
+//! * Where a connection is joined on a path, what was captured in disorder before its first segment is still taken.
 //! * Delivery is causal: what a segment acknowledged goes out before the segment's own bytes.
 //! * A hole is a Gap once the receiver acknowledged it and it did not come shortly after, once it is old, once a limit
 //!   is hit, once our capture says that it lost something, or at the end of the connection. Nothing is dropped for it.

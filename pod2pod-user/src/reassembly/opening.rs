@@ -35,9 +35,15 @@ impl Reassembler {
         }
     }
 
-    /// Whether a SYN or SYN-ACK is the live connection's own, seen again or late.
+    /// Whether a SYN or SYN-ACK is the own one of the live connection, or of the last, seen again or late.
     fn is_repeated(&mut self, key: FlowKey, sender: End, segment: &Segment<'_>) -> bool {
-        let Some(&Entry::Live(slot)) = self.keys.get(&key) else { return false };
+        let slot = match self.keys.get(&key) {
+            Some(&Entry::Live(slot)) => slot,
+            Some(&Entry::Ended(slot)) => {
+                return self.ended.get(slot).is_some_and(|ended| ended.began_with(sender, segment));
+            }
+            None => return false,
+        };
         let Some(flow) = self.flows.get_mut(slot) else { return false };
         let side = flow.side_of(sender);
         let half = flow.half(side);

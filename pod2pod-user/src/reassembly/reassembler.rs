@@ -12,6 +12,7 @@ use super::{
     aged::{Aged, Slot},
     config::LINGER_REACH,
     flow::Flow,
+    half::Half,
     handshakes::Handshakes,
     key::{End, FlowKey},
 };
@@ -35,10 +36,10 @@ pub(super) enum Entry {
 #[derive(Debug)]
 pub(super) struct Ended {
     pub(super) keys: [Option<FlowKey>; 2],
-    /// Where the near and the far end's streams ended, as sequence numbers.
+    /// Where the near and the far end's streams began, as sequence numbers, as far as known.
+    first: [Option<u32>; 2],
+    /// Where they ended.
     next: [u32; 2],
-    /// Who reset it, seen from between the ends.
-    reset_by: Option<End>,
     at: KernelInstant,
 }
 
@@ -227,11 +228,7 @@ impl Reassembler {
             Err(Unanswered::Nothing) => {}
         }
         if let Some(Entry::Ended(slot)) = entry {
-            if self
-                .ended
-                .get(slot)
-                .is_some_and(|ended| ended.is_near(sender, segment) && !ended.was_not_reset(sender, segment))
-            {
+            if self.ended.get(slot).is_some_and(|ended| ended.is_near(sender, segment)) {
                 self.stats.after_close += 1;
                 return;
             }
@@ -346,11 +343,11 @@ impl Reassembler {
             self.keys.remove(key);
         }
         if matches!(cause, CloseCause::Finished | CloseCause::Reset(_)) {
-            self.linger(keys, &flow, cause);
+            self.linger(keys, &flow);
         }
     }
 
-    fn linger(&mut self, keys: [Option<FlowKey>; 2], flow: &Flow, cause: CloseCause) {
+    fn linger(&mut self, keys: [Option<FlowKey>; 2], flow: &Flow) {
         if self.config.max_lingering == 0 {
             return;
         }
@@ -360,11 +357,10 @@ impl Reassembler {
             self.stats.limit_lingering += 1;
             self.forget_ended(oldest);
         }
-        let next = [End::Near, End::Far].map(|end| flow.half(flow.side_of(end)).next_sequence());
-        let reset_by = [End::Near, End::Far]
-            .into_iter()
-            .find(|end| flow.facts.local.is_none() && cause == CloseCause::Reset(flow.side_of(*end)));
-        let slot = self.ended.insert(Ended { keys, next, reset_by, at: self.now });
+        let halves = [End::Near, End::Far].map(|end| flow.half(flow.side_of(end)));
+        let next = halves.map(Half::next_sequence);
+        let first = halves.map(|half| half.known.then_some(half.first));
+        let slot = self.ended.insert(Ended { keys, first, next, at: self.now });
         for key in keys.into_iter().flatten() {
             self.keys.insert(key, Entry::Ended(slot));
         }
@@ -381,23 +377,20 @@ impl Reassembler {
 }
 
 impl Ended {
+    /// Whether a SYN or SYN-ACK is the one that the connection began with: a new one has another number (RFC 9293
+    /// 3.4.1 and 3.6.1), so this is a late copy.
+    pub(super) fn began_with(&self, sender: End, segment: &Segment<'_>) -> bool {
+        let [near, far] = self.first;
+        let first = if sender == End::Near { near } else { far };
+        first == Some(segment.sequence.wrapping_add(1))
+    }
+
     /// Whether a segment is so near to where the connection ended that it belongs to it.
     fn is_near(&self, sender: End, segment: &Segment<'_>) -> bool {
         let [near, far] = self.next;
         let next = if sender == End::Near { near } else { far };
         let distance = segment.sequence.wrapping_sub(next);
         distance <= LINGER_REACH || distance.wrapping_neg() <= LINGER_REACH
-    }
-
-    /// Whether a segment shows that the reset was forged: who has reset a connection does not go on with it.
-    fn was_not_reset(&self, sender: End, segment: &Segment<'_>) -> bool {
-        let [near, far] = self.next;
-        let next = if sender == End::Near { near } else { far };
-        self.reset_by == Some(sender)
-            && segment.payload_length > 0
-            && segment.sequence == next
-            && segment.flags.ack()
-            && !segment.flags.rst()
     }
 }
 

@@ -8,12 +8,12 @@ mod http;
 mod seen;
 mod stage;
 
+mod agent_itself;
 mod bodies;
 mod ends;
 mod late;
 mod load;
 mod loss;
-mod own;
 mod paths;
 mod root;
 mod switch;

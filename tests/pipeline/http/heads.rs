@@ -46,6 +46,14 @@ fn empty_lines_before_a_message_and_bare_line_feeds() {
 }
 
 #[test]
+fn line_ends_that_were_translated_twice() {
+    Talk::new()
+        .c("GET / HTTP/1.1\r\r\nHost: h\r\r\n\r\r\n")
+        .s(OK)
+        .check(&["GET / 200 0/2 complete odd_start_line"]);
+}
+
+#[test]
 fn odd_header_lines_do_not_lose_the_message() {
     for (fields, expected) in [
         ("rubbish\r\nHost: h\r\n", "GET / 200 0/2 complete invalid_header"),

@@ -4,11 +4,15 @@ use std::time::Duration;
 
 use pod2pod_user::{
     capture::{Direction, TcpFlags},
-    reassembly::{Config, Connection, Side, Start, config::RESET_GRACE},
+    reassembly::{
+        Config, Connection, Side, Start,
+        config::{JOIN_GRACE, JOIN_REACH},
+    },
 };
 use support::{
-    conversation::{CLIENT_ISN, Conversation, OwnedSegment, SERVER_ISN, restamp},
+    conversation::{CLIENT_ISN, Conversation, OwnedSegment, SERVER_ISN, restamp, shuffle_from},
     reassembly::{Observer, Outcome},
+    rng::Rng,
 };
 
 use super::{check, observe};
@@ -175,6 +179,50 @@ fn data_in_an_unanswered_syn_does_not_disturb_the_connection_of_its_tuple() {
 }
 
 #[test]
+fn joined_in_the_middle_of_disorder_nothing_is_lost() {
+    let conversation = Conversation::joined_in_the_middle().client("request").server("response").cut_every(3);
+    let segments = conversation.segments();
+    let expected = observe(&segments).lines();
+    for seed in 0..100 {
+        let mut disorder = segments.clone();
+        shuffle_from(&mut disorder, 0, &mut Rng::new(seed));
+        let outcome = observe(&disorder);
+        let token = first(&outcome).token;
+        let mut streams = [Side::Originator, Side::Responder].map(|side| outcome.stream(token, side));
+        streams.sort();
+        assert_eq!(streams, [b"request".to_vec(), b"response".to_vec()], "seed {seed}");
+    }
+    // In order, the first bytes are told no later than the grace, and where they were seen.
+    assert_eq!(expected[0], "0 O 1001 request");
+}
+
+#[test]
+fn bytes_before_where_a_connection_was_joined_are_taken_within_limits() {
+    let with = |reach: u32, pause: Duration| {
+        let mut segments = exchange().segments().split_off(3);
+        let mut early = segments[0].clone();
+        early.sequence = early.sequence.wrapping_sub(reach);
+        early.payload = b"early".to_vec();
+        early.payload_length = 5;
+        early.time = early.time.plus(pause);
+        observe(&[segments.swap_remove(0), early]).stats.bytes_delivered
+    };
+    let shortly = JOIN_GRACE - Duration::from_nanos(1);
+    assert_eq!([with(5, shortly), with(5, JOIN_GRACE)], [12, 7]);
+    let isn = exchange().isns(1 << 20, 1);
+    let reach = |reach: u32| {
+        let mut segments = isn.segments().split_off(3);
+        segments.truncate(1);
+        let mut early = segments[0].clone();
+        early.sequence -= reach;
+        (early.payload, early.payload_length) = (b"x".to_vec(), 1);
+        segments.push(early);
+        observe(&segments).stats.bytes_delivered
+    };
+    assert_eq!([reach(JOIN_REACH), reach(JOIN_REACH + 1)], [8, 7]);
+}
+
+#[test]
 fn a_garbled_acknowledgement_does_not_number_the_other_end() {
     for acknowledgement in [0, SERVER_ISN.wrapping_add(0x7000_0000)] {
         let mut segments = exchange().segments().split_off(3);
@@ -185,26 +233,6 @@ fn a_garbled_acknowledgement_does_not_number_the_other_end() {
         assert_eq!(lines.len(), 3, "{lines:?}");
         assert!(lines[0].ends_with("request") && lines[1].ends_with("response"), "{lines:?}");
     }
-}
-
-#[test]
-fn who_goes_on_long_after_a_reset_has_not_sent_it() {
-    let before = Conversation::new().client("one").segments();
-    let whole = Conversation::new().client("one").server("two").client("three").segments();
-    let reset = forged(&whole[4], RST | ACK, SERVER_ISN + 1, CLIENT_ISN + 4);
-    // The end has been told by then.
-    let late = |after: &[OwnedSegment]| {
-        let mut segments = joined(&[&before, std::slice::from_ref(&reset), after]);
-        segments[5..].iter_mut().for_each(|segment| segment.time = segment.time.plus(RESET_GRACE));
-        segments
-    };
-    let outcome = observe(&late(&whole[4..]));
-    let lines = outcome.lines();
-    assert_eq!(lines[..2], ["0 O 1 one", "0 Reset(Responder)"]);
-    assert!(lines[2].ends_with(" two") && lines[3].ends_with(" three"), "{lines:?}");
-    // What its peer had sent before it saw the reset opens nothing.
-    let crossing = Conversation::new().client("one").client("crossing").segments();
-    check(&late(&crossing[4..]), &["0 O 1 one", "0 Reset(Responder)"]);
 }
 
 #[test]
@@ -248,6 +276,19 @@ fn an_answered_syn_opens_a_new_generation() {
         &joined(&[&old, &new[..1], &[late], &new[1..]]),
         &["0 O 1 abc", "0 R 1 x", "0 O 4 late", "0 Replaced", "1 O 1 def", "1 R 1 y", "1 SourceEnded"],
     );
+}
+
+#[test]
+fn a_whole_connection_seen_again_shortly_after_is_the_same() {
+    let once = exchange().close().segments();
+    let mut twice = once.clone();
+    let pause = Config::default().linger - Duration::from_secs(1);
+    twice.extend(
+        once.iter().cloned().map(|segment| OwnedSegment { time: segment.time.plus(pause), ..segment }),
+    );
+    let outcome = observe(&twice);
+    assert_eq!(outcome.lines(), observe(&once).lines());
+    assert_eq!(outcome.stats.handshake_retransmits, 2);
 }
 
 #[test]

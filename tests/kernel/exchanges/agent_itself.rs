@@ -18,7 +18,7 @@ use super::{
 };
 use support::wire::Wire;
 
-/// As the issue of the main job asks; a loop would double its records with each turn.
+/// A loop would add records with each turn. The file is named to begin early: the other tests fit beside this wait.
 const WATCHED: Duration = Duration::from_secs(60);
 /// Time between two scrapes.
 const SCRAPE_PERIOD: Duration = Duration::from_secs(1);
