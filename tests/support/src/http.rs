@@ -2,6 +2,8 @@
 //!
 //! Also the properties that hold for any bytes; fuzz targets and ordinary tests share them. No packets here.
 
+mod permuted;
+
 use std::net::{Ipv4Addr, SocketAddr};
 
 use pod2pod_user::{
@@ -166,7 +168,8 @@ impl Talk {
         self.run(config, &mut |_, rest| rest)
     }
 
-    /// Checks that it gives `expected` whole, in single bytes, and cut in two at every point.
+    /// Checks that it gives `expected` whole, in single bytes, and cut in two at every point, and that the order of its
+    /// segments does not matter.
     pub fn check_with(&self, config: &Config, expected: &[&str]) {
         let whole = self.run_whole(config);
         assert_eq!(whole.lines(), expected, "whole: {self:?}");
@@ -176,6 +179,7 @@ impl Talk {
             let run = self.run(config, &mut |before, rest| if before < at { at - before } else { rest });
             assert_eq!(run.timeless(), whole.timeless(), "cut at {at}: {self:?}");
         }
+        self.check_permuted(config);
     }
 
     /// [`Self::check_with`] and the default configuration.
