@@ -55,6 +55,10 @@ mod tests {
     const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data");
     const LIST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/opinion/disagreements.json");
 
+    /// Names the directory into which the recordings of a run are also copied, made on port 80: how the committed ones
+    /// are made, see the README beside them.
+    const RECORD: &str = "OPINION_RECORD";
+
     /// The seed of this run: `OPINION_SEED`, or the clock.
     fn seed() -> u64 {
         env::var("OPINION_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
@@ -102,16 +106,27 @@ mod tests {
         })
     }
 
+    /// Keeps a judged recording, where it is to become a committed one.
+    fn keep(name: &str, file: &Path) -> Result<()> {
+        let Some(kept) = env::var_os(RECORD) else { return Ok(()) };
+        fs::copy(file, Path::new(&kept).join(name).with_extension("pcap"))
+            .context("cannot keep a recording")?;
+        Ok(())
+    }
+
     #[test]
     fn fresh_recordings_agree() {
         let seed = seed();
+        // Committed captures have their servers on a port that tshark knows.
+        let port = env::var_os(RECORD).map(|_| 80);
         println!("seed {seed}: run again with OPINION_SEED={seed}");
         let directory = tempfile::tempdir().unwrap();
         let listed = disagreements::read(Path::new(LIST)).unwrap();
         let wrong = in_parallel(SCENARIOS.len(), |number| {
             let scenario = &SCENARIOS[number];
             let seed = seed.wrapping_add(number as u64);
-            let judged = play(scenario, seed, None, directory.path()).and_then(|capture| {
+            let judged = play(scenario, seed, port, directory.path()).and_then(|capture| {
+                keep(scenario.name, &capture.file)?;
                 judge(scenario.name, &capture.file, &[capture.port], &capture.directory, &listed)
             });
             judged.unwrap_or_else(|error| vec![format!("{error:#}")])
@@ -190,18 +205,6 @@ mod tests {
             assert_eq!(differences(&theirs, &pod2pod).len(), 1, "a line less from tshark");
             ours.values_mut().nth(connection).unwrap().pop();
             assert_eq!(differences(&tshark, &ours).len(), 1, "a line less from pod2pod");
-        }
-    }
-
-    /// Records every scenario on port 80 into `OPINION_RECORD`: how the committed captures are made, see the README
-    /// beside them. Does nothing without the variable.
-    #[test]
-    fn record_for_the_tree() {
-        let Some(kept) = env::var_os("OPINION_RECORD") else { return };
-        let directory = tempfile::tempdir().unwrap();
-        for (number, scenario) in SCENARIOS.iter().enumerate() {
-            let capture = play(scenario, number as u64, Some(80), directory.path()).unwrap();
-            fs::copy(capture.file, Path::new(&kept).join(scenario.name).with_extension("pcap")).unwrap();
         }
     }
 }
