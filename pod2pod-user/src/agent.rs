@@ -21,7 +21,7 @@ use nix::{
 
 use crate::{
     admin::{self, Listen},
-    capture::{KernelInstant, loader::Capture},
+    capture::{KernelInstant, kernel::Capture},
     config::Config,
     enrich::WallOffset,
     exit,

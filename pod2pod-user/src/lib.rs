@@ -15,7 +15,7 @@
 //! Invariant: pure stages hold no clock, file, lock, socket, async or metrics registry; `now` is an argument.
 //! Invariant: only `pipeline`, and `agent` and `replay` around it, see all stages.
 //! Invariant: only `record` (and a sink, for its target's own wire form) serialises.
-//! Invariant: only `capture::loader` names eBPF programs and maps, through `pod2pod_common::names`.
+//! Invariant: only `capture::kernel` names eBPF programs and maps, through `pod2pod_common::names`.
 
 /// What pod2pod calls itself in `User-Agent`, without a version: agents of any version leave each other out.
 pub const OWN_PRODUCT: &str = "pod2pod/";

@@ -1,7 +1,7 @@
 //! Every byte of HTTP connections arrives, at both ends, wherever they run.
 
 use pod2pod_common::{counters::Counter, segment::MAX_RECORD_PAYLOAD};
-use pod2pod_user::capture::{Direction, loader::ScopeChoice};
+use pod2pod_user::capture::{Direction, kernel::ScopeChoice};
 use support::netns::{Cgroup, Namespace};
 
 use crate::{
@@ -139,7 +139,8 @@ fn the_same_loopback_tuple_in_two_namespaces_at_once() {
                     server.write_all(RESPONSE.as_bytes()).unwrap();
                     client.read_exact(&mut [0; RESPONSE.len()]).unwrap();
                 }
-                [client, server].map(|socket| pod2pod_user::capture::own_sockets::cookie(&socket).unwrap())
+                [client, server]
+                    .map(|socket| pod2pod_user::capture::kernel::own_sockets::cookie(&socket).unwrap())
             })
         })
         .collect();

@@ -1,7 +1,7 @@
 //! What is sent of connections that are not HTTP/1, and what a verdict stops.
 
 use pod2pod_common::counters::Counter;
-use pod2pod_user::capture::{Direction, loader::ScopeChoice};
+use pod2pod_user::capture::{Direction, kernel::ScopeChoice};
 use support::netns::{Cgroup, Namespace};
 
 use crate::{

@@ -6,7 +6,7 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, sendto, socket,
 };
 use pod2pod_common::{counters::Counter, limits::MAX_EXTENSION_HEADERS};
-use pod2pod_user::capture::{Direction, loader::ScopeChoice};
+use pod2pod_user::capture::{Direction, kernel::ScopeChoice};
 use support::netns::{Cgroup, Namespace};
 
 use crate::watch::{Seen, Watch};

@@ -1,7 +1,7 @@
 //! What is lost is counted to the byte, told on the connection, and the dead man's switch.
 
 use pod2pod_common::{counters::Counter, limits::DEFAULT_WAKE_THRESHOLD_BYTES, segment::SIZE_CLASSES};
-use pod2pod_user::capture::loader::{Config, MIN_RING_BYTES, ScopeChoice};
+use pod2pod_user::capture::kernel::{Config, MIN_RING_BYTES, ScopeChoice};
 use support::netns::{Cgroup, Namespace};
 
 use crate::{

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use pod2pod_common::names;
-use pod2pod_user::capture::loader::{Capture, Config};
+use pod2pod_user::capture::kernel::{Capture, Config};
 use support::netns::Cgroup;
 
 /// The verifier stops at a million; older kernels walk more of the same program, so half is kept free.

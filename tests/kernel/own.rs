@@ -6,7 +6,7 @@ use std::{
 };
 
 use pod2pod_common::{counters::Counter, limits::MAX_OWN_SOCKETS};
-use pod2pod_user::capture::{loader::ScopeChoice, own_sockets::cookie};
+use pod2pod_user::capture::kernel::{ScopeChoice, own_sockets::cookie};
 use support::netns::{Cgroup, Namespace};
 
 use crate::watch::Watch;

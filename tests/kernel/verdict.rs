@@ -13,7 +13,7 @@ use nix::sys::socket::{
 };
 use pod2pod_common::{counters::Counter, limits::MAX_VERDICTS};
 use pod2pod_user::{
-    capture::{Segment, loader::ScopeChoice},
+    capture::{Segment, kernel::ScopeChoice},
     reassembly::{self, Connection, Reassembler},
 };
 use support::netns::{Cgroup, Namespace};

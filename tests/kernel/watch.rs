@@ -8,7 +8,7 @@ use std::{
 use pod2pod_common::counters::Counter;
 use pod2pod_user::capture::{
     Direction, KernelInstant, Scope, Segment, TcpFlags,
-    loader::{Capture, Config, ScopeChoice},
+    kernel::{Capture, Config, ScopeChoice},
 };
 use support::netns::Cgroup;
 

@@ -7,7 +7,7 @@ use tracing_subscriber::filter::LevelFilter;
 use super::{Config, value::Given};
 use crate::{
     admin::Listen,
-    capture::loader::{MAX_RING_BYTES, MIN_RING_BYTES, ScopeChoice},
+    capture::kernel::{MAX_RING_BYTES, MIN_RING_BYTES, ScopeChoice},
     enrich::{Redaction, ignore::Subject},
     logging,
     sinks::{self, Format},

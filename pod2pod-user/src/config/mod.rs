@@ -17,7 +17,7 @@ use crate::{admin, capture, enrich, http, logging, reassembly, sinks};
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     /// What the kernel captures.
-    pub capture: capture::loader::Config,
+    pub capture: capture::kernel::Config,
     /// How capture files are read.
     pub file: capture::file::Config,
     /// Limits of reassembly.

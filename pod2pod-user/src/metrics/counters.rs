@@ -20,7 +20,7 @@ macro_rules! counters {
     };
 }
 
-counters! { READER, capture::loader::Stats, "reader",
+counters! { READER, capture::kernel::Stats, "reader",
     records: "Records read.",
     bytes: "Payload bytes read.",
     unknown_version: "Records of a layout that this program does not read.",
@@ -108,7 +108,7 @@ counters! { HTTP, http::Stats, "http",
 }
 
 /// What the reader of the ring counted.
-pub fn reader(stats: &capture::loader::Stats) -> Vec<Counted> {
+pub fn reader(stats: &capture::kernel::Stats) -> Vec<Counted> {
     rows(READER, stats)
 }
 

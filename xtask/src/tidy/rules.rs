@@ -259,7 +259,7 @@ mod tests {
             2,
             "may not import",
         );
-        check_clean("pod2pod-user/src/capture/loader.rs", "use crate::reassembly::Side;");
+        check_clean("pod2pod-user/src/capture/kernel.rs", "use crate::reassembly::Side;");
         check_clean("pod2pod-user/src/http/mod.rs", "use crate::{http::head, reassembly::Chunk};");
         check_clean("pod2pod-user/src/agent.rs", "use crate::config::Config;");
     }
@@ -314,10 +314,10 @@ mod tests {
     #[test]
     fn names_are_spelled_once() {
         let names = Source::parse(table::NAMES, "//! A.\npub const MAP_A: &str = \"SEGMENTS\";\n");
-        let user = Source::parse("pod2pod-user/src/capture/loader.rs", "//! A.\nlet a = b(\"SEGMENTS\");\n");
+        let user = Source::parse("pod2pod-user/src/capture/kernel.rs", "//! A.\nlet a = b(\"SEGMENTS\");\n");
         let found = check(&[names, user]);
         assert_eq!(found.len(), 1);
-        assert_eq!((found[0].path.as_str(), found[0].line), ("pod2pod-user/src/capture/loader.rs", 2));
+        assert_eq!((found[0].path.as_str(), found[0].line), ("pod2pod-user/src/capture/kernel.rs", 2));
     }
 
     #[test]

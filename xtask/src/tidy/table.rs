@@ -141,7 +141,7 @@ pub(super) const LAYERS: &[Layer] = &[
     Layer { module: "record", may_import: &[] },
     Layer { module: "capture", may_import: &[] },
     // Verdicts for the kernel are about connections as reassembly knows them.
-    Layer { module: "capture/loader", may_import: &["reassembly"] },
+    Layer { module: "capture/kernel", may_import: &["reassembly"] },
     Layer { module: "reassembly", may_import: &["capture"] },
     Layer { module: "http", may_import: &["capture", "reassembly"] },
     Layer { module: "enrich", may_import: &["capture", "reassembly", "http", "record"] },

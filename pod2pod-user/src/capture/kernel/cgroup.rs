@@ -13,7 +13,7 @@ use nix::{
 };
 use procfs::process::{MountInfo, Process};
 
-use super::loader::{OpenError, ScopeChoice};
+use super::{OpenError, ScopeChoice};
 
 /// Inode of the root of the cgroup v2 hierarchy, whatever it is mounted on. Inside a cgroup namespace the mount's root
 /// is another cgroup: an attach there succeeds and sees nothing.

@@ -5,7 +5,7 @@ use aya::util::KernelVersion;
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use procfs::process::Process;
 
-use super::loader::OpenError;
+use super::OpenError;
 
 /// Oldest kernel whose verifier, ring buffer and cgroup links the programs are made for.
 const OLDEST_KERNEL: (u8, u8) = (5, 10);

@@ -1,0 +1,40 @@
+//! How to capture: what the user of this stage chooses. Reads no file and no environment.
+
+use std::path::PathBuf;
+
+use pod2pod_common::limits::DEFAULT_RING_BYTES;
+
+/// Smallest ring: a record of the largest class must fit several times. Bytes.
+pub const MIN_RING_BYTES: u32 = 256 * 1024;
+/// Largest ring: what a u32 holds as a power of two that the kernel can still map twice (kernel/bpf/ringbuf.c). Bytes.
+pub const MAX_RING_BYTES: u32 = 1 << 30;
+/// What tells network worlds apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ScopeChoice {
+    /// The cgroup id where cgroup v2 is the only hierarchy, the socket cookie elsewhere.
+    #[default]
+    Auto,
+    /// The cgroup id of the socket.
+    Cgroup,
+    /// The socket cookie.
+    Cookie,
+}
+
+/// How to capture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Watch this cgroup only: a path from the root of cgroup v2 on (`kubepods.slice`) or an absolute one.
+    pub cgroup: Option<PathBuf>,
+    /// Size of the ring: a power of two from [`MIN_RING_BYTES`] to [`MAX_RING_BYTES`].
+    pub ring_bytes: u32,
+    /// What tells network worlds apart.
+    pub scope: ScopeChoice,
+    /// Pass on what the kernel side says of its decisions. Costs nothing when off: the code is then dead to the verifier.
+    pub debug_log: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { cgroup: None, ring_bytes: DEFAULT_RING_BYTES, scope: ScopeChoice::Auto, debug_log: false }
+    }
+}

@@ -1,0 +1,181 @@
+//! The live source: loads the kernel side, attaches it, and reads what it tells. The only folder that knows eBPF programs
+//! and maps.
+//!
+//! Decides nothing about traffic, and waits for nothing: the caller polls [`Capture`]'s descriptor or a timer.
+
+mod attach;
+mod cgroup;
+mod config;
+mod object;
+mod open;
+mod open_error;
+pub mod own_sockets;
+mod preflight;
+mod verdicts;
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use aya::{
+    Ebpf,
+    maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
+};
+use aya_log::EbpfLogger;
+use nix::time::{ClockId, clock_gettime};
+use pod2pod_common::{
+    counters::{COUNTERS, CounterValues},
+    flow::{FlowKey, SCOPE_COOKIE},
+    segment::RingState,
+    verdict::Verdict,
+};
+
+pub use self::{
+    config::{Config, MAX_RING_BYTES, MIN_RING_BYTES, ScopeChoice},
+    open_error::OpenError,
+};
+use self::{own_sockets::OwnSockets, verdicts::ignore_verdict};
+use super::{
+    Segment,
+    decode::{DecodeError, decode},
+};
+use crate::reassembly::Connection;
+
+/// What one call to [`Capture::drain`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drained {
+    /// Records taken from the ring.
+    pub records: usize,
+    /// Bytes of them, waste of their size classes included.
+    pub bytes: usize,
+    /// The limit was reached: there may be more.
+    pub more: bool,
+}
+
+/// What this stage counted since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Records taken from the ring.
+    pub records: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// Records of a layout that this program does not read.
+    pub unknown_version: u64,
+    /// Records that are no records.
+    pub malformed: u64,
+    /// Ignore verdicts written.
+    pub verdicts_written: u64,
+    /// Ignore verdicts that the kernel refused.
+    pub verdicts_refused: u64,
+    /// Own sockets that the table had no place for.
+    pub own_sockets_refused: u64,
+}
+
+/// The running kernel side. Detaches when dropped.
+pub struct Capture {
+    // Dropped first, so that nothing is written to maps that are gone.
+    _ebpf: Ebpf,
+    ring: RingBuf<MapData>,
+    counters: PerCpuArray<MapData, CounterValues>,
+    rings: Array<MapData, RingState>,
+    heartbeat: Array<MapData, u64>,
+    verdicts: HashMap<MapData, FlowKey, Verdict>,
+    own_sockets: OwnSockets,
+    logger: Option<EbpfLogger<&'static dyn log::Log>>,
+    scope_kind: u32,
+    description: String,
+    instructions: [Option<u32>; 2],
+    stats: Stats,
+}
+
+impl Capture {
+    /// Hands on at most `max_records` records, each borrowed from ring memory.
+    pub fn drain(&mut self, max_records: usize, deliver: &mut impl FnMut(&Segment<'_>)) -> Drained {
+        let mut drained = Drained::default();
+        while drained.records < max_records {
+            let Some(record) = self.ring.next() else { break };
+            drained.records += 1;
+            drained.bytes += record.len();
+            match decode(&record) {
+                Ok(segment) => deliver(&segment),
+                Err(DecodeError::Version(_)) => self.stats.unknown_version += 1,
+                Err(DecodeError::Truncated | DecodeError::Malformed) => self.stats.malformed += 1,
+            }
+        }
+        drained.more = drained.records == max_records;
+        self.stats.records += drained.records as u64;
+        self.stats.bytes += drained.bytes as u64;
+        self.stats.own_sockets_refused = self.own_sockets.refused();
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
+        drained
+    }
+
+    /// Tells the kernel side that the agent lives. Without it for [`pod2pod_common::limits::HEARTBEAT_TIMEOUT_NS`] the
+    /// programs let every packet pass unseen.
+    pub fn beat(&mut self) {
+        // The clock exists on every Linux, and a failed write means the next one comes in time.
+        if let Ok(now) = clock_gettime(ClockId::CLOCK_MONOTONIC) {
+            let nanoseconds = now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64;
+            let _ = self.heartbeat.set(0, nanoseconds, 0);
+        }
+    }
+
+    /// The kernel's counters by `Counter` index, summed over all CPUs; zero what cannot be read.
+    pub fn counters(&self) -> [u64; COUNTERS] {
+        let mut sum = [0_u64; COUNTERS];
+        if let Ok(values) = self.counters.get(&0, 0) {
+            for cpu in values.iter() {
+                for (total, value) in sum.iter_mut().zip(cpu.0) {
+                    *total = total.wrapping_add(value);
+                }
+            }
+        }
+        sum
+    }
+
+    /// Reservations that failed because the ring was full.
+    pub fn ring_lost(&self) -> u64 {
+        self.rings.get(&0, 0).map_or(0, |state| state.lost)
+    }
+
+    /// What this stage counted.
+    pub const fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// Where and how it watches, for people.
+    pub fn description(&self) -> &str {
+        &self.description
+    }
+
+    /// Tells the kernel side that nothing of this connection is wanted.
+    pub fn ignore(&mut self, connection: &Connection) {
+        let Some((key, verdict)) = ignore_verdict(connection, self.scope_kind) else { return };
+        match self.verdicts.insert(key, verdict, 0) {
+            Ok(()) => self.stats.verdicts_written += 1,
+            Err(_) => self.stats.verdicts_refused += 1,
+        }
+    }
+
+    /// A handle to keep the agent's own sockets out of the capture.
+    pub fn own_sockets(&self) -> OwnSockets {
+        self.own_sockets.clone()
+    }
+
+    /// Whether [`Segment::scope`] is the socket cookie.
+    pub const fn scope_is_cookie(&self) -> bool {
+        self.scope_kind == SCOPE_COOKIE
+    }
+
+    /// Instructions that the verifier went through, of ingress and egress; unknown before Linux 5.16.
+    pub const fn verified_instructions(&self) -> [Option<u32>; 2] {
+        self.instructions
+    }
+}
+
+impl AsFd for Capture {
+    /// Readable when a filling ring woke its reader; a slow trickle of records does not, so a timer is needed too.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ring.as_fd()
+    }
+}

@@ -1,0 +1,76 @@
+//! Opens the capture: loads the object as configured, takes its maps, attaches its programs.
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Map, MapError},
+    programs::CgroupSkbAttachType,
+};
+use aya_log::EbpfLogger;
+use pod2pod_common::{flow::SCOPE_COOKIE, limits::DEFAULT_WAKE_THRESHOLD_BYTES, names};
+
+use super::{
+    Capture, Config, MAX_RING_BYTES, MIN_RING_BYTES, OpenError, Stats,
+    attach::{attach, load},
+    cgroup, object,
+    own_sockets::OwnSockets,
+    preflight,
+};
+
+/// The wake-up must come while most of the ring is free.
+const WAKE_SHARE_OF_RING: u32 = 4;
+/// aya-log's levels (aya_log_common::Level).
+const LOG_OFF: u8 = 0;
+const LOG_DEBUG: u8 = 4;
+
+impl Capture {
+    /// Loads and attaches. Packets are told from here on, and as long as [`Self::beat`] is called.
+    ///
+    /// # Errors
+    /// Something is missing; the error says what, and what to do.
+    pub fn open(config: &Config) -> Result<Self, OpenError> {
+        let object = object::embedded().ok_or(OpenError::NoObject)?;
+        preflight::check()?;
+        let (cgroup, path) = cgroup::open(config.cgroup.as_deref())?;
+        let scope_kind = cgroup::choose_scope(config.scope);
+        let ring_bytes = config.ring_bytes.clamp(MIN_RING_BYTES, MAX_RING_BYTES).next_power_of_two();
+        let wake_threshold = u64::from(DEFAULT_WAKE_THRESHOLD_BYTES.min(ring_bytes / WAKE_SHARE_OF_RING));
+        let log_level = if config.debug_log { LOG_DEBUG } else { LOG_OFF };
+        let mut ebpf = EbpfLoader::new()
+            .override_global(names::GLOBAL_SCOPE_KIND, &scope_kind, true)
+            .override_global(names::GLOBAL_WAKE_THRESHOLD, &wake_threshold, true)
+            .override_global(names::GLOBAL_LOG_LEVEL, &log_level, true)
+            .map_max_entries(names::MAP_SEGMENTS, ring_bytes)
+            .load(object)
+            .map_err(|cause| OpenError::Load { cause: Box::new(cause) })?;
+        let instructions =
+            [load(&mut ebpf, names::PROGRAM_CGROUP_INGRESS)?, load(&mut ebpf, names::PROGRAM_CGROUP_EGRESS)?];
+        let logger = if config.debug_log { EbpfLogger::init(&mut ebpf).ok() } else { None };
+        let mut capture = Self {
+            ring: map(&mut ebpf, names::MAP_SEGMENTS)?,
+            counters: map(&mut ebpf, names::MAP_COUNTERS)?,
+            rings: map(&mut ebpf, names::MAP_RINGS)?,
+            heartbeat: map(&mut ebpf, names::MAP_HEARTBEAT)?,
+            verdicts: map(&mut ebpf, names::MAP_VERDICTS)?,
+            own_sockets: OwnSockets::new(map(&mut ebpf, names::MAP_OWN_SOCKETS)?),
+            _ebpf: ebpf,
+            logger,
+            scope_kind,
+            description: format!("{} by {}", path.display(), scope_name(scope_kind)),
+            instructions,
+            stats: Stats::default(),
+        };
+        capture.beat();
+        attach(&mut capture._ebpf, names::PROGRAM_CGROUP_INGRESS, &cgroup, CgroupSkbAttachType::Ingress)?;
+        attach(&mut capture._ebpf, names::PROGRAM_CGROUP_EGRESS, &cgroup, CgroupSkbAttachType::Egress)?;
+        Ok(capture)
+    }
+}
+
+fn map<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, OpenError> {
+    let map = ebpf.take_map(name).ok_or(OpenError::ObjectMismatch { name })?;
+    T::try_from(map).map_err(|cause| OpenError::Map { name, cause })
+}
+
+const fn scope_name(scope_kind: u32) -> &'static str {
+    if scope_kind == SCOPE_COOKIE { "socket cookie" } else { "cgroup id" }
+}
