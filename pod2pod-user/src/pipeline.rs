@@ -113,8 +113,11 @@ impl Pipeline {
         &mut self.output.enricher
     }
 
-    /// What the stages counted.
+    /// What the stages counted. The HTTP metrics are as new as the last call.
     pub fn stats(&self) -> Stats<'_> {
+        if let Some(metrics) = &self.output.metrics {
+            metrics.publish();
+        }
         Stats {
             reassembly: self.reassembler.stats(),
             http: self.tracker.stats(),

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{WallOffset, identity, target, trace};
 use crate::{
     capture::KernelInstant,
-    http::{Exchange, Header, Outcome, Protocol, Request, Response},
+    http::{Anomalies, Exchange, Header, Outcome, Protocol, Request, Response},
     record::{self, CapturedHeader, Kind, MessageFacts, ObservedAt, Record},
 };
 
@@ -51,7 +51,7 @@ pub fn record(exchange: Exchange, offset: WallOffset, keep_traceparent: bool) ->
         trace_parent_id: None,
         retransmits: Some(exchange.retransmits),
         connect_duration: connect_duration(&exchange),
-        anomalies: exchange.anomalies.names().collect(),
+        anomalies: anomalies(exchange.anomalies),
         sample_rate_millionths: None,
     };
     if let Some(request) = exchange.request {
@@ -103,6 +103,11 @@ fn add_response(record: &mut Record, response: Response) {
     record.response.body = response.body_prefix;
     record.response.headers = response.headers.into_iter().map(captured).collect();
     group(&mut record.response.headers);
+}
+
+/// Hardly any message has one, so that is asked first.
+fn anomalies(anomalies: Anomalies) -> Vec<&'static str> {
+    if anomalies.is_empty() { Vec::new() } else { anomalies.names().collect() }
 }
 
 /// A body of which nothing was seen and whose framing told nothing has no known size; 0 would be made up.

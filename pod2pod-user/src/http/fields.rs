@@ -78,7 +78,8 @@ impl Visitor for Fields<'_> {
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => self.framing.transfer_encoding(value),
             _ => {}
         }
-        if let Some(wanted) = self.wanted.iter().find(|wanted| name.eq_ignore_ascii_case(wanted)) {
+        let is_wanted = |wanted: &&Bytes| wanted.len() == name.len() && name.eq_ignore_ascii_case(wanted);
+        if let Some(wanted) = self.wanted.iter().find(is_wanted) {
             push_unfolded(&mut self.scratch.bytes, value.trim_ascii());
             self.scratch.ends.push((wanted.clone(), self.scratch.bytes.len()));
         }
@@ -96,6 +97,9 @@ fn upgrade(value: &[u8]) -> Upgrade {
 
 /// Appends a value, each fold of it as one space (RFC 9112 5.2).
 fn push_unfolded(into: &mut Vec<u8>, value: &[u8]) {
+    if memchr::memchr(b'\n', value).is_none() {
+        return into.extend_from_slice(value);
+    }
     let mut lines = value.split(|&byte| byte == b'\n');
     into.extend_from_slice(lines.next().unwrap_or_default());
     for line in lines {

@@ -1,7 +1,7 @@
 //! HTTP metrics by OpenTelemetry's semantic conventions, as Prometheus names them.
 
 use hashbrown::HashMap;
-use prometheus::{Histogram, HistogramOpts, HistogramVec, Registry};
+use prometheus::{HistogramOpts, HistogramVec, Registry, local::LocalHistogram};
 
 use crate::record::{ErrorType, Kind, ObservedAt, Outcome, Record};
 
@@ -28,12 +28,12 @@ struct View {
     response_size: HistogramVec,
 }
 
-/// What one exchange is counted in.
-#[derive(Clone, Debug)]
+/// What one exchange is counted in, without an atomic operation, until [`HttpMetrics::publish`].
+#[derive(Debug)]
 struct Set {
-    duration: Histogram,
-    request_size: Histogram,
-    response_size: Histogram,
+    duration: LocalHistogram,
+    request_size: LocalHistogram,
+    response_size: LocalHistogram,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -87,6 +87,15 @@ impl HttpMetrics {
         }
     }
 
+    /// Makes what was counted visible to readers.
+    pub fn publish(&self) {
+        for set in self.sets.values() {
+            set.duration.flush();
+            set.request_size.flush();
+            set.response_size.flush();
+        }
+    }
+
     /// Exchanges counted under `_OTHER` because there were too many label sets.
     pub const fn overflowed(&self) -> u64 {
         self.overflowed
@@ -134,9 +143,9 @@ impl View {
 
     fn set(&self, labels: &[&str]) -> Set {
         Set {
-            duration: self.duration.with_label_values(labels),
-            request_size: self.request_size.with_label_values(labels),
-            response_size: self.response_size.with_label_values(labels),
+            duration: self.duration.with_label_values(labels).local(),
+            request_size: self.request_size.with_label_values(labels).local(),
+            response_size: self.response_size.with_label_values(labels).local(),
         }
     }
 }

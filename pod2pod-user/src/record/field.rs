@@ -75,13 +75,41 @@ pub enum Presence {
     IfKnown,
 }
 
+/// Longest [`Lead`], bytes.
+const MAX_LEAD: usize = 48;
+
+/// A short constant that is copied at its full width: a copy of known length is a few instructions, one of any length a
+/// call.
+#[derive(Clone, Copy, Debug)]
+pub struct Lead {
+    padded: [u8; MAX_LEAD],
+    length: usize,
+}
+
+impl Lead {
+    /// Of `text`; the build fails if it is longer than fits.
+    pub const fn new(text: &str) -> Self {
+        let mut padded = [0; MAX_LEAD];
+        let (head, _) = padded.split_at_mut(text.len());
+        head.copy_from_slice(text.as_bytes());
+        Self { padded, length: text.len() }
+    }
+
+    /// Appends it.
+    pub fn push(&self, out: &mut Vec<u8>) {
+        let end = out.len() + self.length;
+        out.extend_from_slice(&self.padded);
+        out.truncate(end);
+    }
+}
+
 /// One field.
 #[derive(Clone, Copy, Debug)]
 pub struct Field {
     /// Key; for [`Shape::Headers`] what stands before the header's name.
     pub key: &'static str,
-    /// The key in quotes, with a colon.
-    pub quoted: &'static str,
+    /// What stands before the value: a comma, the key in quotes, a colon.
+    pub lead: Lead,
     /// JSON type.
     pub shape: Shape,
     /// Unit, or "".
@@ -92,4 +120,21 @@ pub struct Field {
     pub sentence: &'static str,
     /// The value in a record.
     pub value: fn(&Record) -> Value<'_>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lead_is_as_long_as_fits() {
+        for length in [0, 1, MAX_LEAD - 1, MAX_LEAD] {
+            let text = "x".repeat(length);
+            let mut out = b"before".to_vec();
+            Lead::new(&text).push(&mut out);
+            assert_eq!(out, format!("before{text}").as_bytes());
+        }
+        let too_long = "x".repeat(MAX_LEAD + 1);
+        assert!(std::panic::catch_unwind(|| Lead::new(&too_long)).is_err());
+    }
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{
     CapturedHeader, ErrorType, Kind, ObservedAt, Outcome,
-    field::{Field, Presence, Shape, Value},
+    field::{Field, Lead, Presence, Shape, Value},
     text,
 };
 
@@ -12,7 +12,7 @@ macro_rules! field {
     ($key:literal, $shape:expr, $unit:literal, $presence:ident, $sentence:literal, $value:expr) => {
         Field {
             key: $key,
-            quoted: concat!("\"", $key, "\":"),
+            lead: const { Lead::new(concat!(",\"", $key, "\":")) },
             shape: $shape,
             unit: $unit,
             presence: Presence::$presence,

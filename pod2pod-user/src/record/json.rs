@@ -1,29 +1,24 @@
 //! A Record as one line of JSON, written straight into a buffer: no tree in between.
 
-use std::io::Write as _;
-
 use super::{CapturedHeader, Record, field::Value, fields::FIELDS, number, text};
 
 /// Appends `record` and a line feed.
 pub fn push_line(out: &mut Vec<u8>, record: &Record) {
-    out.push(b'{');
+    let start = out.len();
     for field in FIELDS {
         let value = (field.value)(record);
         if let Value::Headers(headers) = value {
             push_headers(out, field.key, headers);
         } else if !matches!(value, Value::Absent) {
-            push_key(out, field.quoted);
+            field.lead.push(out);
             push_value(out, &value);
         }
     }
-    out.extend_from_slice(b"}\n");
-}
-
-fn push_key(out: &mut Vec<u8>, quoted: &str) {
-    if out.last() != Some(&b'{') {
-        out.push(b',');
+    // Every key comes with a comma before it: the first one's is where the object begins.
+    if let Some(first) = out.get_mut(start) {
+        *first = b'{';
     }
-    out.extend_from_slice(quoted.as_bytes());
+    out.extend_from_slice(b"}\n");
 }
 
 fn push_value(out: &mut Vec<u8>, value: &Value<'_>) {
@@ -45,12 +40,13 @@ fn push_value(out: &mut Vec<u8>, value: &Value<'_>) {
             out.push(b'"');
         }
         Value::Address(address) => {
-            // A Vec takes every write.
-            let _ = write!(out, "\"{address}\"");
+            out.push(b'"');
+            number::push_address(out, *address);
+            out.push(b'"');
         }
         Value::Id(id) => {
             out.push(b'"');
-            number::push_hex(out, *id, 16);
+            number::push_hex::<16>(out, *id);
             out.push(b'"');
         }
         Value::Time(nanoseconds) => {
@@ -85,7 +81,7 @@ fn push_list<T>(out: &mut Vec<u8>, items: impl Iterator<Item = T>, mut push: imp
 fn push_headers(out: &mut Vec<u8>, prefix: &str, headers: &[CapturedHeader]) {
     for group in headers.chunk_by(|a, b| a.name == b.name) {
         let Some(first) = group.first() else { continue };
-        push_key(out, "\"");
+        out.extend_from_slice(b",\"");
         out.extend_from_slice(prefix.as_bytes());
         text::push_content(out, &first.name);
         out.extend_from_slice(b"\":");

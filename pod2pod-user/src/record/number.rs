@@ -1,5 +1,7 @@
 //! Numbers and times as text, exact: integers, nanoseconds as decimal seconds, RFC 3339. No floating point.
 
+use std::{io::Write as _, net::IpAddr};
+
 const NANOSECONDS: u64 = 1_000_000_000;
 
 /// Appends `value` in decimal.
@@ -9,72 +11,105 @@ pub fn push_integer(out: &mut Vec<u8>, value: u64) {
 
 /// Appends `nanoseconds` as seconds: an exact decimal number without trailing zeros.
 pub fn push_seconds(out: &mut Vec<u8>, nanoseconds: u64) {
-    push_integer(out, nanoseconds / NANOSECONDS);
-    push_fraction(out, nanoseconds % NANOSECONDS, 9);
+    push_fixed::<9>(out, nanoseconds / NANOSECONDS, nanoseconds % NANOSECONDS);
 }
 
 /// Appends `millionths` as a decimal number.
 pub fn push_millionths(out: &mut Vec<u8>, millionths: u32) {
-    push_integer(out, u64::from(millionths / 1_000_000));
-    push_fraction(out, u64::from(millionths % 1_000_000), 6);
+    push_fixed::<6>(out, u64::from(millionths / 1_000_000), u64::from(millionths % 1_000_000));
 }
 
-/// Appends `value` in `width` lower-case hexadecimal digits.
-pub fn push_hex(out: &mut Vec<u8>, value: u64, width: u32) {
-    for position in (0..width).rev() {
-        let digit = (value >> (4 * position)) & 0xf;
-        out.push(hex_digit(digit as u8));
+/// Appends `value` in `DIGITS` lower-case hexadecimal digits, at most 16.
+pub fn push_hex<const DIGITS: usize>(out: &mut Vec<u8>, value: u64) {
+    let mut digits = [0; DIGITS];
+    let mut rest = value;
+    for digit in digits.iter_mut().rev() {
+        *digit = hex_digit((rest & 0xf) as u8);
+        rest >>= 4;
     }
+    out.extend_from_slice(&digits);
 }
 
 /// Appends the UTC time `nanoseconds` after 1970 as in RFC 3339, with all nine digits.
 pub fn push_time(out: &mut Vec<u8>, nanoseconds: u64) {
     let seconds = nanoseconds / NANOSECONDS;
     let (year, month, day) = civil(seconds / 86_400);
-    let of_day = seconds % 86_400;
-    push_padded(out, year, 4);
-    out.push(b'-');
-    push_padded(out, month, 2);
-    out.push(b'-');
-    push_padded(out, day, 2);
-    out.push(b'T');
-    push_clock(out, of_day);
-    out.push(b'.');
-    push_padded(out, nanoseconds % NANOSECONDS, 9);
-    out.push(b'Z');
+    let [y1, y2, y3, y4] = digits::<4>(year);
+    let [m1, m2] = digits::<2>(month);
+    let [d1, d2] = digits::<2>(day);
+    out.extend_from_slice(&[y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2, b'T']);
+    push_clock(out, seconds % 86_400);
+    let [f1, f2, f3, f4, f5, f6, f7, f8, f9] = digits::<9>(nanoseconds % NANOSECONDS);
+    out.extend_from_slice(&[b'.', f1, f2, f3, f4, f5, f6, f7, f8, f9, b'Z']);
 }
 
 /// Appends `HH:MM:SS` of a second of the day.
 pub fn push_clock(out: &mut Vec<u8>, second_of_day: u64) {
-    push_padded(out, second_of_day / 3600, 2);
-    out.push(b':');
-    push_padded(out, second_of_day / 60 % 60, 2);
-    out.push(b':');
-    push_padded(out, second_of_day % 60, 2);
+    let [h1, h2] = digits::<2>(second_of_day / 3600);
+    let [m1, m2] = digits::<2>(second_of_day / 60 % 60);
+    let [s1, s2] = digits::<2>(second_of_day % 60);
+    out.extend_from_slice(&[h1, h2, b':', m1, m2, b':', s1, s2]);
 }
 
-/// Appends `value` with leading zeros up to `width` digits.
-pub fn push_padded(out: &mut Vec<u8>, value: u64, width: usize) {
-    let mut buffer = itoa::Buffer::new();
-    let digits = buffer.format(value).as_bytes();
-    out.extend(std::iter::repeat_n(b'0', width.saturating_sub(digits.len())));
-    out.extend_from_slice(digits);
+/// Appends `value` with leading zeros to `WIDTH` digits; higher digits are left out.
+pub fn push_padded<const WIDTH: usize>(out: &mut Vec<u8>, value: u64) {
+    out.extend_from_slice(&digits::<WIDTH>(value));
+}
+
+/// Appends an IP address as people write it (RFC 5952 for IPv6).
+pub fn push_address(out: &mut Vec<u8>, address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => push_ipv4(out, address.octets()),
+        IpAddr::V6(address) => {
+            // A Vec takes every write.
+            let _ = write!(out, "{address}");
+        }
+    }
+}
+
+fn push_ipv4(out: &mut Vec<u8>, octets: [u8; 4]) {
+    for (index, octet) in octets.into_iter().enumerate() {
+        if index > 0 {
+            out.push(b'.');
+        }
+        let [hundreds, tens, ones] = digits(u64::from(octet));
+        match octet {
+            0..=9 => out.push(ones),
+            10..=99 => out.extend_from_slice(&[tens, ones]),
+            100.. => out.extend_from_slice(&[hundreds, tens, ones]),
+        }
+    }
+}
+
+/// The last `WIDTH` decimal digits of `value`.
+fn digits<const WIDTH: usize>(value: u64) -> [u8; WIDTH] {
+    let mut digits = [b'0'; WIDTH];
+    let mut rest = value;
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+    digits
 }
 
 const fn hex_digit(digit: u8) -> u8 {
     if digit < 10 { b'0' + digit } else { b'a' + digit - 10 }
 }
 
-fn push_fraction(out: &mut Vec<u8>, mut fraction: u64, mut width: usize) {
+/// Appends a number with a fraction of `WIDTH` digits, trailing zeros left out.
+fn push_fixed<const WIDTH: usize>(out: &mut Vec<u8>, whole: u64, fraction: u64) {
+    if whole == 0 {
+        out.push(b'0');
+    } else {
+        push_integer(out, whole);
+    }
     if fraction == 0 {
         return;
     }
-    while fraction.is_multiple_of(10) {
-        fraction /= 10;
-        width -= 1;
-    }
     out.push(b'.');
-    push_padded(out, fraction, width);
+    let digits = digits::<WIDTH>(fraction);
+    let zeros = digits.iter().rev().take_while(|digit| **digit == b'0').count();
+    out.extend_from_slice(digits.get(..WIDTH - zeros).unwrap_or_default());
 }
 
 /// Year, month and day of the `days`-th day after 1970-01-01, proleptic Gregorian. Counts in eras of 400 years that
@@ -152,6 +187,21 @@ mod tests {
         assert_eq!(written(|out| push_millionths(out, 100_000)), "0.1");
         assert_eq!(written(|out| push_millionths(out, 1_000_000)), "1");
         assert_eq!(written(|out| push_millionths(out, 1)), "0.000001");
-        assert_eq!(written(|out| push_hex(out, 0x9f0c, 16)), "0000000000009f0c");
+        assert_eq!(written(|out| push_hex::<16>(out, 0x9f0c)), "0000000000009f0c");
+    }
+
+    #[test]
+    fn addresses_are_as_the_standard_library_has_them() {
+        let octets = [0, 1, 9, 10, 99, 100, 199, 255];
+        for (index, first) in octets.into_iter().enumerate() {
+            for last in octets {
+                let address = IpAddr::from([first, last, octets[7 - index], 7]);
+                assert_eq!(written(|out| push_address(out, address)), address.to_string());
+            }
+        }
+        for address in ["::", "::1", "fd00::1:0:0:2", "2001:db8::ffff"] {
+            let address: IpAddr = address.parse().unwrap();
+            assert_eq!(written(|out| push_address(out, address)), address.to_string());
+        }
     }
 }

@@ -80,7 +80,7 @@ impl Columns {
         let mut clock = Vec::with_capacity(12);
         number::push_clock(&mut clock, record.time / 1_000_000_000 % 86_400);
         clock.push(b'.');
-        number::push_padded(&mut clock, record.time / 1_000_000 % 1000, 3);
+        number::push_padded::<3>(&mut clock, record.time / 1_000_000);
         self.paint(DIM);
         pad(&mut self.line, &String::from_utf8_lossy(&clock), 12);
         pad(&mut self.line, record.observed_at.as_str(), 6);
