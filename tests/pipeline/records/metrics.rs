@@ -12,6 +12,7 @@ use super::{record, with};
 fn counted(exchanges: impl IntoIterator<Item = Exchange>) -> (String, HttpMetrics) {
     let (metrics, mut http) = Metrics::new().unwrap();
     exchanges.into_iter().for_each(|exchange| http.observe(&record(exchange)));
+    http.publish();
     (String::from_utf8(metrics.render()).unwrap(), http)
 }
 
