@@ -1,0 +1,184 @@
+//! `pod2pod agent`: the kernel's segments through all stages, live. Start, what is done beside the loop, and the end; the
+//! loop itself is the worker's.
+
+mod clock;
+mod waiting;
+mod worker;
+
+use std::{
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use self::{
+    clock::{monotonic, wall_offset},
+    worker::Worker,
+};
+use crate::{
+    admin::{self, Listen},
+    capture::kernel::Capture,
+    config::Config,
+    exit,
+    metrics::{HttpMetrics, Metrics, counters, stages},
+    pipeline::{self, Pipeline},
+    shutdown::{DEFAULT_DRAIN, Shutdown},
+    sinks::{Overflow, OwnConnections},
+    summary::Summary,
+};
+
+/// The kernel side stops when the heartbeat is 2 s old: four beats may be missed.
+const HEARTBEAT_PERIOD: Duration = Duration::from_millis(500);
+/// Wall time is read again and metrics are published this often.
+const HOUSEKEEPING_PERIOD: Duration = Duration::from_secs(1);
+/// Loss is logged this often at most.
+const WARNING_PERIOD: Duration = Duration::from_secs(10);
+/// Of the time to drain, this much is the output's.
+const OUTPUT_SHARE: Duration = Duration::from_millis(3500);
+
+/// Watches until a signal comes or the reader goes away; says how the program should exit.
+pub fn run(config: Config, shutdown: &Shutdown) -> u8 {
+    let capture = match Capture::open(&config.capture) {
+        Ok(capture) => capture,
+        Err(error) => {
+            exit::tell(&error);
+            return error.exit_code();
+        }
+    };
+    match Agent::start(config, capture, shutdown.clone()) {
+        Ok(agent) => agent.run(),
+        Err(error) => {
+            exit::tell(format_args!("{error:#}"));
+            exit::FAILURE
+        }
+    }
+}
+
+struct Agent {
+    worker: Worker,
+    house: House,
+}
+
+/// What is done beside reading: the heartbeat, metrics, warnings.
+struct House {
+    metrics: Arc<Metrics>,
+    last_beat: Instant,
+    last_housekeeping: Instant,
+    last_warning: Option<Instant>,
+    warned: u64,
+}
+
+impl Agent {
+    fn start(config: Config, capture: Capture, shutdown: Shutdown) -> anyhow::Result<Self> {
+        let sockets = capture.own_sockets();
+        let forget = sockets.clone();
+        let own = Arc::new(OwnConnections::new(
+            Box::new(move |cookie| sockets.register(cookie)),
+            Box::new(move |cookie| forget.forget(cookie)),
+        ));
+        let (metrics, http_metrics): (Metrics, HttpMetrics) = Metrics::new()?;
+        let metrics = Arc::new(metrics);
+        let listen = match config.metrics.listen {
+            Listen::Unsaid => Some(admin::DEFAULT_LISTEN),
+            Listen::Off => None,
+            Listen::At(address) => Some(address),
+        };
+        let ready = Arc::new(AtomicBool::new(false));
+        if let Some(listen) = listen {
+            admin::start(listen, Arc::clone(&metrics), Arc::clone(&ready), Arc::clone(&own))?;
+        }
+        let sinks = pipeline::open_sinks(&config, Overflow::DropNewest, &own, &shutdown)?;
+        sinks.borrow_mut().show_header();
+        let pipeline = Pipeline::new(&config, Rc::clone(&sinks), Some(http_metrics));
+        let now = Instant::now();
+        let mut worker = Worker::new(capture, pipeline, sinks, own, shutdown);
+        let mut house =
+            House { metrics, last_beat: now, last_housekeeping: now, last_warning: None, warned: 0 };
+        house.beat(&mut worker, now);
+        house.keep(&mut worker, now);
+        // The programs are attached since the capture was opened; with the first heartbeat they work.
+        ready.store(true, Ordering::Relaxed);
+        Ok(Self { worker, house })
+    }
+
+    fn run(mut self) -> u8 {
+        let Self { worker, house } = &mut self;
+        worker.run(&mut |worker, now| house.do_due(worker, now));
+        self.finish()
+    }
+
+    /// What the ring holds, every open exchange, every queued record: out by the deadline.
+    fn finish(self) -> u8 {
+        let Self { mut worker, mut house } = self;
+        let deadline = Instant::now() + DEFAULT_DRAIN;
+        while Instant::now() + OUTPUT_SHARE < deadline && worker.turn().more {
+            house.beat(&mut worker, Instant::now());
+        }
+        let Worker { capture, mut pipeline, sinks, .. } = worker;
+        pipeline.finish(monotonic());
+        let enriched = pipeline.stats().enrich;
+        let kernel = capture.counters();
+        drop(pipeline);
+        drop(capture);
+        let sinks = pipeline::finish_sinks(sinks, deadline);
+        let summary = Summary::new(enriched, sinks).with_kernel(&kernel);
+        exit::tell(&summary);
+        if summary.output_failed() { exit::FAILURE } else { exit::OK }
+    }
+}
+
+impl House {
+    fn do_due(&mut self, worker: &mut Worker, now: Instant) {
+        if now.duration_since(self.last_beat) >= HEARTBEAT_PERIOD {
+            self.beat(worker, now);
+        }
+        if now.duration_since(self.last_housekeeping) >= HOUSEKEEPING_PERIOD {
+            self.keep(worker, now);
+        }
+    }
+
+    fn beat(&mut self, worker: &mut Worker, now: Instant) {
+        self.last_beat = now;
+        worker.capture.beat();
+    }
+
+    fn keep(&mut self, worker: &mut Worker, now: Instant) {
+        self.last_housekeeping = now;
+        worker.pipeline.set_wall(wall_offset());
+        self.metrics.publish(counted(worker));
+        self.warn_of_loss(worker, now);
+    }
+
+    fn warn_of_loss(&mut self, worker: &Worker, now: Instant) {
+        let lost = lost(worker);
+        let quiet = self.last_warning.is_some_and(|last| now.duration_since(last) < WARNING_PERIOD);
+        if lost > self.warned && !quiet {
+            let in_kernel = worker.capture.ring_lost();
+            tracing::warn!(
+                lost = lost - self.warned,
+                total = lost,
+                in_kernel,
+                "records were lost; see the loss counters"
+            );
+            self.warned = lost;
+            self.last_warning = Some(now);
+        }
+    }
+}
+
+fn counted(worker: &Worker) -> Vec<stages::Counted> {
+    let mut rows = stages::kernel(&worker.capture.counters(), worker.capture.ring_lost());
+    rows.extend(counters::reader(worker.capture.stats()));
+    rows.extend(stages::pipeline(&worker.pipeline.stats()));
+    rows.extend(stages::sinks(&worker.sinks.borrow().stats()));
+    rows
+}
+
+/// What was lost so far, wherever: in the kernel and in the queues.
+fn lost(worker: &Worker) -> u64 {
+    let queues: u64 = worker.sinks.borrow().stats().iter().map(|(_, stats)| stats.lost()).sum();
+    worker.capture.ring_lost() + queues
+}
