@@ -5,6 +5,7 @@
 //!           │                      (contract: pod2pod-common)
 //!         capture        ring buffer | capture file → Segment            shell + pure decode
 //!         reassembly     Segment → Chunk (in-order bytes, one direction) pure
+//!         filter         which connections are wanted                        pure
 //!         http           Chunk → Message → Exchange                      pure
 //!         enrich         Exchange → Record                               pure
 //!         sinks          Record → terminal, file, pipe                   shell
@@ -24,6 +25,7 @@ pub const OWN_USER_AGENT: &str = concat!("pod2pod/", env!("CARGO_PKG_VERSION"));
 
 pub mod capture;
 pub mod enrich;
+pub mod filter;
 pub mod http;
 pub mod reassembly;
 pub mod record;

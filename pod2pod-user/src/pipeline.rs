@@ -1,14 +1,15 @@
 //! The stages in their order, one segment in, records out: what the agent and replay share. No loop, no clock.
 
-use std::{cell::RefCell, rc::Rc, sync::Arc, time::Instant};
+use std::{cell::RefCell, collections::VecDeque, rc::Rc, sync::Arc, time::Instant};
 
 use crate::{
     capture::{KernelInstant, Segment},
     config::Config,
     enrich::{self, Enricher, Fate, WallOffset},
-    http::{self, HttpTracker},
+    filter::{self, Filter, Verdict},
+    http::{self, Exchange, HttpTracker},
     metrics::HttpMetrics,
-    reassembly::{self, Reassembler},
+    reassembly::{self, Chunk, CloseCause, Connection, Content, Reassembler, Side},
     shutdown::Shutdown,
     sinks::{HttpSink, Overflow, OwnConnections, SinkStats, Sinks, Writer},
 };
@@ -40,8 +41,20 @@ pub fn finish_sinks(sinks: Rc<RefCell<Sinks>>, deadline: Instant) -> Vec<(&'stat
 /// All stages behind capture, owned by one worker.
 pub struct Pipeline {
     reassembler: Reassembler,
+    gate: Gate,
     tracker: HttpTracker,
     output: Output,
+}
+
+/// Judges connections, and keeps those that are refused from the stages behind.
+struct Gate {
+    filter: Filter,
+    /// Nothing is to be judged.
+    is_open: bool,
+    /// Refused since [`Pipeline::settle`].
+    refused: Vec<Connection>,
+    /// Refused, for the kernel to know.
+    unwanted: VecDeque<Connection>,
 }
 
 /// What exchanges go through once they are whole.
@@ -58,6 +71,7 @@ impl Pipeline {
         let enricher = Enricher::new(config.enrich.clone());
         Self {
             reassembler: Reassembler::new(config.reassembly.clone()),
+            gate: Gate::new(Filter::new(config.filter.clone())),
             tracker: HttpTracker::new(config.http.clone()),
             output: Output { enricher, sinks, metrics, wall: WallOffset::default() },
         }
@@ -65,18 +79,18 @@ impl Pipeline {
 
     /// Takes a segment through all stages. What is due before its time is told first.
     pub fn push(&mut self, segment: &Segment<'_>) {
-        let Self { reassembler, tracker, output } = self;
+        let Self { reassembler, gate, tracker, .. } = self;
         let now = segment.time;
-        reassembler.push(segment, now, &mut |chunk| tracker.push(chunk, now));
-        output.drain(tracker);
+        reassembler.push(segment, now, &mut |chunk| gate.push(chunk, now, tracker));
+        self.settle(now);
     }
 
     /// Tells what is due at `now`.
     pub fn expire(&mut self, now: KernelInstant) {
-        let Self { reassembler, tracker, output } = self;
-        reassembler.expire(now, &mut |chunk| tracker.push(chunk, now));
+        let Self { reassembler, gate, tracker, .. } = self;
+        reassembler.expire(now, &mut |chunk| gate.push(chunk, now, tracker));
         tracker.expire(now);
-        output.drain(tracker);
+        self.settle(now);
     }
 
     /// Whether [`Pipeline::expire`] has something to do at `now`.
@@ -87,12 +101,30 @@ impl Pipeline {
 
     /// The source ended: every connection is closed.
     pub fn finish(&mut self, now: KernelInstant) {
-        let Self { reassembler, tracker, output } = self;
-        reassembler.finish(&mut |chunk| tracker.push(chunk, now));
-        output.drain(tracker);
+        let Self { reassembler, gate, tracker, .. } = self;
+        reassembler.finish(&mut |chunk| gate.push(chunk, now, tracker));
+        self.settle(now);
     }
 
-    /// Fresh connections for the next source; what was counted by enrichment stays.
+    /// Hands on what was told, and leaves alone what was refused.
+    fn settle(&mut self, now: KernelInstant) {
+        let Self { reassembler, gate, tracker, output } = self;
+        output.drain(tracker, gate);
+        if gate.refused.is_empty() {
+            return;
+        }
+        for connection in &gate.refused {
+            reassembler.refuse(connection);
+            // Of what was read before it was known to be unwanted nothing is kept either.
+            let content = Content::Closed(CloseCause::Evicted);
+            let sender = Side::Originator;
+            tracker.push(Chunk { connection, sender, time: now, offset: 0, content }, now);
+        }
+        output.drain(tracker, gate);
+        gate.unwanted.extend(gate.refused.drain(..));
+    }
+
+    /// Fresh connections for the next source; what was counted by filter and enrichment stays.
     pub fn restart(&mut self, config: &Config) {
         self.reassembler = Reassembler::new(config.reassembly.clone());
         self.tracker = HttpTracker::new(config.http.clone());
@@ -103,9 +135,10 @@ impl Pipeline {
         self.output.wall = wall;
     }
 
-    /// The HTTP stage, for its verdicts.
-    pub const fn tracker(&mut self) -> &mut HttpTracker {
-        &mut self.tracker
+    /// The next connection of which the kernel need not tell more: refused, or of no use to the HTTP stage. Each is told
+    /// once. To be taken out after each batch of segments.
+    pub fn pop_unwanted(&mut self) -> Option<Connection> {
+        self.gate.unwanted.pop_front().or_else(|| self.tracker.pop_unwanted())
     }
 
     /// The enricher, for the agent's own tuples.
@@ -120,6 +153,7 @@ impl Pipeline {
         }
         Stats {
             reassembly: self.reassembler.stats(),
+            filter: self.gate.filter.stats(),
             http: self.tracker.stats(),
             enrich: *self.output.enricher.stats(),
             label_overflows: self.output.metrics.as_ref().map_or(0, HttpMetrics::overflowed),
@@ -132,6 +166,8 @@ impl Pipeline {
 pub struct Stats<'a> {
     /// Reassembly.
     pub reassembly: &'a reassembly::Stats,
+    /// Filter.
+    pub filter: &'a filter::Stats,
     /// HTTP.
     pub http: &'a http::Stats,
     /// Enrichment.
@@ -140,9 +176,55 @@ pub struct Stats<'a> {
     pub label_overflows: u64,
 }
 
+impl Gate {
+    fn new(filter: Filter) -> Self {
+        Self { is_open: filter.is_open(), filter, refused: Vec::new(), unwanted: VecDeque::new() }
+    }
+
+    /// Hands a chunk on if its connection is wanted; a connection is judged with its first one.
+    fn push(&mut self, chunk: Chunk<'_>, now: KernelInstant, tracker: &mut HttpTracker) {
+        if !self.is_open && !tracker.follows(chunk.connection) {
+            let is_over = matches!(chunk.content, Content::Closed(_));
+            if is_over || self.has_refused(chunk.connection) {
+                return;
+            }
+            if let Verdict::Ignore(_) = self.filter.judge(chunk.connection) {
+                self.refused.push(*chunk.connection);
+                return;
+            }
+        }
+        tracker.push(chunk, now);
+    }
+
+    /// Whether an exchange is of a connection that is wanted.
+    fn wants(&mut self, exchange: &Exchange) -> bool {
+        if self.is_open {
+            return true;
+        }
+        let connection = &exchange.connection;
+        let refused = self.has_refused(connection);
+        if !refused && self.filter.still_wants(connection, exchange.client) {
+            return true;
+        }
+        self.filter.count_exchange();
+        if !refused {
+            self.refused.push(*connection);
+        }
+        false
+    }
+
+    /// Whether a connection was refused just now. Hardly ever is it more than one.
+    fn has_refused(&self, connection: &Connection) -> bool {
+        self.refused.iter().any(|refused| refused.token == connection.token)
+    }
+}
+
 impl Output {
-    fn drain(&mut self, tracker: &mut HttpTracker) {
+    fn drain(&mut self, tracker: &mut HttpTracker, gate: &mut Gate) {
         while let Some(exchange) = tracker.pop() {
+            if !gate.wants(&exchange) {
+                continue;
+            }
             let (record, fate) = self.enricher.enrich(exchange, self.wall);
             if matches!(fate, Fate::Keep | Fate::SampledAway)
                 && let Some(metrics) = &mut self.metrics

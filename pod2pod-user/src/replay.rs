@@ -88,9 +88,11 @@ impl Replay {
             self.pipeline.restart(&self.config);
         }
         let enriched = self.pipeline.stats().enrich;
+        let filtered = *self.pipeline.stats().filter;
         let Self { pipeline, sinks, .. } = self;
         drop(pipeline);
         let summary = Summary::new(enriched, pipeline::finish_sinks(sinks, Instant::now() + DEFAULT_DRAIN));
+        let summary = summary.with_filter(&filtered);
         exit::tell(&summary);
         if code == exit::OK && summary.output_failed() { exit::FAILURE } else { code }
     }
@@ -113,6 +115,8 @@ impl Replay {
                 }
                 pipeline.push(segment);
             });
+            // There is no kernel to tell.
+            while pipeline.pop_unwanted().is_some() {}
             if self.last_publication.elapsed() >= PUBLISH_PERIOD {
                 self.publish();
             }

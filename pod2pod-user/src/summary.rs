@@ -6,7 +6,7 @@ use std::fmt;
 
 use pod2pod_common::counters::{COUNTERS, Counter};
 
-use crate::{enrich, sinks::SinkStats};
+use crate::{enrich, filter, sinks::SinkStats};
 
 /// What a run came to.
 #[derive(Clone, Debug)]
@@ -15,12 +15,19 @@ pub struct Summary {
     sinks: Vec<(&'static str, SinkStats)>,
     /// Segments that the kernel side could not hand over, by reason.
     segments: [(u64, &'static str); 2],
+    /// Connections that the filter refused.
+    refused: u64,
 }
 
 impl Summary {
     /// Of what enrichment and the sinks counted.
     pub const fn new(enriched: enrich::Stats, sinks: Vec<(&'static str, SinkStats)>) -> Self {
-        Self { enriched, sinks, segments: [(0, ""); 2] }
+        Self { enriched, sinks, segments: [(0, ""); 2], refused: 0 }
+    }
+
+    /// With what the filter counted.
+    pub fn with_filter(self, stats: &filter::Stats) -> Self {
+        Self { refused: stats.refused(), ..self }
     }
 
     /// With what the kernel side counted.
@@ -42,7 +49,7 @@ impl Summary {
 impl fmt::Display for Summary {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let output = self.sinks.first().map(|(_, stats)| *stats).unwrap_or_default();
-        let Self { enriched, segments, .. } = self;
+        let Self { enriched, segments, refused, .. } = self;
         let losses = [lost("records", &dropped(&output)), lost("segments in the kernel", segments)];
         let losses: Vec<_> = losses.into_iter().flatten().collect();
         let told = if losses.is_empty() { "0".to_owned() } else { losses.join(" and ") };
@@ -51,6 +58,7 @@ impl fmt::Display for Summary {
             (enriched.sampled_away, "sampled away"),
             (enriched.ignored, "ignored"),
             (enriched.own, "own traffic"),
+            (*refused, "connections filtered out"),
         ];
         for (count, what) in parts.iter().filter(|(count, _)| *count > 0) {
             write!(formatter, ", {count} {what}")?;
@@ -147,10 +155,12 @@ mod tests {
     fn each_further_sink_speaks_for_itself() {
         let failed = SinkStats { received: 7, dropped_failed: 7, ..Default::default() };
         let kept_back = enrich::Stats { sampled_away: 2, ignored: 1, ..enriched(10) };
+        let refusals = filter::Stats { refused_port: 1, refused_role: 3, ..Default::default() };
         let summary = Summary::new(kept_back, vec![("output", delivered(7)), ("http", failed)]);
+        let summary = summary.with_filter(&refusals);
         check(
             &summary,
-            "seen 10, delivered 7, lost 0, 2 sampled away, 1 ignored; \
+            "seen 10, delivered 7, lost 0, 2 sampled away, 1 ignored, 4 connections filtered out; \
              http: delivered 0, lost 7 records (the target failed)",
         );
         assert!(summary.output_failed());

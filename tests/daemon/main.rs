@@ -9,6 +9,7 @@
 mod collector;
 mod command_line;
 mod endpoints;
+mod filter;
 mod output;
 mod signals;
 

@@ -120,11 +120,12 @@ impl Agent {
         let Worker { capture, mut pipeline, sinks, .. } = worker;
         pipeline.finish(monotonic());
         let enriched = pipeline.stats().enrich;
+        let filtered = *pipeline.stats().filter;
         let kernel = capture.counters();
         drop(pipeline);
         drop(capture);
         let sinks = pipeline::finish_sinks(sinks, deadline);
-        let summary = Summary::new(enriched, sinks).with_kernel(&kernel);
+        let summary = Summary::new(enriched, sinks).with_kernel(&kernel).with_filter(&filtered);
         exit::tell(&summary);
         if summary.output_failed() { exit::FAILURE } else { exit::OK }
     }

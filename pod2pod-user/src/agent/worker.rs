@@ -91,7 +91,7 @@ impl Worker {
         if pipeline.is_due(now) {
             pipeline.expire(now);
         }
-        while let Some(connection) = pipeline.tracker().pop_unwanted() {
+        while let Some(connection) = pipeline.pop_unwanted() {
             capture.ignore(&connection);
         }
         self.sinks.borrow_mut().flush_due();

@@ -49,6 +49,9 @@ pub struct Common {
     /// Sets any configuration key; can be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub settings: Vec<String>,
+    /// Port of servers to watch, or a range; can be repeated
+    #[arg(long, value_name = "PORT")]
+    pub port: Vec<String>,
     /// auto, json or text
     #[arg(long)]
     pub format: Option<String>,
@@ -105,6 +108,7 @@ impl Common {
         let repeated = [
             ("http.request_headers", self.request_header, "--request-header"),
             ("http.response_headers", self.response_header, "--response-header"),
+            ("filter.ports", self.port, "--port"),
             ("ignore.paths", self.ignore_path, "--ignore-path"),
         ];
         let single = single.into_iter().filter_map(|(key, text, flag)| Some((key, Given::one(text?), flag)));

@@ -9,6 +9,7 @@ use crate::{
     admin::Listen,
     capture::kernel::{MAX_RING_BYTES, MIN_RING_BYTES, ScopeChoice},
     enrich::{Redaction, ignore::Subject},
+    filter::{Network, PortRange, Roles},
     logging,
     sinks::{self, Format},
 };
@@ -38,6 +39,8 @@ impl Key {
 
 const DURATION: &str = "a duration such as 250ms, 10s, 2m";
 const BYTES: &str = "a size such as 4096, 64KiB, 8MiB";
+const PORTS: &str = "a list of ports and ranges such as 80, 8000-8100";
+const NETWORKS: &str = "a list of addresses and networks such as 10.0.0.1, 10.0.0.0/8, fd00::/8";
 const GLOBS: &str = "a list of globs (*, ?, [abc], {a,b})";
 const LISTEN: &str = "an address and port such as 127.0.0.1:9464, or off";
 const HEADERS: &str = "a list of header names";
@@ -94,6 +97,51 @@ pub static KEYS: &[Key] = &[
         default: "off",
         sentence: "Lets the kernel side log, at debug level.",
         set: |config, given| put(&mut config.capture.debug_log, given.switch()),
+    },
+    Key {
+        path: "filter.ports",
+        allowed: PORTS,
+        default: "",
+        sentence: "Connections to these ports of the server only.",
+        set: |config, given| put(&mut config.filter.ports, all(given, PortRange::parse)),
+    },
+    Key {
+        path: "filter.ignore_ports",
+        allowed: PORTS,
+        default: "",
+        sentence: "No connections to these ports of the server.",
+        set: |config, given| put(&mut config.filter.ignore_ports, all(given, PortRange::parse)),
+    },
+    Key {
+        path: "filter.cidrs",
+        allowed: NETWORKS,
+        default: "",
+        sentence: "Connections with client or server in these only.",
+        set: |config, given| put(&mut config.filter.networks, all(given, Network::parse)),
+    },
+    Key {
+        path: "filter.ignore_cidrs",
+        allowed: NETWORKS,
+        default: "",
+        sentence: "No connections with client or server in these.",
+        set: |config, given| put(&mut config.filter.ignore_networks, all(given, Network::parse)),
+    },
+    Key {
+        path: "roles",
+        allowed: "a list of server and client",
+        default: "server, client",
+        sentence: "Observed ends to tell of: with `server` alone an exchange inside this machine is told once.",
+        set: |config, given| {
+            let mut roles = Roles { server: false, client: false };
+            for role in given.items() {
+                match role.as_str() {
+                    "server" => roles.server = true,
+                    "client" => roles.client = true,
+                    _ => return None,
+                }
+            }
+            put(&mut config.filter.roles, (roles.server || roles.client).then_some(roles))
+        },
     },
     Key {
         path: "http.timeout",
@@ -321,6 +369,11 @@ pub fn contradictions(config: &Config) -> Vec<&'static str> {
 fn put<T>(place: &mut T, value: Option<T>) -> Option<()> {
     *place = value?;
     Some(())
+}
+
+/// All items of a list, as `parse` reads them.
+fn all<T>(given: &Given, parse: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
+    given.items().iter().map(|item| parse(item)).collect()
 }
 
 /// Header names, lower-case, by the token grammar (RFC 9110 5.6.2).

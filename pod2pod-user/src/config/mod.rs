@@ -11,7 +11,7 @@ pub mod value;
 
 use std::time::Duration;
 
-use crate::{admin, capture, enrich, http, logging, reassembly, sinks};
+use crate::{admin, capture, enrich, filter, http, logging, reassembly, sinks};
 
 /// Every stage's configuration.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +22,8 @@ pub struct Config {
     pub file: capture::file::Config,
     /// Limits of reassembly.
     pub reassembly: reassembly::Config,
+    /// Which connections are wanted.
+    pub filter: filter::Config,
     /// Time limits, captured headers and bodies.
     pub http: http::Config,
     /// Redaction, sampling, ignore list.

@@ -248,6 +248,11 @@ impl HttpTracker {
         }
     }
 
+    /// Whether bytes of the connection were taken, and its end was not told yet.
+    pub fn follows(&self, connection: &Connection) -> bool {
+        self.flows.contains_key(&connection.token)
+    }
+
     /// The next told exchange.
     pub fn pop(&mut self) -> Option<Exchange> {
         self.shared.told.pop_front()

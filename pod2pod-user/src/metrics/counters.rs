@@ -1,7 +1,7 @@
 //! The stages' counters as tables: name, meaning and where the number stands. A test holds them complete.
 
 use super::Counted;
-use crate::{capture, http, reassembly};
+use crate::{capture, filter, http, reassembly};
 
 /// One counter of a stage.
 struct Row<S> {
@@ -69,6 +69,18 @@ counters! { REASSEMBLY, reassembly::Stats, "reassembly",
     closed_idle: "Connections that ended by silence.",
     closed_evicted: "Connections given up because there were too many.",
     closed_source_ended: "Connections that were open when the source ended.",
+    closed_refused: "Connections that a filter refused.",
+    refused_segments: "Segments of connections that a filter had refused.",
+    refused_bytes: "Payload bytes of connections that a filter had refused.",
+}
+
+counters! { FILTER, filter::Stats, "filter",
+    kept: "Connections that the filter kept.",
+    undecided: "Connections kept until it is known which end is the server.",
+    refused_port: "Connections refused by their server's port.",
+    refused_address: "Connections refused by an address.",
+    refused_role: "Connections refused by the observed end's role.",
+    refused_exchanges: "Exchanges that were read before their connection was refused.",
 }
 
 counters! { HTTP, http::Stats, "http",
@@ -117,6 +129,11 @@ pub fn reassembly(stats: &reassembly::Stats) -> Vec<Counted> {
     rows(REASSEMBLY, stats)
 }
 
+/// What the filter counted.
+pub fn filter(stats: &filter::Stats) -> Vec<Counted> {
+    rows(FILTER, stats)
+}
+
 /// What the HTTP stage counted.
 pub fn http(stats: &http::Stats) -> Vec<Counted> {
     rows(HTTP, stats)
@@ -149,6 +166,7 @@ mod tests {
     fn every_counter_is_told() {
         check(READER, "reader_");
         check(REASSEMBLY, "reassembly_");
+        check(FILTER, "filter_");
         check(HTTP, "http_");
     }
 }

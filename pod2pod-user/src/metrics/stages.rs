@@ -78,6 +78,7 @@ pub fn kernel(counters: &[u64; COUNTERS], ring_lost: u64) -> Vec<Counted> {
 /// What the stages behind capture counted.
 pub fn pipeline(stats: &Stats<'_>) -> Vec<Counted> {
     let mut rows = counters::reassembly(stats.reassembly);
+    rows.extend(counters::filter(stats.filter));
     rows.extend(counters::http(stats.http));
     rows.extend(enrich(&stats.enrich, stats.label_overflows));
     rows

@@ -41,6 +41,8 @@ pub(super) struct Ended {
     /// Where they ended.
     next: [u32; 2],
     at: KernelInstant,
+    /// Nothing of it is wanted: it has not ended, but is left alone all the same.
+    refused: bool,
 }
 
 /// Segments in, Chunks out. See the module's head.
@@ -228,6 +230,9 @@ impl Reassembler {
             Err(Unanswered::Nothing) => {}
         }
         if let Some(Entry::Ended(slot)) = entry {
+            if self.ended.get(slot).is_some_and(|ended| ended.refused) {
+                return self.pass_over(slot, segment);
+            }
             if self.ended.get(slot).is_some_and(|ended| ended.is_near(sender, segment)) {
                 self.stats.after_close += 1;
                 return;
@@ -330,6 +335,38 @@ impl Reassembler {
         let cause =
             flow.reset.filter(|reset| reset.is_exact).map_or(cause, |reset| CloseCause::Reset(reset.sender));
         flow.close(cause, time, &mut self.stats, deliver);
+        self.strike(slot, &flow);
+        if matches!(cause, CloseCause::Finished | CloseCause::Reset(_)) {
+            self.linger(&flow, false);
+        }
+    }
+
+    /// Nothing of this connection is wanted. What is held of it is dropped and nothing more is delivered, not even its
+    /// end; its segments are only counted until it was silent for [`Config::linger`]. A new generation is a new
+    /// connection.
+    pub fn refuse(&mut self, connection: &Connection) {
+        if let Some(&Entry::Live(slot)) = self.keys.get(&FlowKey::of_connection(connection))
+            && self.flows.get(slot).is_some_and(|flow| flow.facts.token == connection.token)
+            && let Some(flow) = self.flows.remove(slot)
+        {
+            self.stats.closed_refused += 1;
+            self.strike(slot, &flow);
+            self.linger(&flow, true);
+        }
+    }
+
+    /// Counts a segment of a refused connection.
+    fn pass_over(&mut self, slot: Slot, segment: &Segment<'_>) {
+        self.stats.refused_segments += 1;
+        self.stats.refused_bytes += u64::from(segment.payload_length);
+        if let Some(ended) = self.ended.get_mut(slot) {
+            ended.at = self.now;
+            self.ended.renew(slot);
+        }
+    }
+
+    /// Strikes a connection that left the table from everything that names it.
+    fn strike(&mut self, slot: Slot, flow: &Flow) {
         self.held -= flow.counted;
         if let Some((since, until)) = flow.waiting {
             self.longest.remove(&(since, slot));
@@ -338,16 +375,12 @@ impl Reassembler {
         if flow.unlinked {
             self.linked(flow.key.any_socket(), slot);
         }
-        let keys = [Some(flow.key), flow.alias];
-        for key in keys.iter().flatten() {
+        for key in [Some(flow.key), flow.alias].iter().flatten() {
             self.keys.remove(key);
-        }
-        if matches!(cause, CloseCause::Finished | CloseCause::Reset(_)) {
-            self.linger(keys, &flow);
         }
     }
 
-    fn linger(&mut self, keys: [Option<FlowKey>; 2], flow: &Flow) {
+    fn linger(&mut self, flow: &Flow, refused: bool) {
         if self.config.max_lingering == 0 {
             return;
         }
@@ -360,7 +393,8 @@ impl Reassembler {
         let halves = [End::Near, End::Far].map(|end| flow.half(flow.side_of(end)));
         let next = halves.map(Half::next_sequence);
         let first = halves.map(|half| half.known.then_some(half.first));
-        let slot = self.ended.insert(Ended { keys, first, next, at: self.now });
+        let keys = [Some(flow.key), flow.alias];
+        let slot = self.ended.insert(Ended { keys, first, next, at: self.now, refused });
         for key in keys.into_iter().flatten() {
             self.keys.insert(key, Entry::Ended(slot));
         }

@@ -79,4 +79,10 @@ pub struct Stats {
     pub closed_evicted: u64,
     /// By the end of the source.
     pub closed_source_ended: u64,
+    /// By [`super::Reassembler::refuse`].
+    pub closed_refused: u64,
+    /// Segments of refused connections, after they were refused.
+    pub refused_segments: u64,
+    /// Payload bytes of those.
+    pub refused_bytes: u64,
 }

@@ -4,6 +4,7 @@ mod limits;
 mod noise;
 mod openings;
 mod oracle;
+mod refused;
 mod rules;
 
 use pod2pod_user::reassembly::Config;

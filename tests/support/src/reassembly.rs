@@ -97,6 +97,13 @@ impl Observer {
         self.reassembler.expect_cut(connection, side, offset);
     }
 
+    /// Tells the reassembler that the connection told last is not wanted.
+    pub fn refuse(&mut self) {
+        let connection = self.outcome.facts.values().next_back().expect("a connection was told");
+        self.reassembler.refuse(connection);
+        self.outcome.open.insert(connection.token, false);
+    }
+
     /// The steps so far, as text.
     pub fn lines(&self) -> Vec<String> {
         self.outcome.lines()
@@ -128,7 +135,8 @@ impl Observer {
             + stats.closed_replaced
             + stats.closed_idle
             + stats.closed_evicted
-            + stats.closed_source_ended;
+            + stats.closed_source_ended
+            + stats.closed_refused;
         assert_eq!(stats.opened_handshake + stats.opened_middle, closed);
         outcome.stats = stats;
         self.outcome

@@ -36,6 +36,7 @@ const PURE: &[&str] = &[
     "pod2pod-user/src/capture/packet",
     "pod2pod-user/src/capture/segment",
     "pod2pod-user/src/reassembly/",
+    "pod2pod-user/src/filter/",
     "pod2pod-user/src/http/",
     "pod2pod-user/src/enrich/",
     "pod2pod-user/src/record",
@@ -143,6 +144,7 @@ pub(super) const LAYERS: &[Layer] = &[
     // Verdicts for the kernel are about connections as reassembly knows them.
     Layer { module: "capture/kernel", may_import: &["reassembly"] },
     Layer { module: "reassembly", may_import: &["capture"] },
+    Layer { module: "filter", may_import: &["capture", "reassembly"] },
     Layer { module: "http", may_import: &["capture", "reassembly"] },
     Layer { module: "enrich", may_import: &["capture", "reassembly", "http", "record"] },
     Layer { module: "sinks", may_import: &["record", "shutdown"] },
