@@ -146,11 +146,15 @@ impl Pipeline {
         &mut self.output.enricher
     }
 
-    /// What the stages counted. The HTTP metrics are as new as the last call.
-    pub fn stats(&self) -> Stats<'_> {
+    /// Makes what the HTTP metrics counted visible to those who read them.
+    pub fn publish_metrics(&self) {
         if let Some(metrics) = &self.output.metrics {
             metrics.publish();
         }
+    }
+
+    /// What the stages counted.
+    pub fn stats(&self) -> Stats<'_> {
         Stats {
             reassembly: self.reassembler.stats(),
             filter: self.gate.filter.stats(),

@@ -149,6 +149,7 @@ impl House {
     fn keep(&mut self, worker: &mut Worker, now: Instant) {
         self.last_housekeeping = now;
         worker.pipeline.set_wall(wall_offset());
+        worker.pipeline.publish_metrics();
         self.metrics.publish(counted(worker));
         self.warn_of_loss(worker, now);
     }
