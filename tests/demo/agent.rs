@@ -12,8 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
-
-use crate::processes::{self, Process};
+use support::processes::{self, Process};
 
 /// How long loading and attaching may take on a busy machine.
 const MAX_START: Duration = Duration::from_secs(20);

@@ -16,12 +16,11 @@ mod compare;
 mod list;
 mod observed;
 mod parties;
-mod processes;
 mod server;
 mod table;
 mod verdict;
 
-use support::world::World;
+use support::{processes, world::World};
 use verdict::Tamper;
 
 /// The demo's cgroup is called this and its process id.

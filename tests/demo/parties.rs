@@ -9,15 +9,12 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use support::{
+    processes::{self, Process},
     wire,
     world::{self, World},
 };
 
-use crate::{
-    client,
-    processes::{self, Process},
-    server,
-};
+use crate::{client, server};
 
 /// How long the whole load may take.
 const MAX_LOAD: Duration = Duration::from_secs(60);

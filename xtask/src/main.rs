@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+mod bench;
 mod build;
 mod cmd;
 mod demo;
@@ -23,6 +24,8 @@ usage: cargo xtask COMMAND
   run [-- ARG…]      set up, build, and run `pod2pod agent ARG…`
   demo [--tamper sent|observed]
                      two pods and a service behind NAT: what was sent beside what was observed
+  bench [live|replay]… [--quick] [--rounds N] [--only WORD]
+                     figures of the agent beside other tools, into target/bench
   test [TIER…]       set up and run the tiers: all of them if none is named
   lint               rustfmt and clippy, for the host and for the kernel side
   tidy               lint, and our own rules about the code
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         "build-ebpf" => setup::ensure(&["run"]).and_then(|()| build::ebpf()).map(|_| ExitCode::SUCCESS),
         "build" => setup::ensure(&["run"]).and_then(|()| build::daemon()).map(|_| ExitCode::SUCCESS),
         "run" => build::run(rest),
+        "bench" => bench::command(rest),
         "demo" => demo::command(rest),
         "test" => test::command(rest),
         "lint" => lint::command().map(|()| ExitCode::SUCCESS),

@@ -10,12 +10,12 @@ use crate::{
     toolchain,
 };
 
-/// What can be set up: `run`, `demo`, `lint` and the tiers of `test`.
-pub(crate) const GOALS: [&str; 8] =
-    ["run", "demo", "lint", "unit", "pipeline", "daemon", "opinion", "kernel"];
+/// What can be set up: `run`, `demo`, `bench`, `lint` and the tiers of `test`.
+pub(crate) const GOALS: [&str; 9] =
+    ["run", "demo", "bench", "lint", "unit", "pipeline", "daemon", "opinion", "kernel"];
 
 /// Goals that build the kernel side.
-const EBPF_GOALS: [&str; 4] = ["run", "demo", "lint", "kernel"];
+const EBPF_GOALS: [&str; 5] = ["run", "demo", "bench", "lint", "kernel"];
 
 /// A program, the Debian package that has it, and who needs it what for. Any version on `PATH` will do.
 struct Tool {
@@ -26,19 +26,19 @@ struct Tool {
 }
 
 const TOOLS: [Tool; 16] = [
-    tool("tshark", "tshark", "the independent opinion on captures", &["opinion"]),
-    tool("tcpdump", "tcpdump", "captures real servers and clients", &["opinion"]),
-    tool("httpry", "httpry", "a second opinion, and the speed to beat", &["opinion"]),
-    tool("nginx", "nginx-light", "a server that differs", &["opinion"]),
+    tool("tshark", "tshark", "the independent opinion on captures", &["opinion", "bench"]),
+    tool("tcpdump", "tcpdump", "captures real servers and clients", &["opinion", "bench"]),
+    tool("httpry", "httpry", "a second opinion, and the speed to beat", &["opinion", "bench"]),
+    tool("nginx", "nginx-light", "a server that differs", &["opinion", "bench"]),
     tool("node", "nodejs", "a server and client that differ", &["opinion"]),
     tool("go", "golang-go", "a server and client that differ", &["opinion"]),
     tool("python3", "python3", "a server and client that differ", &["opinion"]),
     tool("curl", "curl", "a client that differs", &["opinion", "daemon", "kernel"]),
-    tool("wrk", "wrk", "a client that pipelines", &["opinion"]),
+    tool("wrk", "wrk", "a client that pipelines", &["opinion", "bench"]),
     tool("ab", "apache2-utils", "a client that speaks HTTP/1.0", &["opinion"]),
     tool("h2load", "nghttp2-client", "a client that differs, in HTTP/1 mode", &["opinion"]),
     tool("promtool", "prometheus", "checks the metrics page", &["daemon"]),
-    tool("ip", "iproute2", "makes network namespaces", &["kernel", "demo"]),
+    tool("ip", "iproute2", "makes network namespaces", &["kernel", "demo", "bench"]),
     tool("nft", "nftables", "makes the NAT between client and server", &["kernel", "demo"]),
     tool("c++", "g++", "links the BPF linker with LLVM", &EBPF_GOALS),
     tool(toolchain::STRIP, toolchain::STRIP_PACKAGE, "makes the kernel side small", &EBPF_GOALS),

@@ -6,6 +6,7 @@ pub mod conversation;
 pub mod http;
 pub mod netns;
 pub mod process;
+pub mod processes;
 pub mod reassembly;
 pub mod rng;
 pub mod wire;

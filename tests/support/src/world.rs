@@ -61,7 +61,11 @@ impl Pod {
 pub struct Namespace(File);
 
 impl Namespace {
-    fn new() -> Result<Self> {
+    /// Makes one; nothing in it is up.
+    ///
+    /// # Errors
+    /// No privilege.
+    pub fn new() -> Result<Self> {
         // A thread of its own moves into the new namespace and ends; the open file keeps the namespace.
         let made = thread::spawn(|| -> Result<File> {
             unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace; this needs root")?;
@@ -95,7 +99,10 @@ impl Namespace {
     }
 
     /// Runs several lines of `ip` commands.
-    fn ip(&self, lines: &str) -> Result<()> {
+    ///
+    /// # Errors
+    /// One of them fails.
+    pub fn ip(&self, lines: &str) -> Result<()> {
         self.run("ip -batch -", lines)
     }
 }

@@ -122,6 +122,7 @@ pub(super) const UNSAFE: &[&str] = &[
 const SLEEP: &[&str] = &[
     "tests/support/src/",
     "tests/demo/",
+    "tests/bench/",
     // Waits for programs, and chooses the timing of a capture at random.
     "tests/opinion/programs.rs",
     "tests/opinion/stage.rs",

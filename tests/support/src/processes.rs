@@ -1,5 +1,5 @@
-//! The demo's processes: each dies with the demo, also when the demo is killed; SIGINT and SIGTERM end them and let
-//! the demo clean up.
+//! The processes of a program that stages something (the demo, the benchmarks): each dies with it, also when it is
+//! killed; SIGINT and SIGTERM end them and let it clean up.
 
 use std::{
     convert::Infallible,
@@ -27,10 +27,13 @@ static RUNNING: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// How often a wait looks again.
-pub(crate) const PAUSE: Duration = Duration::from_millis(5);
+pub const PAUSE: Duration = Duration::from_millis(5);
 
-/// From here on SIGINT and SIGTERM end the demo's processes; what waits for them then fails, and cleans up.
-pub(crate) fn watch_signals() -> Result<()> {
+/// From here on SIGINT and SIGTERM end the processes; what waits for them then fails, and cleans up.
+///
+/// # Errors
+/// The signals cannot be blocked.
+pub fn watch_signals() -> Result<()> {
     let signals = signals();
     signals.thread_block().context("cannot block signals")?;
     thread::spawn(move || {
@@ -49,33 +52,45 @@ fn signals() -> SigSet {
     SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM])
 }
 
-/// Whether a signal asked the demo to end.
-pub(crate) fn interrupted() -> bool {
+/// Whether a signal asked the program to end.
+pub fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::SeqCst)
 }
 
-/// Makes this process die with its parent, which must be the demo's main thread.
-pub(crate) fn die_with_parent() -> Result<()> {
-    // The demo's mask came along; here signals do what they do by default.
+/// Makes this process die with its parent, which must be the program's main thread.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn die_with_parent() -> Result<()> {
+    // The parent's mask came along; here signals do what they do by default.
     signals().thread_unblock().context("cannot unblock signals")?;
     prctl::set_pdeathsig(Signal::SIGKILL).context("cannot ask for a signal at the parent's death")
 }
 
 /// Becomes `program`, and still dies with its parent.
-pub(crate) fn become_program(program: &str, arguments: &[String]) -> Result<Infallible> {
+///
+/// # Errors
+/// It cannot be started.
+pub fn become_program(program: &str, arguments: &[String]) -> Result<Infallible> {
     die_with_parent()?;
     let error = Command::new(program).args(arguments).exec();
     Err(error).with_context(|| format!("cannot start {program}"))
 }
 
 /// A process that is killed when this is dropped.
-pub(crate) struct Process {
+#[derive(Debug)]
+pub struct Process {
     name: &'static str,
-    pub(crate) child: Child,
+    /// The process, for its pipes.
+    pub child: Child,
 }
 
 impl Process {
-    pub(crate) fn start(name: &'static str, command: &mut Command) -> Result<Self> {
+    /// Starts it; `name` is for errors.
+    ///
+    /// # Errors
+    /// It cannot be started, or a signal asked the program to end.
+    pub fn start(name: &'static str, command: &mut Command) -> Result<Self> {
         if interrupted() {
             bail!("interrupted");
         }
@@ -85,30 +100,48 @@ impl Process {
         Ok(process)
     }
 
-    fn pid(&self) -> Pid {
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id().cast_signed())
     }
 
     /// Sends a signal.
-    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+    ///
+    /// # Errors
+    /// There is no such process.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
         kill(self.pid(), signal).with_context(|| format!("cannot send {signal} to the {}", self.name))
     }
 
     /// Whether it has ended.
-    pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>> {
+    ///
+    /// # Errors
+    /// It cannot be waited for.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         self.child.try_wait().with_context(|| format!("cannot wait for the {}", self.name))
     }
 
     /// Waits for its successful end.
-    pub(crate) fn finish(mut self, within: Duration) -> Result<()> {
+    ///
+    /// # Errors
+    /// It fails, does not end in time, or a signal asked the program to end.
+    pub fn finish(mut self, within: Duration) -> Result<()> {
+        let status = self.wait(within)?;
+        if status.success() { Ok(()) } else { bail!("the {} failed: {status}", self.name) }
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// It does not end in time, or a signal asked the program to end.
+    pub fn wait(&mut self, within: Duration) -> Result<ExitStatus> {
         let deadline = Instant::now() + within;
         loop {
             if interrupted() {
                 bail!("interrupted");
             }
             match self.ended()? {
-                Some(status) if status.success() => return Ok(()),
-                Some(status) => bail!("the {} failed: {status}", self.name),
+                Some(status) => return Ok(status),
                 None if Instant::now() > deadline => {
                     bail!("the {} did not end within {} s", self.name, within.as_secs())
                 }

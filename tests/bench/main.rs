@@ -1,0 +1,122 @@
+//! `cargo xtask bench`: figures of the agent beside those of other tools, measured in the same run on a stage of its own.
+
+use std::{
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+mod agent;
+mod live;
+mod machine;
+mod observers;
+mod replay;
+mod report;
+mod spread;
+mod stage;
+mod wrk;
+
+use report::Report;
+use support::processes;
+
+const USAGE: &str = "usage: pod2pod-bench AGENT OUT [live|replay]… [--quick] [--rounds N] [--only WORD]";
+
+/// What was asked for.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// The release binary.
+    pub(crate) agent: PathBuf,
+    /// Where the results go.
+    pub(crate) out: PathBuf,
+    /// Sections to run.
+    sections: Vec<String>,
+    /// Rounds of each comparison.
+    pub(crate) rounds: usize,
+    /// How long a round measures.
+    pub(crate) round: Duration,
+    /// Only figures whose name has this in it.
+    only: Option<String>,
+    quick: bool,
+}
+
+/// Interleaved rounds, unless told otherwise.
+const DEFAULT_ROUNDS: usize = 10;
+/// Rounds of a quick run.
+const QUICK_ROUNDS: usize = 3;
+
+impl Plan {
+    fn parse(words: &[String]) -> Result<Self> {
+        let (agent, out, rest) = match words {
+            [agent, out, rest @ ..] => (agent, out, rest),
+            _ => bail!(USAGE),
+        };
+        let quick = rest.iter().any(|word| word == "--quick");
+        let mut plan = Self {
+            agent: agent.into(),
+            out: out.into(),
+            sections: Vec::new(),
+            rounds: if quick { QUICK_ROUNDS } else { DEFAULT_ROUNDS },
+            round: Duration::from_millis(if quick { 1000 } else { 2000 }),
+            only: None,
+            quick,
+        };
+        let mut rest = rest.iter();
+        while let Some(word) = rest.next() {
+            match word.as_str() {
+                "live" | "replay" => plan.sections.push(word.clone()),
+                "--quick" => {}
+                "--rounds" => plan.rounds = rest.next().context(USAGE)?.parse().context("--rounds N")?,
+                "--only" => plan.only = Some(rest.next().context(USAGE)?.clone()),
+                _ => bail!(USAGE),
+            }
+        }
+        if plan.sections.is_empty() {
+            plan.sections = ["live", "replay"].map(str::to_owned).to_vec();
+        }
+        Ok(plan)
+    }
+
+    /// Whether a figure is to be measured.
+    pub(crate) fn wants(&self, figure: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| figure.contains(only.as_str()))
+    }
+}
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let result = match words.split_first() {
+        // The benchmark starts itself again in front of what it starts.
+        Some((first, [namespace, program, arguments @ ..])) if first == stage::BECOME => {
+            stage::become_program(Path::new(namespace), program, arguments).map(|never| match never {})
+        }
+        _ => Plan::parse(&words).and_then(|plan| run(&plan)),
+    };
+    result.unwrap_or_else(|error| {
+        let _ = writeln!(io::stderr(), "pod2pod-bench: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(plan: &Plan) -> Result<ExitCode> {
+    processes::watch_signals()?;
+    for section in &plan.sections {
+        let mut report = Report::new(section, plan.quick);
+        let result = match section.as_str() {
+            "live" => live::run(plan, &mut report),
+            _ => replay::run(plan, &mut report),
+        };
+        // What was measured before something failed is worth reading.
+        writeln!(io::stdout(), "{}", report.table())?;
+        result?;
+        report.save(&plan.out)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says how far it is: a run takes minutes.
+pub(crate) fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "bench: {text}");
+}
