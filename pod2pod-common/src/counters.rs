@@ -4,8 +4,11 @@
 //! between process and interrupt context. What is seen adds up, in packets and in bytes:
 //!
 //! * seen = stale + not IP + not TCP + fragment + too many headers + malformed + bare + own + matched
-//! * segments matched = sent + not HTTP + unwanted + ring full + unreadable
-//! * bytes matched = sent + not HTTP + unwanted + ring full + unreadable + truncated
+//! * segments matched = sent + not HTTP + unwanted + skipped + shed connections + ring full + unreadable
+//! * bytes matched = sent + not HTTP + unwanted + skipped + over credit + shed bodies + shed headers + shed connections +
+//!   ring full + unreadable + truncated
+//!
+//! Evicted from the state table = connections inserted − entries it holds: only the kernel deletes from it, unasked.
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
@@ -40,7 +43,7 @@ macro_rules! counters {
 counters! {
     /// Packets that entered a program.
     PacketsSeen = "packets_seen",
-    /// Bytes of those packets, from the network header on.
+    /// Bytes of those packets: from the network header on, or from the link header where the hook has it.
     BytesSeen = "bytes_seen",
     /// Packets passed untouched because the heartbeat was too old.
     HeartbeatStale = "heartbeat_stale",
@@ -70,7 +73,23 @@ counters! {
     SegmentsUnwanted = "segments_unwanted",
     /// Payload bytes of those segments.
     BytesUnwanted = "bytes_unwanted",
-    /// Segments handed to the ring: whole, or without a payload that is counted as not HTTP.
+    /// Segments not sent because user space skips the body that they are part of.
+    SegmentsSkipped = "segments_skipped",
+    /// Payload bytes that user space skips.
+    BytesSkipped = "bytes_skipped",
+    /// Payload bytes left out because they are too far ahead of what user space has read.
+    BytesOverCredit = "bytes_over_credit",
+    /// Payload bytes left out under overload because they are too far ahead of what user space has read.
+    BytesShedBodies = "bytes_shed_bodies",
+    /// Payload bytes left out under overload because they are not at the beginning of their segment.
+    BytesShedHeaders = "bytes_shed_headers",
+    /// Connections left alone because they began under overload.
+    ConnectionsShed = "connections_shed",
+    /// Segments of those connections.
+    SegmentsShedConnections = "segments_shed_connections",
+    /// Payload bytes of those segments.
+    BytesShedConnections = "bytes_shed_connections",
+    /// Segments handed to the ring: whole, or without payload that is counted by itself.
     SegmentsSent = "segments_sent",
     /// Payload bytes handed to the ring.
     BytesSent = "bytes_sent",
@@ -100,8 +119,14 @@ counters! {
     GateTls = "gate_tls",
     /// Connections recognised as HTTP/2 with prior knowledge.
     GateHttp2 = "gate_http2",
+    /// Connections that a verdict closed for good.
+    GateUnwanted = "gate_unwanted",
+    /// Packets in a VXLAN or Geneve tunnel; what they carry is counted as other packets are.
+    TunnelPackets = "tunnel_packets",
     /// Times that a filling ring woke its reader.
     RingWakeups = "ring_wakeups",
+    /// Times that a connection that had used half of its credit woke the reader.
+    CreditWakeups = "credit_wakeups",
 }
 
 /// Entries of the per-CPU counter array.

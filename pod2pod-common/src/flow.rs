@@ -29,6 +29,24 @@ pub struct FlowKey {
 
 const _: () = assert!(size_of::<FlowKey>() == 48);
 
+impl FlowKey {
+    /// The ring, of `count`, that carries this connection: the same for both directions and from both ends.
+    #[inline(always)]
+    pub const fn ring(&self, count: u32) -> u32 {
+        let ports = self.local_port ^ self.remote_port;
+        let mixed = folded(self.local_address) ^ folded(self.remote_address) ^ ports as u32;
+        // Fibonacci hashing (Knuth 6.4): the upper bits depend on all of them.
+        let hash = mixed.wrapping_mul(0x9e37_79b1) >> 16;
+        (hash * (count & 0xffff)) >> 16
+    }
+}
+
+#[inline(always)]
+const fn folded(address: [u8; 16]) -> u32 {
+    let words = u128::from_ne_bytes(address);
+    (words ^ words >> 32 ^ words >> 64 ^ words >> 96) as u32
+}
+
 /// Scope of the key under which a server's handshake is kept where scope is the cookie: SYN and SYN-ACK carry the
 /// listener's, and the first packet with the child's own is linked by the sequence number.
 pub const SCOPE_OF_HANDSHAKE: u64 = 0;
@@ -42,6 +60,11 @@ pub const GATE_HTTP: u8 = 1;
 pub const GATE_IGNORE: u8 = 2;
 /// The agent's own connection: nothing is sent.
 pub const GATE_OWN: u8 = 3;
+
+/// Counted and left alone until another generation: user space does not want it. A verdict that the kernel has read once.
+pub const GATE_UNWANTED: u8 = 4;
+/// Counted and left alone until another generation: it began while connections were shed.
+pub const GATE_SHED: u8 = 5;
 
 /// What the kernel remembers of a socket end. Written by the kernel only.
 ///
@@ -64,6 +87,9 @@ pub struct ConnectionState {
     pub pending: u32,
     /// Sequence number after the last byte seen, per `DIRECTION_*`.
     pub next_sequence: [u32; 2],
+    /// Where the credit begins, per `DIRECTION_*`, valid with `read_known`: where sending began, then what user space said
+    /// that it has read or does not want.
+    pub read_sequence: [u32; 2],
     /// `GATE_*`.
     pub gate: u8,
     /// 1 if the SYN or SYN-ACK of this generation was seen.
@@ -72,8 +98,61 @@ pub struct ConnectionState {
     pub pending_known: u8,
     /// `DIRECTION_*` of the client's packets, valid with `generation_known`.
     pub client_direction: u8,
+    /// 1 if `read_sequence` is valid, per `DIRECTION_*`.
+    pub read_known: [u8; 2],
     /// Zero.
-    pub reserved: u32,
+    pub reserved: [u8; 2],
 }
 
-const _: () = assert!(size_of::<ConnectionState>() == 56);
+const _: () = assert!(size_of::<ConnectionState>() == 64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::MAX_RINGS;
+
+    fn key(client: u8, port: u16) -> FlowKey {
+        let mut local_address = [0; 16];
+        local_address[15] = client;
+        FlowKey {
+            scope: 1,
+            local_address,
+            remote_address: [9; 16],
+            local_port: port,
+            remote_port: 80,
+            scope_kind: SCOPE_CGROUP,
+        }
+    }
+
+    #[test]
+    fn both_ends_of_a_connection_share_a_ring() {
+        for port in 1000..2000 {
+            let near = key(port as u8, port);
+            let far = FlowKey {
+                scope: 2,
+                local_address: near.remote_address,
+                remote_address: near.local_address,
+                local_port: near.remote_port,
+                remote_port: near.local_port,
+                ..near
+            };
+            assert_eq!(near.ring(MAX_RINGS), far.ring(MAX_RINGS));
+            assert_eq!(near.ring(1), 0);
+        }
+    }
+
+    #[test]
+    fn connections_spread_over_all_rings() {
+        for count in [2, 3, MAX_RINGS] {
+            let mut carried = [0; MAX_RINGS as usize];
+            for port in 32_768..36_768 {
+                carried[key(7, port).ring(count) as usize] += 1;
+                carried[key(port as u8, 40_000).ring(count) as usize] += 1;
+            }
+            let even = 8000 / count;
+            for ring in 0..count as usize {
+                assert!(carried[ring] > even / 2 && carried[ring] < even * 2, "{count}: {carried:?}");
+            }
+        }
+    }
+}

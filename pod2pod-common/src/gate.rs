@@ -109,7 +109,9 @@ impl ConnectionState {
             generation_known: 0,
             pending_known: 0,
             client_direction: 0,
-            reserved: 0,
+            read_sequence: [0; 2],
+            read_known: [0; 2],
+            reserved: [0; 2],
         };
         if facts.opens() {
             Self {
@@ -234,6 +236,7 @@ impl ConnectionState {
         self.generation_known = 1;
         self.pending_known = 0;
         self.gate = GATE_UNKNOWN;
+        self.read_known = [0; 2];
     }
 
     /// Decides where no look is needed.

@@ -8,17 +8,19 @@
 //! * A map has one writer. State is written by the kernel only, verdicts by user space only.
 //! * [`segment::LAYOUT_VERSION`] is in every record; a reader refuses a version that it does not know.
 //!
-//! What both sides must agree on to the byte is here too, as pure functions: what first bytes begin ([`heads`]), and what
-//! the kernel makes of a connection ([`gate`]). Nothing here reads packets or memory, allocates, or parses HTTP.
+//! What both sides must agree on to the byte is here too, as pure functions: what first bytes begin ([`heads`]), what
+//! the kernel makes of a connection ([`gate`]), and how much of a segment it sends ([`portion`]). Nothing here reads packets or memory, allocates, or parses HTTP.
 
 #![no_std]
 
+pub mod control;
 pub mod counters;
 pub mod flow;
 pub mod gate;
 pub mod heads;
 pub mod limits;
 pub mod names;
+pub mod portion;
 pub mod segment;
 pub mod verdict;
 

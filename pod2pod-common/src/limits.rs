@@ -4,7 +4,32 @@
 /// must survive a scheduling pause. ns.
 pub const HEARTBEAT_TIMEOUT_NS: u64 = 2_000_000_000;
 
-/// Socket ends remembered by the kernel. 48 bytes of key and 56 of state each, with the kernel's overhead about 10 MiB.
+/// Payload that the kernel sends of a direction ahead of what user space says it has read: a verdict always comes later
+/// than the first packets of a body, and one connection must not fill the ring. More than what a small exchange or
+/// two of today's receive windows hold, a sixty-fourth of the default ring. Bytes.
+pub const CREDIT_BYTES: u32 = 256 * 1024;
+
+/// User space says what it has read when it is this much more: four verdicts a credit, so that it never runs dry while
+/// the ring is read. Bytes.
+pub const CREDIT_STEP_BYTES: u32 = CREDIT_BYTES / 4;
+
+/// The credit while bodies are shed: the heads of some exchanges in a row, hardly any of a body. Bytes.
+pub const SHED_CREDIT_BYTES: u32 = 16 * 1024;
+
+/// As [`CREDIT_STEP_BYTES`], while bodies are shed. Bytes.
+pub const SHED_CREDIT_STEP_BYTES: u32 = SHED_CREDIT_BYTES / 4;
+
+/// Payload captured of a segment while headers are shed: what fits a record of 1 KiB, where most heads end. Bytes.
+pub const SHED_SEGMENT_BYTES: u32 = 912;
+
+/// How far ahead of a direction's last byte a skip may reach, half of what serial number arithmetic can tell (RFC 1982):
+/// the rest of a longer body is skipped by later verdicts. Bytes.
+pub const MAX_SKIP_BYTES: u32 = 1 << 30;
+
+/// Rings at most: one for each worker.
+pub const MAX_RINGS: u32 = 16;
+
+/// Socket ends remembered by the kernel. 48 bytes of key and 64 of state each, with the kernel's overhead about 10 MiB.
 /// The least recently used goes first; an idle connection that went resumes at its next message.
 pub const MAX_CONNECTIONS: u32 = 65_536;
 
@@ -47,6 +72,13 @@ mod tests {
     fn the_largest_packet_is_told_whole() {
         const { assert!(MAX_PIECES * MAX_RECORD_PAYLOAD >= BIG_TCP) };
         const { assert!((MAX_PIECES - 1) * MAX_RECORD_PAYLOAD < BIG_TCP, "one piece less would do") };
+    }
+
+    #[test]
+    fn a_shed_segment_fills_its_record() {
+        use crate::segment::{HEADER_LENGTH, SIZE_CLASSES};
+
+        assert_eq!(SHED_SEGMENT_BYTES as usize + HEADER_LENGTH, SIZE_CLASSES[3]);
     }
 
     #[test]

@@ -5,7 +5,13 @@ pub const PROGRAM_CGROUP_INGRESS: &str = "pod2pod_ingress";
 /// cgroup_skb egress program.
 pub const PROGRAM_CGROUP_EGRESS: &str = "pod2pod_egress";
 
-/// Ring buffer of segment records.
+/// The same for a path: packets towards the observed end, seen on an interface.
+pub const PROGRAM_TC_INGRESS: &str = "pod2pod_tc_ingress";
+/// The same for a path: packets from the observed end, seen on an interface.
+pub const PROGRAM_TC_EGRESS: &str = "pod2pod_tc_egress";
+
+/// Array of [`crate::limits::MAX_RINGS`] ring buffers of segment records; user space makes the rings and puts them in
+/// before it attaches.
 pub const MAP_SEGMENTS: &str = "SEGMENTS";
 /// LRU hash: [`crate::flow::FlowKey`] → [`crate::flow::ConnectionState`]; the kernel writes.
 pub const MAP_CONNECTIONS: &str = "CONNECTIONS";
@@ -15,8 +21,8 @@ pub const MAP_VERDICTS: &str = "VERDICTS";
 pub const MAP_COUNTERS: &str = "COUNTERS";
 /// Array of one [`crate::segment::RingState`] per ring; the kernel writes.
 pub const MAP_RINGS: &str = "RINGS";
-/// Array of one u64: CLOCK_MONOTONIC ns of the last heartbeat; user space writes.
-pub const MAP_HEARTBEAT: &str = "HEARTBEAT";
+/// Array of one [`crate::control::Control`]; user space writes.
+pub const MAP_CONTROL: &str = "CONTROL";
 /// Hash: socket cookie → 1, the agent's own sockets; user space writes.
 pub const MAP_OWN_SOCKETS: &str = "OWN_SOCKETS";
 
@@ -24,13 +30,16 @@ pub const MAP_OWN_SOCKETS: &str = "OWN_SOCKETS";
 pub const GLOBAL_SCOPE_KIND: &str = "SCOPE_KIND";
 /// Global, u64: when the unread bytes of the ring cross this, the reader is woken once.
 pub const GLOBAL_WAKE_THRESHOLD: &str = "WAKE_THRESHOLD";
+/// Global, u32: rings in [`MAP_SEGMENTS`], from the first on; [`crate::flow::FlowKey::ring`] chooses among them.
+pub const GLOBAL_RING_COUNT: &str = "RING_COUNT";
 /// Global, u8: aya-log's level; below debug (4) the logging code is dead to the verifier.
 pub const GLOBAL_LOG_LEVEL: &str = "AYA_LOG_LEVEL";
 /// Ring buffer of aya-log.
 pub const MAP_LOGS: &str = "AYA_LOGS";
 
 /// Every program of the object.
-pub const PROGRAMS: [&str; 2] = [PROGRAM_CGROUP_INGRESS, PROGRAM_CGROUP_EGRESS];
+pub const PROGRAMS: [&str; 4] =
+    [PROGRAM_CGROUP_INGRESS, PROGRAM_CGROUP_EGRESS, PROGRAM_TC_INGRESS, PROGRAM_TC_EGRESS];
 /// Every map of the object, aya-log's among them.
 pub const MAPS: [&str; 8] = [
     MAP_SEGMENTS,
@@ -38,9 +47,10 @@ pub const MAPS: [&str; 8] = [
     MAP_VERDICTS,
     MAP_COUNTERS,
     MAP_RINGS,
-    MAP_HEARTBEAT,
+    MAP_CONTROL,
     MAP_OWN_SOCKETS,
     MAP_LOGS,
 ];
 /// Every global of the object.
-pub const GLOBALS: [&str; 3] = [GLOBAL_SCOPE_KIND, GLOBAL_WAKE_THRESHOLD, GLOBAL_LOG_LEVEL];
+pub const GLOBALS: [&str; 4] =
+    [GLOBAL_SCOPE_KIND, GLOBAL_WAKE_THRESHOLD, GLOBAL_RING_COUNT, GLOBAL_LOG_LEVEL];

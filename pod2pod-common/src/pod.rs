@@ -1,6 +1,7 @@
 //! `aya::Pod` for the types that user space reads from and writes to maps.
 
 use crate::{
+    control::Control,
     counters::CounterValues,
     flow::{ConnectionState, FlowKey},
     segment::RingState,
@@ -17,3 +18,5 @@ unsafe impl aya::Pod for Verdict {}
 unsafe impl aya::Pod for CounterValues {}
 // SAFETY: as above.
 unsafe impl aya::Pod for RingState {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Control {}

@@ -3,7 +3,7 @@
 use core::mem::size_of;
 
 /// Version of [`SegmentHeader`]; changed with every change of layout or meaning.
-pub const LAYOUT_VERSION: u8 = 1;
+pub const LAYOUT_VERSION: u8 = 2;
 
 /// The local socket received the packet.
 pub const DIRECTION_INGRESS: u8 = 0;
@@ -36,6 +36,12 @@ pub const MARK_TLS: u8 = 0x04;
 pub const MARK_HTTP2: u8 = 0x08;
 /// Another piece of the same packet follows in the next record of this connection.
 pub const MARK_MORE: u8 = 0x10;
+/// User space did not want the payload before this record ([`crate::verdict::ACTION_SKIP`]): the record begins where the
+/// wanted bytes do, or where the segment ends.
+pub const MARK_SKIPPED: u8 = 0x20;
+/// The payload that is missing (`captured_length` < `payload_length`) was left out on purpose: it is beyond the credit, or
+/// shed. User space counts it as read, or the credit would never move on.
+pub const MARK_CREDIT: u8 = 0x40;
 
 /// The head of a ring record. A packet whose payload does not fit one record is told in several: each is a segment of
 /// its own with its own sequence number, all but the last carry [`MARK_MORE`], FIN is on the last only.

@@ -1,10 +1,14 @@
 //! What user space tells the kernel about a connection, once it knows. Written by user space only.
+//!
+//! A verdict is replaced whole, and what it says holds until then: sequence numbers wrap, so user space takes a skip out of
+//! the next verdict that it writes once it has read past it, and writes one every [`crate::limits::CREDIT_STEP_BYTES`].
 
 use core::mem::size_of;
 
 /// Bit: nothing of this direction is wanted; payload, FIN and RST are counted, not sent.
 pub const ACTION_IGNORE: u8 = 1;
-/// Bit: the direction's payload below `until_sequence` is not wanted; lengths are, and FIN and RST always.
+/// Bit: the direction's payload below `until_sequence` is not wanted; lengths are, and FIN and RST always. At most
+/// [`crate::limits::MAX_SKIP_BYTES`] ahead of what the direction has come to.
 pub const ACTION_SKIP: u8 = 2;
 /// Bit: `read_sequence` is valid, the credit counts from there.
 pub const ACTION_CREDIT: u8 = 4;
@@ -30,16 +34,51 @@ pub struct Verdict {
 const _: () = assert!(size_of::<Verdict>() == 24);
 
 impl Verdict {
-    /// Whether nothing of `direction` is wanted of the generation that the kernel has (absent if it knows none).
+    /// Whether the verdict is for the generation that the kernel has (absent if it knows none).
     #[inline(always)]
-    pub fn ignores(&self, generation: Option<u32>, direction: u8) -> bool {
-        let [ingress, egress] = self.action;
-        let action = if direction == crate::segment::DIRECTION_EGRESS { egress } else { ingress };
-        let holds = match generation {
+    pub const fn holds(&self, generation: Option<u32>) -> bool {
+        match generation {
             Some(known) => self.any_generation == 0 && self.generation == known,
             None => self.any_generation != 0,
-        };
-        holds && action & ACTION_IGNORE != 0
+        }
+    }
+
+    /// Whether nothing of `direction` is wanted of that generation.
+    #[inline(always)]
+    pub const fn ignores(&self, generation: Option<u32>, direction: u8) -> bool {
+        self.holds(generation) && self.action_of(direction) & ACTION_IGNORE != 0
+    }
+
+    /// Whether nothing at all is wanted of that generation: then the kernel need not ask again.
+    #[inline(always)]
+    pub const fn ignores_all(&self, generation: Option<u32>) -> bool {
+        let [ingress, egress] = self.action;
+        self.holds(generation) && ingress & egress & ACTION_IGNORE != 0
+    }
+
+    /// First sequence number of `direction` that is wanted again, if something is skipped.
+    #[inline(always)]
+    pub const fn skip_until(&self, direction: u8) -> Option<u32> {
+        if self.action_of(direction) & ACTION_SKIP != 0 {
+            Some(self.until_sequence[direction as usize & 1])
+        } else {
+            None
+        }
+    }
+
+    /// Sequence number that user space has read up to in `direction`, if it says so.
+    #[inline(always)]
+    pub const fn read(&self, direction: u8) -> Option<u32> {
+        if self.action_of(direction) & ACTION_CREDIT != 0 {
+            Some(self.read_sequence[direction as usize & 1])
+        } else {
+            None
+        }
+    }
+
+    #[inline(always)]
+    const fn action_of(&self, direction: u8) -> u8 {
+        self.action[direction as usize & 1]
     }
 }
 

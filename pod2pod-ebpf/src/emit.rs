@@ -5,31 +5,25 @@
 
 use core::{arch::asm, ptr};
 
-use aya_ebpf::{
-    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
-    helpers::bpf_skb_load_bytes,
-    programs::SkBuffContext,
-};
+use aya_ebpf::{helpers::bpf_skb_load_bytes, programs::SkBuffContext};
 use pod2pod_common::{
     counters::Counter,
     flow::{ConnectionState, FlowKey},
     gate::Facts,
     limits::MAX_PIECES,
     segment::{
-        HEADER_LENGTH, LAYOUT_VERSION, MARK_CONNECTION_LOST, MARK_MORE, MAX_RECORD_PAYLOAD, RingState,
-        SIZE_CLASSES, SOURCE_CGROUP, SegmentHeader, TCP_FIN, TCP_RST, TCP_SYN,
+        HEADER_LENGTH, LAYOUT_VERSION, MARK_CONNECTION_LOST, MARK_MORE, MAX_RECORD_PAYLOAD, SIZE_CLASSES,
+        SegmentHeader, TCP_FIN, TCP_RST, TCP_SYN,
     },
 };
 
 use crate::{
     count::{Counters, atomic_add},
     headers::Packet,
-    maps::{RINGS, SEGMENTS, WAKE_THRESHOLD},
+    ring::Ring,
     segment::End,
 };
 
-/// The ring that this build writes to.
-const RING: u8 = 0;
 /// Payload of a record of the largest class.
 const MOST: u32 = MAX_RECORD_PAYLOAD as u32;
 
@@ -68,7 +62,7 @@ impl Telling<'_> {
     /// Tells a segment without its payload.
     #[inline(always)]
     pub(crate) fn tell_length(&self) -> Told {
-        let Some(ring) = RINGS.get_ptr_mut(u32::from(RING)) else { return Told::RingFull };
+        let Some(ring) = Ring::of(self.key) else { return Told::RingFull };
         let piece = Piece {
             sequence: self.facts.sequence,
             offset: self.packet.payload_offset,
@@ -83,7 +77,7 @@ impl Telling<'_> {
     /// Tells a segment with its payload, in as many records as it takes.
     #[inline(always)]
     pub(crate) fn tell(&self, marks: u8) {
-        let Some(ring) = RINGS.get_ptr_mut(u32::from(RING)) else { return };
+        let Some(ring) = Ring::of(self.key) else { return };
         let mut sequence = self.facts.sequence;
         let mut offset = self.packet.payload_offset;
         let mut remaining = self.facts.payload_length;
@@ -129,7 +123,7 @@ impl Telling<'_> {
 
     /// Tells one record in the smallest class that fits.
     #[inline(always)]
-    fn tell_sized(&self, piece: &Piece, ring: *mut RingState) -> Told {
+    fn tell_sized(&self, piece: &Piece, ring: Ring) -> Told {
         let size = piece.captured_length as usize + HEADER_LENGTH;
         macro_rules! smallest {
             ($($class:literal)+) => {
@@ -143,14 +137,12 @@ impl Telling<'_> {
     }
 
     #[inline(always)]
-    fn tell_record<const CLASS: usize>(&self, piece: &Piece, ring: *mut RingState) -> Told {
-        // SAFETY: an element of the map; the kernel adds to it, nobody else writes.
-        let ring_lost = unsafe { ptr::read_volatile(&raw const (*ring).lost) };
-        let Some(mut record) = SEGMENTS.reserve_bytes(CLASS, 0) else {
-            self.lose(piece.captured_length, ring);
+    fn tell_record<const CLASS: usize>(&self, piece: &Piece, ring: Ring) -> Told {
+        let ring_lost = ring.lost();
+        let Some(base) = ring.reserve::<CLASS>() else {
+            self.lose(piece.captured_length);
             return Told::RingFull;
         };
-        let base = record.as_mut_ptr();
         let mut captured = piece.captured_length;
         let mut told = Told::Sent;
         if captured != 0 {
@@ -165,9 +157,11 @@ impl Telling<'_> {
                 told = Told::Unreadable;
             }
         }
-        // SAFETY: the record is at least HEADER_LENGTH bytes and 8-byte aligned (kernel/bpf/ringbuf.c).
-        unsafe { self.write(base.cast(), piece, captured, ring_lost) };
-        record.submit(self.submit_flags(ring));
+        // SAFETY: the record is at least HEADER_LENGTH bytes and aligned, and is not used after it is submitted.
+        unsafe {
+            self.write(base.cast(), piece, captured, ring_lost, ring.index());
+            ring.submit(base, self.counters);
+        }
         self.counters.bump(Counter::RecordsSent);
         self.counters.add(Counter::BytesSent, u64::from(captured));
         if told == Told::Unreadable {
@@ -179,7 +173,14 @@ impl Telling<'_> {
     /// # Safety
     /// `header` points to an aligned record that can hold one.
     #[inline(always)]
-    unsafe fn write(&self, header: *mut SegmentHeader, piece: &Piece, captured: u32, ring_lost: u64) {
+    unsafe fn write(
+        &self,
+        header: *mut SegmentHeader,
+        piece: &Piece,
+        captured: u32,
+        ring_lost: u64,
+        ring: u8,
+    ) {
         // SAFETY: the caller's promise; state is an element of the map, see `ConnectionState`.
         unsafe {
             let mut marks = piece.marks;
@@ -207,48 +208,26 @@ impl Telling<'_> {
             (*header).acknowledgement = self.facts.acknowledgement;
             (*header).payload_length = piece.payload_length;
             (*header).captured_length = captured;
-            (*header).interface_index = (*self.context.skb.skb).ifindex;
+            (*header).interface_index = self.end.interface;
             (*header).tcp_flags = piece.flags;
             (*header).direction = self.facts.direction;
-            (*header).source = SOURCE_CGROUP;
+            (*header).source = self.end.source;
             (*header).marks = marks;
             (*header).version = LAYOUT_VERSION;
             (*header).ip_version = self.packet.ip_version;
-            (*header).ring = RING;
+            (*header).ring = ring;
             (*header).scope_kind = self.end.scope_kind;
         }
     }
 
-    /// Counts a failed reservation where it will be told: on the ring and on the connection.
+    /// Counts a failed reservation where it will be told; the ring itself has done so.
     #[inline(always)]
-    fn lose(&self, captured: u32, ring: *mut RingState) {
+    fn lose(&self, captured: u32) {
         self.counters.add(Counter::BytesRingFull, u64::from(captured));
-        // SAFETY: elements of maps, aligned, written by atomic adds only.
-        unsafe {
-            atomic_add(&raw mut (*ring).lost, 1);
-            if let Some(state) = self.state {
-                atomic_add(&raw mut (*state).lost, 1);
-            }
+        if let Some(state) = self.state {
+            // SAFETY: an element of the map, aligned, written by atomic adds only.
+            unsafe { atomic_add(&raw mut (*state).lost, 1) };
         }
-    }
-
-    /// No wake-up, but one when the ring has filled to the threshold.
-    #[inline(always)]
-    fn submit_flags(&self, ring: *mut RingState) -> u64 {
-        let unread = SEGMENTS.query(u64::from(BPF_RB_AVAIL_DATA));
-        let filling = u64::from(unread >= WAKE_THRESHOLD.load());
-        // SAFETY: an element of the map. Two CPUs may both see the crossing: then the reader is woken twice.
-        unsafe {
-            let woken = &raw mut (*ring).woken;
-            if ptr::read_volatile(woken) != filling {
-                ptr::write_volatile(woken, filling);
-                if filling != 0 {
-                    self.counters.bump(Counter::RingWakeups);
-                    return u64::from(BPF_RB_FORCE_WAKEUP);
-                }
-            }
-        }
-        u64::from(BPF_RB_NO_WAKEUP)
     }
 }
 

@@ -149,7 +149,7 @@ fn ipv6(context: &SkBuffContext, header: &[u8; 20], network_offset: u32) -> Resu
 /// It would otherwise walk everything that follows once for each number of extension headers: the payload's length
 /// comes from the offset, so every offset is another state (819,000 instructions instead of 46,000).
 #[inline(always)]
-fn forget(offset: u32, now: u64) -> u32 {
+pub(crate) fn forget(offset: u32, now: u64) -> u32 {
     // The clock's top bit is 0 for 292 years; only we know.
     let mut zero = now >> 63;
     // SAFETY: moves a register to itself, so that the compiler does not make a branch of what follows.

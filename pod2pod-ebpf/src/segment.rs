@@ -1,6 +1,6 @@
 //! One packet: is it TCP with something to say, whose connection is it, is it wanted, tell it.
 //!
-//! Knows no hook: the attachers in `main` say direction and network-header offset. Everything is inlined into one
+//! Knows no hook: the attachers in `main` say direction and source. Everything is inlined into one
 //! function a direction: with calls between functions, Linux 5.10 takes every number for precise and walks millions of
 //! states.
 
@@ -11,11 +11,11 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use pod2pod_common::{
     counters::Counter,
-    flow::{ConnectionState, FlowKey, GATE_HTTP, GATE_OWN, GATE_UNKNOWN, SCOPE_COOKIE},
+    flow::{ConnectionState, FlowKey, GATE_HTTP, GATE_OWN, GATE_UNKNOWN, SCOPE_COOKIE, SCOPE_INTERFACE},
     gate::{Decision, Facts, Look},
     heads::{Beginning, Window},
     limits::{GATE_BYTES, HEARTBEAT_TIMEOUT_NS},
-    segment::{DIRECTION_EGRESS, TCP_SYN},
+    segment::{DIRECTION_EGRESS, SOURCE_TC, TCP_SYN},
 };
 
 use crate::{
@@ -23,22 +23,32 @@ use crate::{
     count::Counters,
     emit::{Telling, within},
     headers::{self, Packet},
-    maps::{HEARTBEAT, OWN_SOCKETS, SCOPE_KIND, VERDICTS},
+    link,
+    maps::{CONTROL, OWN_SOCKETS, SCOPE_KIND, VERDICTS},
 };
+
+/// cgroup_skb hands out packets from their network header on.
+const CGROUP_NETWORK_OFFSET: u32 = 0;
 
 /// Looks at one packet and tells user space what it has to know. Never touches the packet.
 #[inline(always)]
-pub(crate) fn observe<const DIRECTION: u8>(context: &SkBuffContext, network_offset: u32) {
+pub(crate) fn observe<const DIRECTION: u8, const SOURCE: u8>(context: &SkBuffContext) {
     let Some(counters) = Counters::of_this_cpu() else { return };
     counters.bump(Counter::PacketsSeen);
-    counters.add(Counter::BytesSeen, u64::from(context.len() - network_offset));
+    counters.add(Counter::BytesSeen, u64::from(context.len()));
     // SAFETY: takes no argument.
     let now = unsafe { bpf_ktime_get_ns() };
     if is_stale(now) {
         counters.bump(Counter::HeartbeatStale);
         return;
     }
-    let packet = match headers::parse(context, network_offset, now) {
+    let parsed = match SOURCE {
+        SOURCE_TC => {
+            link::network_offset(context, now).and_then(|offset| headers::parse(context, offset, now))
+        }
+        _ => headers::parse(context, CGROUP_NETWORK_OFFSET, now),
+    };
+    let packet = match parsed {
         Ok(packet) => packet,
         Err(reason) => {
             counters.bump(reason);
@@ -59,7 +69,10 @@ pub(crate) fn observe<const DIRECTION: u8>(context: &SkBuffContext, network_offs
     // SAFETY: the helpers take the context that the program was given.
     let (cookie, cgroup) =
         unsafe { (bpf_get_socket_cookie(context.skb.skb.cast()), bpf_skb_cgroup_id(context.skb.skb)) };
-    let end = End { now, cookie, cgroup, scope_kind: SCOPE_KIND.load() };
+    // SAFETY: the context that the program was given.
+    let interface = unsafe { (*context.skb.skb).ifindex };
+    let scope_kind = if SOURCE == SOURCE_TC { SCOPE_INTERFACE } else { SCOPE_KIND.load() };
+    let end = End { now, cookie, cgroup, interface, scope_kind, source: SOURCE };
     handle::<DIRECTION>(context, &packet, &facts, &end, counters);
 }
 
@@ -68,14 +81,22 @@ pub(crate) struct End {
     pub(crate) now: u64,
     pub(crate) cookie: u64,
     pub(crate) cgroup: u64,
+    pub(crate) interface: u32,
+    /// `SCOPE_*`.
     pub(crate) scope_kind: u32,
+    /// `SOURCE_*`.
+    pub(crate) source: u8,
 }
 
 impl End {
     /// Tells its network world apart.
     #[inline(always)]
     pub(crate) fn scope(&self) -> u64 {
-        if self.scope_kind == SCOPE_COOKIE { self.cookie } else { self.cgroup }
+        match self.scope_kind {
+            SCOPE_INTERFACE => u64::from(self.interface),
+            SCOPE_COOKIE => self.cookie,
+            _ => self.cgroup,
+        }
     }
 }
 
@@ -136,9 +157,9 @@ fn handle<const DIRECTION: u8>(
 /// Whether the agent has not been heard of for so long that it is stopped or dead.
 #[inline(always)]
 fn is_stale(now: u64) -> bool {
-    let Some(beat) = HEARTBEAT.get_ptr(0) else { return true };
+    let Some(control) = CONTROL.get_ptr(0) else { return true };
     // SAFETY: an element of the map, one word, written whole by user space.
-    let beat = unsafe { core::ptr::read_volatile(beat) };
+    let beat = unsafe { core::ptr::read_volatile(&raw const (*control).heartbeat_ns) };
     now > beat && now - beat > HEARTBEAT_TIMEOUT_NS
 }
 

@@ -11,6 +11,7 @@ mod open;
 mod open_error;
 pub mod own_sockets;
 mod preflight;
+mod rings;
 mod verdicts;
 
 use std::os::fd::{AsFd, BorrowedFd};
@@ -22,6 +23,7 @@ use aya::{
 use aya_log::EbpfLogger;
 use nix::time::{ClockId, clock_gettime};
 use pod2pod_common::{
+    control::{Control, SHED_CONNECTIONS},
     counters::{COUNTERS, CounterValues},
     flow::{FlowKey, SCOPE_COOKIE},
     segment::RingState,
@@ -76,7 +78,8 @@ pub struct Capture {
     ring: RingBuf<MapData>,
     counters: PerCpuArray<MapData, CounterValues>,
     rings: Array<MapData, RingState>,
-    heartbeat: Array<MapData, u64>,
+    control: Array<MapData, Control>,
+    shed_level: u32,
     verdicts: HashMap<MapData, FlowKey, Verdict>,
     own_sockets: OwnSockets,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
@@ -115,9 +118,17 @@ impl Capture {
     pub fn beat(&mut self) {
         // The clock exists on every Linux, and a failed write means the next one comes in time.
         if let Ok(now) = clock_gettime(ClockId::CLOCK_MONOTONIC) {
-            let nanoseconds = now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64;
-            let _ = self.heartbeat.set(0, nanoseconds, 0);
+            let heartbeat_ns = now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64;
+            let control = Control { heartbeat_ns, shed_level: self.shed_level, reserved: 0 };
+            let _ = self.control.set(0, control, 0);
         }
+    }
+
+    /// Has the kernel side shed from the next packet on: a `SHED_*` level of [`pod2pod_common::control`]; one above the
+    /// highest is the highest.
+    pub fn shed(&mut self, level: u32) {
+        self.shed_level = level.min(SHED_CONNECTIONS);
+        self.beat();
     }
 
     /// The kernel's counters by `Counter` index, summed over all CPUs; zero what cannot be read.
@@ -135,7 +146,7 @@ impl Capture {
 
     /// Reservations that failed because the ring was full.
     pub fn ring_lost(&self) -> u64 {
-        self.rings.get(&0, 0).map_or(0, |state| state.lost)
+        (0..self.rings.len()).filter_map(|ring| self.rings.get(&ring, 0).ok()).map(|state| state.lost).sum()
     }
 
     /// What this stage counted.

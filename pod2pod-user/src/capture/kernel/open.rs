@@ -6,18 +6,20 @@ use aya::{
     programs::CgroupSkbAttachType,
 };
 use aya_log::EbpfLogger;
-use pod2pod_common::{flow::SCOPE_COOKIE, limits::DEFAULT_WAKE_THRESHOLD_BYTES, names};
+use pod2pod_common::{control::SHED_NONE, flow::SCOPE_COOKIE, limits::DEFAULT_WAKE_THRESHOLD_BYTES, names};
 
 use super::{
     Capture, Config, MAX_RING_BYTES, MIN_RING_BYTES, OpenError, Stats,
     attach::{attach, load},
     cgroup, object,
     own_sockets::OwnSockets,
-    preflight,
+    preflight, rings,
 };
 
 /// The wake-up must come while most of the ring is free.
 const WAKE_SHARE_OF_RING: u32 = 4;
+/// Rings that one worker reads.
+const RING_COUNT: u32 = 1;
 /// aya-log's levels (aya_log_common::Level).
 const LOG_OFF: u8 = 0;
 const LOG_DEBUG: u8 = 4;
@@ -39,17 +41,21 @@ impl Capture {
             .override_global(names::GLOBAL_SCOPE_KIND, &scope_kind, true)
             .override_global(names::GLOBAL_WAKE_THRESHOLD, &wake_threshold, true)
             .override_global(names::GLOBAL_LOG_LEVEL, &log_level, true)
-            .map_max_entries(names::MAP_SEGMENTS, ring_bytes)
+            .override_global(names::GLOBAL_RING_COUNT, &RING_COUNT, true)
             .load(object)
             .map_err(|cause| OpenError::Load { cause: Box::new(cause) })?;
         let instructions =
             [load(&mut ebpf, names::PROGRAM_CGROUP_INGRESS)?, load(&mut ebpf, names::PROGRAM_CGROUP_EGRESS)?];
         let logger = if config.debug_log { EbpfLogger::init(&mut ebpf).ok() } else { None };
+        let ring = rings::open(&mut ebpf, RING_COUNT, ring_bytes)?
+            .pop()
+            .ok_or(OpenError::ObjectMismatch { name: names::MAP_SEGMENTS })?;
         let mut capture = Self {
-            ring: map(&mut ebpf, names::MAP_SEGMENTS)?,
+            ring,
             counters: map(&mut ebpf, names::MAP_COUNTERS)?,
             rings: map(&mut ebpf, names::MAP_RINGS)?,
-            heartbeat: map(&mut ebpf, names::MAP_HEARTBEAT)?,
+            control: map(&mut ebpf, names::MAP_CONTROL)?,
+            shed_level: SHED_NONE,
             verdicts: map(&mut ebpf, names::MAP_VERDICTS)?,
             own_sockets: OwnSockets::new(map(&mut ebpf, names::MAP_OWN_SOCKETS)?),
             _ebpf: ebpf,
@@ -66,7 +72,14 @@ impl Capture {
     }
 }
 
-fn map<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, OpenError> {
+/// Takes a map out of the loaded object.
+///
+/// # Errors
+/// There is none of that name, or it is of another kind.
+pub(super) fn map<T: TryFrom<Map, Error = MapError>>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<T, OpenError> {
     let map = ebpf.take_map(name).ok_or(OpenError::ObjectMismatch { name })?;
     T::try_from(map).map_err(|cause| OpenError::Map { name, cause })
 }

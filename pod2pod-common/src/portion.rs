@@ -1,0 +1,384 @@
+//! Which part of a segment's payload is sent: not what user space skips, nor more than a credit ahead of what it has read,
+//! and less under overload.
+//!
+//! Pure, and nearly without branches: each would be another path for the verifier. All sequence numbers are compared by
+//! serial number arithmetic (RFC 1982), so they may wrap. Whether the connection is wanted at all is [`crate::gate`]'s.
+
+use crate::{
+    control::{SHED_BODIES, SHED_HEADERS, SHED_NONE},
+    flow::ConnectionState,
+    gate::Facts,
+    limits::{CREDIT_BYTES, SHED_CREDIT_BYTES, SHED_SEGMENT_BYTES},
+    segment::{MARK_CREDIT, MARK_SKIPPED, TCP_SYN},
+    verdict::Verdict,
+};
+
+/// What becomes of a segment's payload: skipped, then captured, then left out. The parts make up the payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Portion {
+    /// Nothing of the segment is sent.
+    pub silent: bool,
+    /// First bytes, that user space does not want.
+    pub skipped: u32,
+    /// Bytes after those, that are sent.
+    pub captured: u32,
+    /// Last bytes, beyond the credit.
+    pub over_credit: u32,
+    /// Bytes before those, beyond the smaller credit while bodies are shed.
+    pub shed_bodies: u32,
+    /// Bytes before those, beyond what is captured of a segment while headers are shed.
+    pub shed_headers: u32,
+    /// `MARK_*` bits for the record.
+    pub marks: u8,
+    /// What is sent crosses half of the credit: the reader is woken.
+    pub wakes: bool,
+}
+
+impl Portion {
+    /// Everything is sent, whatever there is.
+    #[inline(always)]
+    pub const fn whole(facts: &Facts) -> Self {
+        Self {
+            silent: false,
+            skipped: 0,
+            captured: facts.payload_length,
+            over_credit: 0,
+            shed_bodies: 0,
+            shed_headers: 0,
+            marks: 0,
+            wakes: false,
+        }
+    }
+}
+
+impl ConnectionState {
+    /// Takes the portion that is sent of a segment that the gate wants, under the verdict that the map holds for this socket
+    /// end and at `shed_level`. Remembers where the credit begins.
+    ///
+    /// A SYN is always sent whole: it may belong to a generation that the verdict does not know.
+    #[inline(always)]
+    pub fn portion(&mut self, facts: &Facts, verdict: Option<&Verdict>, shed_level: u32) -> Portion {
+        if facts.flags & TCP_SYN != 0 {
+            return Portion::whole(facts);
+        }
+        let first = facts.first_byte();
+        let mut read = self.read_of(facts.direction).unwrap_or(first);
+        let mut skipped = 0;
+        let mut silent = false;
+        let mut marks = 0;
+        if let Some(verdict) = verdict
+            && verdict.holds(self.known_generation())
+        {
+            if let Some(told) = verdict.read(facts.direction) {
+                read = told;
+            }
+            if let Some(until) = verdict.skip_until(facts.direction) {
+                let unwanted = ahead(until, first);
+                skipped = smaller(unwanted, facts.payload_length);
+                silent = unwanted > facts.payload_length && !facts.steers();
+                marks = if unwanted > 0 { MARK_SKIPPED } else { 0 };
+                // What is skipped costs no credit.
+                read = read.wrapping_add(ahead(until, read));
+            }
+        }
+        self.set_read(facts.direction, read);
+        let begin = first.wrapping_add(skipped);
+        let after = after_skip(begin, facts.payload_length - skipped, read, shed_level);
+        Portion { silent, skipped, marks: marks | after.marks, ..after }
+    }
+
+    #[inline(always)]
+    const fn read_of(&self, direction: u8) -> Option<u32> {
+        let at = direction as usize & 1;
+        if self.read_known[at] != 0 { Some(self.read_sequence[at]) } else { None }
+    }
+
+    #[inline(always)]
+    const fn set_read(&mut self, direction: u8, sequence: u32) {
+        let at = direction as usize & 1;
+        self.read_sequence[at] = sequence;
+        self.read_known[at] = 1;
+    }
+}
+
+/// Portions `length` bytes from `begin` on of which none is skipped.
+#[inline(always)]
+fn after_skip(begin: u32, length: u32, read: u32, shed_level: u32) -> Portion {
+    let credit = if shed_level >= SHED_BODIES { SHED_CREDIT_BYTES } else { CREDIT_BYTES };
+    let most = if shed_level >= SHED_HEADERS { SHED_SEGMENT_BYTES } else { u32::MAX };
+    let within_credit = smaller(length, ahead(read.wrapping_add(CREDIT_BYTES), begin));
+    let within_bodies = smaller(within_credit, ahead(read.wrapping_add(credit), begin));
+    let captured = smaller(within_bodies, most);
+    // Both are 0 behind the middle of the credit.
+    let to_half = ahead(read.wrapping_add(CREDIT_BYTES / 2), begin);
+    Portion {
+        silent: false,
+        skipped: 0,
+        captured,
+        over_credit: length - within_credit,
+        shed_bodies: within_credit - within_bodies,
+        shed_headers: within_bodies - captured,
+        marks: if captured < length { MARK_CREDIT } else { 0 },
+        wakes: shed_level == SHED_NONE && to_half > 0 && captured >= to_half,
+    }
+}
+
+/// How far `sequence` is ahead of `from`; 0 if it is not.
+#[inline(always)]
+pub const fn ahead(sequence: u32, from: u32) -> u32 {
+    let distance = sequence.wrapping_sub(from);
+    if distance as i32 > 0 { distance } else { 0 }
+}
+
+#[inline(always)]
+const fn smaller(a: u32, b: u32) -> u32 {
+    if a < b { a } else { b }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        control::SHED_CONNECTIONS,
+        segment::{DIRECTION_EGRESS, DIRECTION_INGRESS, TCP_ACK, TCP_FIN, TCP_RST},
+        verdict::{ACTION_CREDIT, ACTION_SKIP},
+    };
+
+    const GENERATION: u32 = 77;
+    /// Bodies begin just before sequence numbers wrap.
+    const BEGIN: u32 = u32::MAX - 99;
+
+    fn opened() -> ConnectionState {
+        ConnectionState::first_seen(&Facts {
+            direction: DIRECTION_INGRESS,
+            flags: TCP_SYN,
+            sequence: GENERATION,
+            acknowledgement: 0,
+            payload_length: 0,
+        })
+    }
+
+    /// A segment of the response, `offset` bytes after [`BEGIN`].
+    fn segment(offset: u32, payload_length: u32) -> Facts {
+        Facts {
+            direction: DIRECTION_EGRESS,
+            flags: TCP_ACK,
+            sequence: BEGIN.wrapping_add(offset),
+            acknowledgement: GENERATION + 1,
+            payload_length,
+        }
+    }
+
+    fn verdict(action: u8, until: u32, read: u32) -> Verdict {
+        Verdict {
+            generation: GENERATION,
+            until_sequence: [0, BEGIN.wrapping_add(until)],
+            read_sequence: [0, BEGIN.wrapping_add(read)],
+            action: [0, action],
+            any_generation: 0,
+            reserved: 0,
+        }
+    }
+
+    fn assert_whole(portion: &Portion, facts: &Facts) {
+        let parts = portion.skipped
+            + portion.captured
+            + portion.over_credit
+            + portion.shed_bodies
+            + portion.shed_headers;
+        assert_eq!(parts, facts.payload_length, "the parts make up the payload: {portion:?}");
+        let left_out = portion.over_credit + portion.shed_bodies + portion.shed_headers > 0;
+        assert_eq!(portion.marks & MARK_CREDIT != 0, left_out, "{portion:?}");
+    }
+
+    /// The state after a first byte was sent at [`BEGIN`], and what it makes of `facts`.
+    fn after_first(facts: &Facts, verdict: Option<&Verdict>, shed_level: u32) -> Portion {
+        let mut state = opened();
+        state.portion(&segment(0, 1), None, SHED_NONE);
+        let portion = state.portion(facts, verdict, shed_level);
+        assert_whole(&portion, facts);
+        portion
+    }
+
+    #[test]
+    fn the_credit_is_used_to_the_byte() {
+        let cases = [
+            (0, CREDIT_BYTES, CREDIT_BYTES),
+            (0, CREDIT_BYTES + 1, CREDIT_BYTES),
+            (CREDIT_BYTES - 1, 1, 1),
+            (CREDIT_BYTES - 1, 2, 1),
+            (CREDIT_BYTES, 1, 0),
+            (CREDIT_BYTES + 1, 1, 0),
+            // Sent again, from before the credit began or from within it.
+            (0_u32.wrapping_sub(50), 60, 60),
+            (0_u32.wrapping_sub(50), 50 + CREDIT_BYTES + 1, 50 + CREDIT_BYTES),
+            (100, 1000, 1000),
+        ];
+        for (offset, length, captured) in cases {
+            let portion = after_first(&segment(offset, length), None, SHED_NONE);
+            assert_eq!((portion.captured, portion.skipped, portion.silent), (captured, 0, false), "{offset}");
+            assert_eq!(portion.over_credit, length - captured, "{offset}");
+        }
+    }
+
+    #[test]
+    fn what_user_space_has_read_moves_the_credit() {
+        let read = 3 * CREDIT_BYTES;
+        let told = verdict(ACTION_CREDIT, 0, read);
+        let cases = [(read + CREDIT_BYTES - 1, 2, 1), (read + CREDIT_BYTES, 1, 0), (read - 10, 20, 20)];
+        for (offset, length, captured) in cases {
+            let portion = after_first(&segment(offset, length), Some(&told), SHED_NONE);
+            assert_eq!(portion.captured, captured, "{offset}");
+        }
+        // It is kept where the table of verdicts forgets.
+        let mut state = opened();
+        state.portion(&segment(read, 1), Some(&told), SHED_NONE);
+        assert_eq!(state.portion(&segment(read + CREDIT_BYTES, 1), None, SHED_NONE).captured, 0);
+        assert_eq!(state.portion(&segment(read + CREDIT_BYTES - 1, 1), None, SHED_NONE).captured, 1);
+    }
+
+    #[test]
+    fn each_direction_has_its_own_credit() {
+        let mut state = opened();
+        state.portion(&segment(0, CREDIT_BYTES), None, SHED_NONE);
+        assert_eq!(state.portion(&segment(CREDIT_BYTES, 1), None, SHED_NONE).captured, 0);
+        let request = Facts { direction: DIRECTION_INGRESS, ..segment(CREDIT_BYTES, 1) };
+        assert_eq!(state.portion(&request, None, SHED_NONE).captured, 1);
+    }
+
+    #[test]
+    fn a_new_generation_has_a_new_credit() {
+        let mut state = opened();
+        state.portion(&segment(0, CREDIT_BYTES), None, SHED_NONE);
+        let isn = 5000;
+        state.follow(&Facts { flags: TCP_SYN, sequence: isn, ..segment(0, 0) });
+        assert_eq!(state.known_generation(), Some(isn));
+        assert_eq!(state.portion(&segment(CREDIT_BYTES, 1), None, SHED_NONE).captured, 1);
+    }
+
+    #[test]
+    fn half_of_the_credit_wakes_the_reader_once() {
+        let half = CREDIT_BYTES / 2;
+        let cases = [
+            (0, half - 1, false),
+            (0, half, true),
+            (half - 1, 1, true),
+            (half - 1, 2, true),
+            (half, 1, false),
+            (half + 1, half, false),
+            (CREDIT_BYTES, 1, false),
+        ];
+        for (offset, length, wakes) in cases {
+            let portion = after_first(&segment(offset, length), None, SHED_NONE);
+            assert_eq!(portion.wakes, wakes, "{offset} {length}");
+            let shed = after_first(&segment(offset, length), None, SHED_BODIES);
+            assert!(!shed.wakes, "under overload the reader is not disturbed");
+        }
+    }
+
+    #[test]
+    fn bytes_below_the_wanted_one_are_skipped() {
+        let until = 1000;
+        let skip = verdict(ACTION_SKIP, until, 0);
+        // Offset, length, skipped, captured, silent: the segment that ends at, before and after the wanted byte.
+        let cases = [
+            (10, until - 11, until - 11, 0, true),
+            (10, until - 10, until - 10, 0, false),
+            (10, until - 9, until - 10, 1, false),
+            (until - 1, 1, 1, 0, false),
+            (until - 1, 2, 1, 1, false),
+            (until, 5, 0, 5, false),
+            (until + 1, 5, 0, 5, false),
+            (0_u32.wrapping_sub(7), 7, 7, 0, true),
+        ];
+        for (offset, length, skipped, captured, silent) in cases {
+            let portion = after_first(&segment(offset, length), Some(&skip), SHED_NONE);
+            assert_eq!((portion.skipped, portion.captured), (skipped, captured), "{offset} {length}");
+            assert_eq!(portion.silent, silent, "{offset} {length}");
+            assert_eq!(portion.marks & MARK_SKIPPED != 0, skipped > 0, "{offset} {length}");
+        }
+    }
+
+    #[test]
+    fn a_skip_reaches_as_far_as_it_may_and_is_over_when_it_is_over() {
+        use crate::limits::MAX_SKIP_BYTES;
+
+        let skip = verdict(ACTION_SKIP, MAX_SKIP_BYTES, 0);
+        for (offset, silent) in [(0, true), (1, true), (MAX_SKIP_BYTES, false), (MAX_SKIP_BYTES * 2, false)] {
+            assert_eq!(after_first(&segment(offset, 1), Some(&skip), SHED_NONE).silent, silent, "{offset}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_connection_is_told_inside_a_skipped_body() {
+        let skip = verdict(ACTION_SKIP, 1000, 0);
+        for flags in [TCP_ACK | TCP_FIN, TCP_RST] {
+            for length in [0, 10] {
+                let facts = Facts { flags, ..segment(500, length) };
+                let portion = after_first(&facts, Some(&skip), SHED_NONE);
+                assert!(!portion.silent);
+                assert_eq!((portion.skipped, portion.captured), (length, 0));
+                assert_eq!(portion.marks, MARK_SKIPPED);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_skipped_costs_no_credit() {
+        let until = 10 * CREDIT_BYTES;
+        for (action, read) in [(ACTION_SKIP, 0), (ACTION_SKIP | ACTION_CREDIT, 5)] {
+            let skip = verdict(action, until, read);
+            let portion = after_first(&segment(until - 5, CREDIT_BYTES + 6), Some(&skip), SHED_NONE);
+            assert_eq!((portion.skipped, portion.captured, portion.over_credit), (5, CREDIT_BYTES, 1));
+        }
+        // What was read further than skipped counts.
+        let skip = verdict(ACTION_SKIP | ACTION_CREDIT, 5, 100);
+        let portion = after_first(&segment(100, CREDIT_BYTES + 1), Some(&skip), SHED_NONE);
+        assert_eq!((portion.skipped, portion.captured), (0, CREDIT_BYTES));
+    }
+
+    #[test]
+    fn a_verdict_on_another_generation_skips_nothing() {
+        for (generation, any_generation) in [(GENERATION + 1, 0), (GENERATION, 1)] {
+            let other =
+                Verdict { generation, any_generation, ..verdict(ACTION_SKIP | ACTION_CREDIT, 1000, 1 << 20) };
+            let portion = after_first(&segment(10, 10), Some(&other), SHED_NONE);
+            assert_eq!((portion.captured, portion.marks), (10, 0));
+            assert_eq!(after_first(&segment(1 << 20, 10), Some(&other), SHED_NONE).captured, 0);
+        }
+    }
+
+    #[test]
+    fn a_syn_is_sent_whole() {
+        let skip = verdict(ACTION_SKIP, 1000, 0);
+        let facts = Facts { flags: TCP_SYN, ..segment(2 * CREDIT_BYTES, 10) };
+        assert_eq!(after_first(&facts, Some(&skip), SHED_CONNECTIONS), Portion::whole(&facts));
+    }
+
+    #[test]
+    fn under_overload_bodies_go_first_then_headers() {
+        let all = CREDIT_BYTES + 7;
+        let cases = [
+            (SHED_NONE, CREDIT_BYTES, 0, 0),
+            (SHED_BODIES, SHED_CREDIT_BYTES, CREDIT_BYTES - SHED_CREDIT_BYTES, 0),
+            (
+                SHED_HEADERS,
+                SHED_SEGMENT_BYTES,
+                CREDIT_BYTES - SHED_CREDIT_BYTES,
+                SHED_CREDIT_BYTES - SHED_SEGMENT_BYTES,
+            ),
+        ];
+        for (level, captured, bodies, headers) in cases {
+            let portion = after_first(&segment(0, all), None, level);
+            assert_eq!((portion.captured, portion.shed_bodies), (captured, bodies), "{level}");
+            assert_eq!((portion.shed_headers, portion.over_credit), (headers, 7), "{level}");
+        }
+        let at = |length| after_first(&segment(1, length), None, SHED_HEADERS).captured;
+        assert_eq!(
+            (at(SHED_SEGMENT_BYTES), at(SHED_SEGMENT_BYTES + 1)),
+            (SHED_SEGMENT_BYTES, SHED_SEGMENT_BYTES)
+        );
+        let last = |length| after_first(&segment(SHED_CREDIT_BYTES - 9, length), None, SHED_BODIES).captured;
+        assert_eq!((last(9), last(10)), (9, 9));
+    }
+}
