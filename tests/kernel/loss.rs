@@ -1,12 +1,14 @@
 //! What is lost is counted to the byte, told on the connection, and the dead man's switch.
 
+use std::{net::UdpSocket, time::Duration};
+
 use pod2pod_common::{counters::Counter, limits::DEFAULT_WAKE_THRESHOLD_BYTES, segment::SIZE_CLASSES};
-use pod2pod_user::capture::kernel::{Config, MIN_RING_BYTES, ScopeChoice};
+use pod2pod_user::capture::kernel::{Config, MIN_RING_BYTES, ScopeChoice, Wake, Woken};
 use support::netns::{Cgroup, Namespace};
 
 use crate::{
     talk::{Turn, client, server, talk},
-    watch::Watch,
+    watch::{PATIENCE, Watch},
 };
 
 #[test]
@@ -35,6 +37,10 @@ fn a_full_ring_loses_nothing_silently() {
 fn the_reader_is_woken_once_when_the_ring_fills_past_the_threshold() {
     let (cgroup, host) = (Cgroup::new(), Namespace::new());
     let watch = Watch::on(&cgroup, ScopeChoice::Cookie);
+    // A socket that nobody sends to never says stop.
+    let stop = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let wake = Wake::new(&watch.capture, &stop).unwrap();
+    let shortest = Duration::from_millis(1);
     // Each piece and its answer are told at both ends, in records of the classes that fit and a word of the ring's own.
     let piece = SIZE_CLASSES[4] - pod2pod_common::segment::HEADER_LENGTH;
     let of_two = 2 * (SIZE_CLASSES[4] + 8 + SIZE_CLASSES[0] + 8);
@@ -47,8 +53,11 @@ fn the_reader_is_woken_once_when_the_ring_fills_past_the_threshold() {
     };
     talk_in_step(&cgroup, &host, &echo(&pieces));
     assert_eq!(watch.counter(Counter::RingWakeups), 0);
+    assert_eq!(wake.wait(shortest), Woken::ByTime, "what the ring holds is no reason to wake");
     talk_in_step(&cgroup, &host, &echo(&pieces));
     assert_eq!(watch.counter(Counter::RingWakeups), 1);
+    assert_eq!(wake.wait(PATIENCE), Woken::ByRing);
+    assert_eq!(wake.wait(shortest), Woken::ByTime, "one crossing ends one wait");
 }
 
 fn talk_in_step(cgroup: &Cgroup, host: &Namespace, turns: &[Turn]) {
@@ -114,7 +123,7 @@ fn without_a_heartbeat_the_programs_return_at_once() {
     watch.during(talk(&cgroup, &host, &host, "127.0.0.1", &turns));
     let records = watch.counter(Counter::RecordsSent);
     assert_eq!(watch.counter(Counter::HeartbeatStale), 0);
-    let deadline = std::time::Instant::now() + crate::watch::PATIENCE;
+    let deadline = std::time::Instant::now() + PATIENCE;
     while watch.counter(Counter::HeartbeatStale) == 0 {
         assert!(std::time::Instant::now() < deadline, "the programs still work");
         talk(&cgroup, &host, &host, "127.0.0.1", &turns).join().unwrap();

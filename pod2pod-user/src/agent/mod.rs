@@ -94,7 +94,7 @@ impl Agent {
         sinks.borrow_mut().show_header();
         let pipeline = Pipeline::new(&config, Rc::clone(&sinks), Some(http_metrics));
         let now = Instant::now();
-        let mut worker = Worker::new(capture, pipeline, sinks, own, shutdown);
+        let mut worker = Worker::new(capture, pipeline, sinks, own, shutdown, config.capture.ring_bytes)?;
         let mut house =
             House { metrics, last_beat: now, last_housekeeping: now, last_warning: None, warned: 0 };
         house.beat(&mut worker, now);

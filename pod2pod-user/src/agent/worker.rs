@@ -3,19 +3,14 @@
 //! One turn: what the ring holds, what is due, verdicts back to the kernel, records on. The ring is drained on a timer that
 //! adapts to what came, since a wake-up per record costs more than the record.
 
-use std::{
-    cell::RefCell,
-    os::fd::AsFd as _,
-    rc::Rc,
-    sync::Arc,
-    time::{Duration, Instant},
-};
-
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::{cell::RefCell, io, rc::Rc, sync::Arc, time::Instant};
 
 use super::{clock::monotonic, waiting::Waiting};
 use crate::{
-    capture::{KernelInstant, kernel::Capture},
+    capture::{
+        KernelInstant,
+        kernel::{Capture, Wake},
+    },
     pipeline::Pipeline,
     shutdown::Shutdown,
     sinks::{OwnConnections, Sinks},
@@ -23,8 +18,6 @@ use crate::{
 
 /// Records taken from the ring in one turn: a few milliseconds of work, so that time limits and signals are looked at.
 const TURN_RECORDS: usize = 8192;
-/// A wait longer than this also ends when the kernel says that the ring fills.
-const UNTIL_RING: Duration = Duration::from_millis(5);
 /// Niceness of the worker thread: it needs little, but on a machine that is busy with what it watches it needs it in time,
 /// or the ring overflows.
 const WORKER_NICENESS: i32 = -10;
@@ -36,20 +29,28 @@ pub(super) struct Worker {
     pub(super) sinks: Rc<RefCell<Sinks>>,
     pub(super) own: Arc<OwnConnections>,
     pub(super) shutdown: Shutdown,
+    wake: Wake,
+    ring_bytes: u32,
     own_version: u64,
     last_segment: KernelInstant,
 }
 
 impl Worker {
-    /// A worker that has read nothing yet.
+    /// A worker that has read nothing yet of a ring of `ring_bytes`.
+    ///
+    /// # Errors
+    /// The kernel has no descriptor for what it waits with.
     pub(super) fn new(
         capture: Capture,
         pipeline: Pipeline,
         sinks: Rc<RefCell<Sinks>>,
         own: Arc<OwnConnections>,
         shutdown: Shutdown,
-    ) -> Self {
-        Self {
+        ring_bytes: u32,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            wake: Wake::new(&capture, &shutdown)?,
+            ring_bytes,
             capture,
             pipeline,
             sinks,
@@ -57,19 +58,23 @@ impl Worker {
             shutdown,
             own_version: 0,
             last_segment: KernelInstant::default(),
-        }
+        })
     }
 
     /// Reads until a signal comes or the reader of the records goes away. `duties` are done before every turn.
     pub(super) fn run(&mut self, duties: &mut impl FnMut(&mut Self, Instant)) {
         // Of this thread only. Without CAP_SYS_NICE it is as nice as others.
         let _ = rustix::process::setpriority_process(None, WORKER_NICENESS);
-        let mut waiting = Waiting::new();
+        let mut waiting = Waiting::new(self.ring_bytes, Instant::now());
+        let mut taken = 0;
         while !self.shutdown.is_requested() && !self.sinks.borrow().reader_gone() {
             duties(self, Instant::now());
             let turn = self.turn();
+            taken += turn.bytes;
             if !turn.more {
-                self.wait(waiting.after(turn.records));
+                // Whatever ends the wait: the loop looks at everything.
+                let _ = self.wake.wait(waiting.after(taken, Instant::now()));
+                taken = 0;
             }
         }
     }
@@ -95,18 +100,7 @@ impl Worker {
             capture.ignore(&connection);
         }
         self.sinks.borrow_mut().flush_due();
-        Turn { records: drained.records, more: drained.more }
-    }
-
-    fn wait(&self, wait: Duration) {
-        let shutdown = PollFd::new(self.shutdown.as_fd(), PollFlags::POLLIN);
-        let ring = PollFd::new(self.capture.as_fd(), PollFlags::POLLIN);
-        // The ring polls as readable whenever it holds anything: on a short wait that would be at once, every time.
-        let both = &mut [shutdown, ring];
-        let watched = if wait > UNTIL_RING { &mut both[..] } else { &mut both[..1] };
-        let limit = PollTimeout::try_from(wait).unwrap_or(PollTimeout::ZERO);
-        // Interrupted or not: the loop looks at everything.
-        let _ = poll(watched, limit);
+        Turn { bytes: drained.bytes, more: drained.more }
     }
 
     fn update_own_tuples(&mut self) {
@@ -121,8 +115,8 @@ impl Worker {
 /// What one turn did.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Turn {
-    /// Records taken from the ring.
-    pub(super) records: usize,
+    /// Bytes taken from the ring.
+    bytes: usize,
     /// The ring may hold more.
     pub(super) more: bool,
 }

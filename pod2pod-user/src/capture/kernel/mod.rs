@@ -13,6 +13,7 @@ pub mod own_sockets;
 mod preflight;
 mod rings;
 mod verdicts;
+mod wake;
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -33,6 +34,7 @@ use pod2pod_common::{
 pub use self::{
     config::{Config, MAX_RING_BYTES, MIN_RING_BYTES, ScopeChoice},
     open_error::OpenError,
+    wake::{Wake, Woken},
 };
 use self::{own_sockets::OwnSockets, verdicts::ignore_verdict};
 use super::{
@@ -185,7 +187,7 @@ impl Capture {
 }
 
 impl AsFd for Capture {
-    /// Readable when a filling ring woke its reader; a slow trickle of records does not, so a timer is needed too.
+    /// For [`Wake`]: a filling ring wakes its reader; a slow trickle of records does not, so a timer is needed too.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.ring.as_fd()
     }
