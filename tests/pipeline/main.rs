@@ -1,5 +1,6 @@
 //! The pipeline tier: bytes in, records out; no root, no kernel, no network.
 
+mod allocations;
 mod capture_file;
 mod corpora;
 mod http;

@@ -201,7 +201,10 @@ mod tests {
             (Vec::new(), DecodeError::Truncated),
             (record()[..HEADER_LENGTH - 1].to_vec(), DecodeError::Truncated),
             (record()[..HEADER_LENGTH + PAYLOAD.len() - 1].to_vec(), DecodeError::Truncated),
-            (changed(offset_of!(SegmentHeader, version), &[2]), DecodeError::Version(2)),
+            (
+                changed(offset_of!(SegmentHeader, version), &[LAYOUT_VERSION + 1]),
+                DecodeError::Version(LAYOUT_VERSION + 1),
+            ),
             (changed(offset_of!(SegmentHeader, direction), &[9]), DecodeError::Malformed),
             (changed(length, &u32::MAX.to_ne_bytes()), DecodeError::Malformed),
         ];

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::{WallOffset, identity, target, trace};
 use crate::{
@@ -37,7 +38,7 @@ pub fn record(exchange: Exchange, offset: WallOffset, keep_traceparent: bool) ->
         client: (client.ip(), client.port()),
         server: (server.ip(), server.port()),
         network_peer: exchange.proxied.map(|_| pair(socket_client)),
-        host: Vec::new(),
+        host: SmallVec::new(),
         user_agent: None,
         protocol_version: Some(version(&exchange)),
         request: MessageFacts::default(),

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::{
     capture::KernelInstant,
@@ -44,6 +45,9 @@ pub struct Header {
     pub value: Bytes,
 }
 
+/// Header fields of a request. Nearly every one has `Host` and `User-Agent`: these two take no allocation.
+pub type Headers = SmallVec<[Header; 2]>;
+
 /// The request's side of an Exchange.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
@@ -54,7 +58,7 @@ pub struct Request {
     /// Minor version: 0 or 1.
     pub minor_version: u8,
     /// `Host`, `User-Agent`, `traceparent` and those of the allow-list, in wire order, repeated fields repeated.
-    pub headers: Vec<Header>,
+    pub headers: Headers,
     /// Content bytes: after removal of transfer coding, before content decoding; counted even where bytes were cut.
     pub body_size: u64,
     /// First bytes of the content, at most as configured; empty if not configured.

@@ -25,23 +25,57 @@ impl Scratch {
     }
 
     /// `first` and `second` and the fields that were gathered, in one allocation.
-    pub(super) fn finish(&mut self, first: &[u8], second: &[u8]) -> (Bytes, Bytes, Vec<Header>) {
+    pub(super) fn finish<H: FromIterator<Header>>(
+        &mut self,
+        first: &[u8],
+        second: &[u8],
+    ) -> (Bytes, Bytes, H) {
         let values = self.bytes.len();
         self.bytes.extend_from_slice(first);
         self.bytes.extend_from_slice(second);
         if self.bytes.is_empty() {
             return (Bytes::new(), Bytes::new(), self.headers(&Bytes::new()));
         }
-        let all = Bytes::copy_from_slice(&self.bytes);
+        let all = Small::bytes(&self.bytes);
         let middle = values + first.len();
         let headers = self.headers(&all);
         (all.slice(values..middle), all.slice(middle..), headers)
     }
 
-    fn headers(&mut self, all: &Bytes) -> Vec<Header> {
+    fn headers<H: FromIterator<Header>>(&mut self, all: &Bytes) -> H {
         let mut start = 0;
         let mut next = |end: usize| all.slice(std::mem::replace(&mut start, end)..end);
         self.ends.drain(..).map(|(name, end)| Header { name, value: next(end) }).collect()
+    }
+}
+
+/// What is kept of a usual head has room in this many bytes; with the counter beside it, one allocation of 256 bytes.
+const SMALL: usize = 224;
+
+/// Bytes that lie beside their own reference counter. `Bytes` made from a slice take a second allocation for the counter
+/// as soon as they are shared.
+struct Small {
+    bytes: [u8; SMALL],
+    length: usize,
+}
+
+impl Small {
+    /// `bytes`, shared: one allocation if they are few.
+    fn bytes(bytes: &[u8]) -> Bytes {
+        let mut small = Self { bytes: [0; SMALL], length: bytes.len() };
+        match small.bytes.get_mut(..bytes.len()) {
+            Some(room) => {
+                room.copy_from_slice(bytes);
+                Bytes::from_owner(small)
+            }
+            None => Bytes::copy_from_slice(bytes),
+        }
+    }
+}
+
+impl AsRef<[u8]> for Small {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
     }
 }
 
@@ -113,7 +147,7 @@ fn push_unfolded(into: &mut Vec<u8>, value: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::exchange::Headers, *};
 
     #[test]
     fn kept_fields_are_in_wire_order_repeated_and_unfolded() {
@@ -126,7 +160,7 @@ mod tests {
         {
             fields.field(name.as_bytes(), value.as_bytes());
         }
-        let (target, method, headers) = scratch.finish(b"/target", b"METHOD");
+        let (target, method, headers): (_, _, Headers) = scratch.finish(b"/target", b"METHOD");
         assert_eq!((&target[..], &method[..]), (&b"/target"[..], &b"METHOD"[..]));
         let headers: Vec<_> = headers
             .iter()

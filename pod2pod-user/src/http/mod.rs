@@ -41,7 +41,7 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 
 pub use chunked::{BrokenChunk, ChunkStep, Chunked, MAX_CHUNK_LINE, MAX_TRAILERS};
-pub use exchange::{Anomalies, Exchange, Header, Outcome, Protocol, Request, Response};
+pub use exchange::{Anomalies, Exchange, Header, Headers, Outcome, Protocol, Request, Response};
 
 use self::{fields::Scratch, flow::Flow};
 use crate::{
@@ -208,10 +208,8 @@ pub struct HttpTracker {
 impl HttpTracker {
     /// A tracker that knows no connection.
     pub fn new(config: Config) -> Self {
-        let request_headers = names(
-            fields::ALWAYS_KEPT.iter().copied().chain(config.request_headers.iter().map(String::as_bytes)),
-        );
-        let response_headers = names(config.response_headers.iter().map(String::as_bytes));
+        let request_headers = names(&fields::ALWAYS_KEPT, &config.request_headers);
+        let response_headers = names(&[], &config.response_headers);
         let shared = Shared {
             config,
             request_headers,
@@ -312,9 +310,10 @@ impl HttpTracker {
     }
 }
 
-fn names<'a>(names: impl Iterator<Item = &'a [u8]>) -> Vec<Bytes> {
-    let mut kept: Vec<Bytes> = Vec::new();
-    for name in names {
+/// Lower-case names, each once. The fixed ones come first and cost nothing to share.
+fn names(fixed: &[&'static [u8]], configured: &[String]) -> Vec<Bytes> {
+    let mut kept: Vec<Bytes> = fixed.iter().map(|name| Bytes::from_static(name)).collect();
+    for name in configured {
         let name = Bytes::from(name.to_ascii_lowercase());
         if !kept.contains(&name) {
             kept.push(name);

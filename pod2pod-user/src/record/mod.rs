@@ -14,6 +14,7 @@ pub mod text;
 use std::net::IpAddr;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 /// What a record is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -159,7 +160,7 @@ pub struct Record {
     /// The client's end of the connection, if `client` is from a PROXY protocol header.
     pub network_peer: Option<(IpAddr, u16)>,
     /// `Host`; a repeated field is several values.
-    pub host: Vec<Bytes>,
+    pub host: SmallVec<[Bytes; 1]>,
     /// `User-Agent`.
     pub user_agent: Option<Bytes>,
     /// "1.0", "1.1" or "2".

@@ -103,7 +103,11 @@ fn a_glob_crosses_slashes_and_takes_any_bytes() {
 
 #[test]
 fn own_traffic_is_left_out_by_name_and_by_tuple() {
-    let named = || with(|e| e.request.as_mut().unwrap().headers = vec![header("user-agent", OWN_USER_AGENT)]);
+    let named = || {
+        with(|e| {
+            e.request.as_mut().unwrap().headers = [header("user-agent", OWN_USER_AGENT)].into_iter().collect()
+        })
+    };
     assert_eq!(enrich(named(), Config::default()).1, Fate::Own);
     let told = Config { own_traffic: OwnTraffic::Told, ..Config::default() };
     assert_eq!(enrich(named(), told).1, Fate::Keep);

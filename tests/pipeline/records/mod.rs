@@ -59,7 +59,7 @@ fn request() -> Request {
         method: Bytes::from_static(b"GET"),
         target: Bytes::from_static(b"/cart?id=7"),
         minor_version: 1,
-        headers: vec![header("host", "cart.shop"), header("user-agent", "curl/8.5")],
+        headers: [header("host", "cart.shop"), header("user-agent", "curl/8.5")].into(),
         body_size: 0,
         body_prefix: Bytes::new(),
         first_byte: at(0),
@@ -145,7 +145,8 @@ fn all_kinds() -> Vec<Exchange> {
                 header("x-a", "1"),
                 header("x-b", "3"),
                 header("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
-            ];
+            ]
+            .into();
             request.body_cut = true;
             request.body_prefix = Bytes::from_static(b"\x1f\x8b");
             let response = e.response.as_mut().unwrap();

@@ -21,7 +21,8 @@ fn secrets() -> pod2pod_user::http::Exchange {
             header("x-vault-token", "hunter2"),
             header("referer", "http://hunter2@h/?sig=hunter2&z=3#access_token=hunter2"),
             header("x-request-id", "kept"),
-        ];
+        ]
+        .into();
         e.response.as_mut().unwrap().headers = vec![
             header("set-cookie", "a=hunter2"),
             header("location", "/next?token=hunter2"),

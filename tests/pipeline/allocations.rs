@@ -1,0 +1,95 @@
+//! What an exchange costs in allocations, from its segments to its line.
+
+use pod2pod_user::{
+    capture::Segment,
+    enrich::{self, Enricher, Fate, WallOffset},
+    http::{self, HttpTracker},
+    reassembly::{self, Reassembler},
+    record::json,
+};
+use support::conversation::{Conversation, OwnedSegment};
+
+/// Exchanges before counting begins: tables and buffers have grown by then.
+const WARM_UP: usize = 200;
+const COUNTED: usize = 1000;
+
+struct Stages {
+    reassembler: Reassembler,
+    tracker: HttpTracker,
+    enricher: Enricher,
+    line: Vec<u8>,
+    lines: usize,
+}
+
+impl Stages {
+    fn new() -> Self {
+        Self {
+            reassembler: Reassembler::new(reassembly::Config::default()),
+            tracker: HttpTracker::new(http::Config::default()),
+            enricher: Enricher::new(enrich::Config::default()),
+            line: Vec::new(),
+            lines: 0,
+        }
+    }
+
+    fn push(&mut self, segment: &Segment<'_>) {
+        let Self { reassembler, tracker, enricher, line, lines } = self;
+        let now = segment.time;
+        reassembler.push(segment, now, &mut |chunk| tracker.push(chunk, now));
+        while let Some(exchange) = tracker.pop() {
+            let (record, fate) = enricher.enrich(exchange, WallOffset::default());
+            assert_eq!(fate, Fate::Keep);
+            line.clear();
+            json::push_line(line, &record);
+            *lines += 1;
+        }
+    }
+}
+
+/// Allocations of [`COUNTED`] exchanges on a connection that is kept alive.
+fn allocations(request: &str, response: &str) -> u64 {
+    let exchanges = WARM_UP + COUNTED;
+    let conversation = (0..exchanges)
+        .fold(Conversation::new(), |conversation, _| conversation.client(request).server(response));
+    let segments: Vec<OwnedSegment> = conversation.segments();
+    let warm = segments.len() - 2 * COUNTED;
+    let mut stages = Stages::new();
+    segments[..warm].iter().for_each(|segment| stages.push(&segment.borrow()));
+    assert_eq!(stages.lines, WARM_UP);
+    let counted = allocation_counter::measure(|| {
+        segments[warm..].iter().for_each(|segment| stages.push(&segment.borrow()));
+    });
+    assert_eq!(stages.lines, exchanges);
+    counted.count_total
+}
+
+#[test]
+fn a_small_exchange_takes_one_allocation() {
+    let request = "GET /cart?id=7 HTTP/1.1\r\nHost: cart.shop\r\nUser-Agent: curl/8.5\r\nAccept: */*\r\n\r\n";
+    let response = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nServer: nginx\r\n\r\nok";
+    assert_eq!(allocations(request, response), COUNTED as u64);
+}
+
+#[test]
+fn a_long_target_takes_two() {
+    let request = format!("GET /{} HTTP/1.1\r\nHost: cart.shop\r\n\r\n", "x".repeat(400));
+    let response = "HTTP/1.1 204 No Content\r\n\r\n";
+    assert_eq!(allocations(&request, response), 2 * COUNTED as u64);
+}
+
+#[test]
+fn a_body_in_many_pieces_takes_no_more() {
+    let request = "GET / HTTP/1.1\r\nHost: cart.shop\r\n\r\n";
+    let response = format!("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n{}", "x".repeat(100_000));
+    let conversation = (0..10).fold(Conversation::new(), |c, _| c.client(request).server(&response));
+    let segments = conversation.cut_every(1460).segments();
+    let mut stages = Stages::new();
+    let warm = segments.len() / 2;
+    segments[..warm].iter().for_each(|segment| stages.push(&segment.borrow()));
+    let told = stages.lines;
+    let counted = allocation_counter::measure(|| {
+        segments[warm..].iter().for_each(|segment| stages.push(&segment.borrow()));
+    });
+    let exchanges = (10 - told) as u64;
+    assert!(counted.count_total <= exchanges, "{} for {exchanges} exchanges", counted.count_total);
+}
