@@ -89,13 +89,13 @@ counters! {
     SegmentsShedConnections = "segments_shed_connections",
     /// Payload bytes of those segments.
     BytesShedConnections = "bytes_shed_connections",
-    /// Segments handed to the ring: whole, or without payload that is counted by itself.
+    /// Segments whose last record was handed to the ring, with payload or without one that is counted by itself.
     SegmentsSent = "segments_sent",
     /// Payload bytes handed to the ring.
     BytesSent = "bytes_sent",
     /// Records handed to the ring; a large segment takes several.
     RecordsSent = "records_sent",
-    /// Segments lost, in whole or in part, because the ring was full.
+    /// Segments whose last record was lost because the ring was full.
     SegmentsRingFull = "segments_ring_full",
     /// Payload bytes lost because the ring was full.
     BytesRingFull = "bytes_ring_full",

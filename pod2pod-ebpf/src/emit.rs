@@ -82,7 +82,6 @@ impl Telling<'_> {
         let mut offset = self.packet.payload_offset;
         let mut remaining = self.facts.payload_length;
         let mut syn = TCP_SYN;
-        let mut outcome = Told::Sent;
         for _ in 1..MAX_PIECES {
             if remaining <= MOST {
                 break;
@@ -95,8 +94,7 @@ impl Telling<'_> {
                 flags: self.facts.flags & !(TCP_FIN | TCP_RST | TCP_SYN) | self.facts.flags & syn,
                 marks: marks | MARK_MORE,
             };
-            let told = self.tell_record::<{ SIZE_CLASSES[SIZE_CLASSES.len() - 1] }>(&piece, ring);
-            outcome = if outcome == Told::Sent { told } else { outcome };
+            self.tell_record::<{ SIZE_CLASSES[SIZE_CLASSES.len() - 1] }>(&piece, ring);
             sequence = sequence.wrapping_add(MOST).wrapping_add(u32::from(self.facts.flags & syn != 0));
             syn = 0;
             offset += MOST;
@@ -106,9 +104,8 @@ impl Telling<'_> {
         let flags = self.facts.flags & !TCP_SYN | self.facts.flags & syn;
         let piece = Piece { sequence, offset, payload_length: remaining, captured_length, flags, marks };
         self.counters.add(Counter::BytesTruncated, u64::from(remaining - captured_length));
-        let told = self.tell_sized(&piece, ring);
-        outcome = if outcome == Told::Sent { told } else { outcome };
-        self.count_segment(outcome);
+        // The last piece stands for the packet: the reader counts those. What others lost is counted in bytes.
+        self.count_segment(self.tell_sized(&piece, ring));
     }
 
     /// Counts a segment by what became of it.

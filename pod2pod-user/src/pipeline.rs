@@ -159,6 +159,7 @@ impl Pipeline {
             reassembly: self.reassembler.stats(),
             filter: self.gate.filter.stats(),
             http: self.tracker.stats(),
+            open_exchanges: self.tracker.open_exchanges(),
             enrich: *self.output.enricher.stats(),
             label_overflows: self.output.metrics.as_ref().map_or(0, HttpMetrics::overflowed),
         }
@@ -174,6 +175,8 @@ pub struct Stats<'a> {
     pub filter: &'a filter::Stats,
     /// HTTP.
     pub http: &'a http::Stats,
+    /// Exchanges that the HTTP stage has begun and not told.
+    pub open_exchanges: usize,
     /// Enrichment.
     pub enrich: enrich::Stats,
     /// Exchanges whose metrics lost their labels.

@@ -23,7 +23,7 @@ use crate::{
     capture::kernel::Capture,
     config::Config,
     exit,
-    metrics::{HttpMetrics, Metrics, counters, stages},
+    metrics::{HttpMetrics, Ledger, Metrics, counters, ledger, stages},
     pipeline::{self, Pipeline},
     shutdown::{DEFAULT_DRAIN, Shutdown},
     sinks::{Overflow, OwnConnections},
@@ -35,7 +35,7 @@ const HEARTBEAT_PERIOD: Duration = Duration::from_millis(500);
 /// Wall time is read again and metrics are published this often.
 const HOUSEKEEPING_PERIOD: Duration = Duration::from_secs(1);
 /// Loss is logged this often at most.
-const WARNING_PERIOD: Duration = Duration::from_secs(10);
+const WARNING_PERIOD: Duration = Duration::from_secs(60);
 /// Of the time to drain, this much is the output's.
 const OUTPUT_SHARE: Duration = Duration::from_millis(3500);
 
@@ -172,10 +172,22 @@ impl House {
 }
 
 fn counted(worker: &Worker) -> Vec<stages::Counted> {
-    let mut rows = stages::kernel(&worker.capture.counters(), worker.capture.ring_lost());
+    let kernel = worker.capture.snapshot();
+    let stages = worker.pipeline.stats();
+    let sinks = worker.sinks.borrow().stats();
+    let ledger = Ledger::of(&ledger::Sources {
+        kernel: &kernel,
+        reader: worker.capture.stats(),
+        http: stages.http,
+        open: stages.open_exchanges as u64,
+        enrich: &stages.enrich,
+        sinks: &sinks,
+    });
+    let mut rows = stages::kernel(&kernel.counters.0, worker.capture.ring_lost());
     rows.extend(counters::reader(worker.capture.stats()));
-    rows.extend(stages::pipeline(&worker.pipeline.stats()));
-    rows.extend(stages::sinks(&worker.sinks.borrow().stats()));
+    rows.extend(stages::pipeline(&stages));
+    rows.extend(stages::sinks(&sinks));
+    rows.extend(ledger.rows());
     rows
 }
 

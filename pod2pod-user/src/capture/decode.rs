@@ -2,11 +2,17 @@
 //!
 //! Trusts no field: the kernel wrote the record, but perhaps another version of it. Never copies the payload.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::{
+    mem::offset_of,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+};
 
 use pod2pod_common::{
     flow::SCOPE_COOKIE,
-    segment::{DIRECTION_EGRESS, DIRECTION_INGRESS, HEADER_LENGTH, LAYOUT_VERSION, MARK_CONNECTION_LOST},
+    segment::{
+        DIRECTION_EGRESS, DIRECTION_INGRESS, HEADER_LENGTH, LAYOUT_VERSION, MARK_CONNECTION_LOST, MARK_MORE,
+        SegmentHeader,
+    },
 };
 
 use super::segment::{Direction, KernelInstant, Scope, Segment, TcpFlags};
@@ -80,6 +86,24 @@ pub fn decode(record: &[u8]) -> Result<Segment<'_>, DecodeError> {
     })
 }
 
+/// What the ledger has to know of a record, also of one that [`decode`] refuses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outline {
+    /// Captured payload bytes, as the record says.
+    pub captured: u32,
+    /// It is the last record of its packet.
+    pub ends_packet: bool,
+}
+
+/// Reads no more of `record` than two fields, whatever it holds.
+pub fn outline(record: &[u8]) -> Outline {
+    let captured = record.get(offset_of!(SegmentHeader, captured_length)..);
+    let captured =
+        captured.and_then(|field| field.first_chunk()).map_or(0, |field| u32::from_ne_bytes(*field));
+    let marks = record.get(offset_of!(SegmentHeader, marks)).copied().unwrap_or_default();
+    Outline { captured, ends_packet: marks & MARK_MORE == 0 }
+}
+
 /// Takes a header apart from the front. Ends in zeros, which cannot happen: the header is as long as its fields.
 struct Fields<'a>(&'a [u8]);
 
@@ -116,8 +140,6 @@ fn socket_address(address: [u8; 16], port: u16) -> SocketAddr {
 
 #[cfg(test)]
 mod tests {
-    use std::mem::offset_of;
-
     use pod2pod_common::segment::{SegmentHeader, TCP_ACK, TCP_PSH};
 
     use super::*;
@@ -158,6 +180,16 @@ mod tests {
         let mut bytes = record();
         bytes[offset..offset + field.len()].copy_from_slice(field);
         bytes
+    }
+
+    #[test]
+    fn an_outline_is_two_fields_of_any_bytes() {
+        let (captured, more) = (offset_of!(SegmentHeader, captured_length), offset_of!(SegmentHeader, marks));
+        let whole = Outline { captured: PAYLOAD.len() as u32, ends_packet: true };
+        assert_eq!(outline(&record()), whole);
+        assert_eq!(outline(&changed(more, &[MARK_MORE])), Outline { ends_packet: false, ..whole });
+        assert_eq!(outline(&record()[..captured + 3]), Outline { captured: 0, ends_packet: true });
+        assert_eq!(outline(&[]), Outline { captured: 0, ends_packet: true });
     }
 
     #[test]

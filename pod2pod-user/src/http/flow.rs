@@ -350,7 +350,7 @@ impl Flow {
         let (framing, mut anomalies) = framing_fields.of_response(line.minor_version, line.status, method);
         anomalies.insert(line.anomalies);
         teller.shared.stats.anomalous_messages += u64::from(!anomalies.is_empty());
-        pairing.begin_response(response, anomalies, place.offset, retransmits);
+        pairing.begin_response(response, anomalies, place.offset, retransmits, &mut teller.shared.stats);
         let tunnel = line.status == 101 || (method == Method::Connect && line.status < 300);
         if tunnel {
             pairing.upgrade(time, &mut teller);

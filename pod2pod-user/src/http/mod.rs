@@ -111,6 +111,8 @@ impl Default for Config {
 pub struct Stats {
     /// Bytes read, of all connections.
     pub bytes: u64,
+    /// Exchanges begun: requests, responses without one, HTTP/2 connections.
+    pub begun: u64,
     /// Exchanges told, by outcome; late ones and progress reports apart.
     pub complete: u64,
     /// Told as timeout.
@@ -291,6 +293,11 @@ impl HttpTracker {
     /// Connections followed now.
     pub fn connections(&self) -> usize {
         self.flows.len()
+    }
+
+    /// Exchanges begun and not told yet, counted one by one.
+    pub fn open_exchanges(&self) -> usize {
+        self.flows.values().map(|flow| flow.pairing.open()).sum()
     }
 
     /// Bytes kept now of unfinished heads and of body prefixes, see [`Config::max_kept`].

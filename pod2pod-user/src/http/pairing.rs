@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 
 use super::{
+    Stats,
     exchange::{Anomalies, Outcome, Protocol, Response},
     framing::Method,
     telling::{Kind, Open, Teller},
@@ -52,8 +53,14 @@ impl Pairing {
         pairing
     }
 
+    /// Exchanges that were not told yet.
+    pub(super) fn open(&self) -> usize {
+        self.queue.iter().filter(|open| open.kind != Kind::Lost && !open.told_timeout).count()
+    }
+
     /// A request's head was read.
     pub(super) fn begin_request(&mut self, mut open: Open, teller: &mut Teller<'_>) {
+        teller.shared.stats.begun += 1;
         let start = open.start;
         let behind = self.queue.back().is_some_and(|back| back.unanswered() && !back.told_timeout);
         if self.server_doubt && !self.pipelined {
@@ -153,8 +160,10 @@ impl Pairing {
         anomalies: Anomalies,
         offset: u64,
         retransmits: u64,
+        stats: &mut Stats,
     ) {
         if !self.queue.front().is_some_and(Open::unanswered) {
+            stats.begun += 1;
             let unsure = self.queue.front().is_some_and(|open| open.kind == Kind::Lost);
             let open = Open::new(Kind::Unasked, offset, response.first_byte, retransmits);
             self.waits_from(open.start);

@@ -111,6 +111,7 @@ pub(super) struct Teller<'a> {
 impl Teller<'_> {
     /// Tells an HTTP/2 connection.
     pub(super) fn tell_http2(&mut self, offset: u64, start: KernelInstant) {
+        self.shared.stats.begun += 1;
         let open = Open::new(Kind::Unasked, offset, start, self.connection.retransmits);
         self.tell(open, Some(Outcome::Upgraded), start, Protocol::Http2);
     }

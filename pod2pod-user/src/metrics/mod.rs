@@ -5,12 +5,14 @@
 
 pub mod counters;
 pub mod http;
+pub mod ledger;
 pub mod process;
 pub mod stages;
 
 use std::sync::{Mutex, PoisonError};
 
 pub use http::HttpMetrics;
+pub use ledger::Ledger;
 use prometheus::{Encoder as _, Registry, TextEncoder};
 pub use stages::{Counted, Kind};
 

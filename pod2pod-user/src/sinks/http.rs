@@ -147,7 +147,9 @@ impl HttpSink {
 
     /// What was counted so far.
     pub fn stats(&self) -> SinkStats {
-        self.queue.stats()
+        let stats = self.queue.stats();
+        let filling = self.batch.records;
+        SinkStats { received: stats.received + filling, in_flight: stats.in_flight + filling, ..stats }
     }
 
     /// Sends what is left, at most until `deadline`.

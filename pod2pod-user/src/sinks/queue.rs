@@ -41,6 +41,8 @@ pub struct SinkStats {
     pub dropped_shutdown: u64,
     /// Bytes queued.
     pub queued_bytes: u64,
+    /// In flight: in the batch being filled, in the queue, and with the target.
+    pub in_flight: u64,
     /// The reader went away: what came after was for nobody.
     pub reader_gone: bool,
 }
@@ -57,6 +59,8 @@ struct State {
     batches: VecDeque<Batch>,
     bytes: usize,
     spare: Vec<Vec<u8>>,
+    /// Records of the batch that the target is given.
+    taken: u64,
     stats: SinkStats,
     /// No more batches come.
     ended: bool,
@@ -115,6 +119,7 @@ impl Queue {
         loop {
             if let Some(batch) = state.batches.pop_front() {
                 state.bytes -= batch.bytes.len();
+                state.taken += batch.records;
                 self.changed.notify_all();
                 return Some(batch);
             }
@@ -137,6 +142,8 @@ impl Queue {
     /// Counts records that the target took, and that it did not.
     pub fn judge(&self, delivered: u64, failed: u64) {
         let mut state = self.lock();
+        // What comes too late, when the program has ended, was counted as lost already.
+        state.taken = state.taken.saturating_sub(delivered + failed);
         state.stats.delivered += delivered;
         state.stats.dropped_failed += failed;
     }
@@ -190,7 +197,8 @@ impl Queue {
     /// What was counted so far.
     pub fn stats(&self) -> SinkStats {
         let state = self.lock();
-        SinkStats { queued_bytes: state.bytes as u64, ..state.stats }
+        let queued: u64 = state.batches.iter().map(|batch| batch.records).sum();
+        SinkStats { queued_bytes: state.bytes as u64, in_flight: queued + state.taken, ..state.stats }
     }
 
     fn is_full(&self, state: &State, batch: &Batch) -> bool {

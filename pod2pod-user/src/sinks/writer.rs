@@ -108,7 +108,9 @@ impl Writer {
 
     /// What was counted so far.
     pub fn stats(&self) -> SinkStats {
-        self.queue.stats()
+        let stats = self.queue.stats();
+        let filling = self.batch.records;
+        SinkStats { received: stats.received + filling, in_flight: stats.in_flight + filling, ..stats }
     }
 
     /// Writes what is left, at most until `deadline`.

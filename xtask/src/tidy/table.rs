@@ -114,6 +114,8 @@ pub(super) const FORBIDDEN: &[Forbidden] = &[
 pub(super) const UNSAFE: &[&str] = &[
     // Reads of packet memory, helper calls, map memory.
     "pod2pod-ebpf/src/",
+    // Looks at ring memory that nobody has read yet.
+    "pod2pod-user/src/capture/kernel/ring_view.rs",
     // `aya::Pod` for types without padding.
     "pod2pod-common/src/pod.rs",
 ];

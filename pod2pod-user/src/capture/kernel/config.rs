@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use pod2pod_common::limits::DEFAULT_RING_BYTES;
+use pod2pod_common::limits::{DEFAULT_RING_BYTES, MAX_CONNECTIONS, MAX_VERDICTS};
 
 /// Smallest ring: a record of the largest class must fit several times. Bytes.
 pub const MIN_RING_BYTES: u32 = 256 * 1024;
@@ -27,6 +27,10 @@ pub struct Config {
     pub cgroup: Option<PathBuf>,
     /// Size of the ring: a power of two from [`MIN_RING_BYTES`] to [`MAX_RING_BYTES`].
     pub ring_bytes: u32,
+    /// Socket ends that the kernel remembers; one past it, the least recently used goes.
+    pub max_connections: u32,
+    /// Verdicts that the kernel holds; one past it, the least recently used goes.
+    pub max_verdicts: u32,
     /// What tells network worlds apart.
     pub scope: ScopeChoice,
     /// Pass on what the kernel side says of its decisions. Costs nothing when off: the code is then dead to the verifier.
@@ -35,6 +39,13 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { cgroup: None, ring_bytes: DEFAULT_RING_BYTES, scope: ScopeChoice::Auto, debug_log: false }
+        Self {
+            cgroup: None,
+            ring_bytes: DEFAULT_RING_BYTES,
+            max_connections: MAX_CONNECTIONS,
+            max_verdicts: MAX_VERDICTS,
+            scope: ScopeChoice::Auto,
+            debug_log: false,
+        }
     }
 }

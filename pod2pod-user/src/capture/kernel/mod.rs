@@ -11,7 +11,9 @@ mod open;
 mod open_error;
 pub mod own_sockets;
 mod preflight;
+mod ring_view;
 mod rings;
+mod snapshot;
 mod verdicts;
 mod wake;
 
@@ -25,7 +27,7 @@ use aya_log::EbpfLogger;
 use nix::time::{ClockId, clock_gettime};
 use pod2pod_common::{
     control::{Control, SHED_CONNECTIONS},
-    counters::{COUNTERS, CounterValues},
+    counters::CounterValues,
     flow::{FlowKey, SCOPE_COOKIE},
     segment::RingState,
     verdict::Verdict,
@@ -34,12 +36,14 @@ use pod2pod_common::{
 pub use self::{
     config::{Config, MAX_RING_BYTES, MIN_RING_BYTES, ScopeChoice},
     open_error::OpenError,
+    ring_view::Unread,
+    snapshot::{IN_PROGRAM_PER_CPU, Snapshot},
     wake::{Wake, Woken},
 };
-use self::{own_sockets::OwnSockets, verdicts::ignore_verdict};
+use self::{own_sockets::OwnSockets, ring_view::RingView, verdicts::ignore_verdict};
 use super::{
     Segment,
-    decode::{DecodeError, decode},
+    decode::{DecodeError, decode, outline},
 };
 use crate::reassembly::Connection;
 
@@ -61,6 +65,14 @@ pub struct Stats {
     pub records: u64,
     /// Bytes of them.
     pub bytes: u64,
+    /// Packets whose last record was handed on.
+    pub packets: u64,
+    /// Captured payload bytes handed on.
+    pub payload_bytes: u64,
+    /// Packets whose last record was not understood.
+    pub refused_packets: u64,
+    /// Captured payload bytes, as they say, of records that were not understood.
+    pub refused_bytes: u64,
     /// Records of a layout that this program does not read.
     pub unknown_version: u64,
     /// Records that are no records.
@@ -78,6 +90,7 @@ pub struct Capture {
     // Dropped first, so that nothing is written to maps that are gone.
     _ebpf: Ebpf,
     ring: RingBuf<MapData>,
+    view: RingView,
     counters: PerCpuArray<MapData, CounterValues>,
     rings: Array<MapData, RingState>,
     control: Array<MapData, Control>,
@@ -99,11 +112,20 @@ impl Capture {
             let Some(record) = self.ring.next() else { break };
             drained.records += 1;
             drained.bytes += record.len();
-            match decode(&record) {
-                Ok(segment) => deliver(&segment),
-                Err(DecodeError::Version(_)) => self.stats.unknown_version += 1,
-                Err(DecodeError::Truncated | DecodeError::Malformed) => self.stats.malformed += 1,
-            }
+            let outline = outline(&record);
+            let refused = match decode(&record) {
+                Ok(segment) => {
+                    self.stats.packets += u64::from(outline.ends_packet);
+                    self.stats.payload_bytes += segment.payload.len() as u64;
+                    deliver(&segment);
+                    continue;
+                }
+                Err(DecodeError::Version(_)) => &mut self.stats.unknown_version,
+                Err(DecodeError::Truncated | DecodeError::Malformed) => &mut self.stats.malformed,
+            };
+            *refused += 1;
+            self.stats.refused_packets += u64::from(outline.ends_packet);
+            self.stats.refused_bytes += u64::from(outline.captured);
         }
         drained.more = drained.records == max_records;
         self.stats.records += drained.records as u64;
@@ -131,19 +153,6 @@ impl Capture {
     pub fn shed(&mut self, level: u32) {
         self.shed_level = level.min(SHED_CONNECTIONS);
         self.beat();
-    }
-
-    /// The kernel's counters by `Counter` index, summed over all CPUs; zero what cannot be read.
-    pub fn counters(&self) -> [u64; COUNTERS] {
-        let mut sum = [0_u64; COUNTERS];
-        if let Ok(values) = self.counters.get(&0, 0) {
-            for cpu in values.iter() {
-                for (total, value) in sum.iter_mut().zip(cpu.0) {
-                    *total = total.wrapping_add(value);
-                }
-            }
-        }
-        sum
     }
 
     /// Reservations that failed because the ring was full.

@@ -1,5 +1,7 @@
 //! Opens the capture: loads the object as configured, takes its maps, attaches its programs.
 
+use std::os::fd::AsFd as _;
+
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Map, MapError},
@@ -13,7 +15,9 @@ use super::{
     attach::{attach, load},
     cgroup, object,
     own_sockets::OwnSockets,
-    preflight, rings,
+    preflight,
+    ring_view::RingView,
+    rings,
 };
 
 /// The wake-up must come while most of the ring is free.
@@ -42,6 +46,8 @@ impl Capture {
             .override_global(names::GLOBAL_WAKE_THRESHOLD, &wake_threshold, true)
             .override_global(names::GLOBAL_LOG_LEVEL, &log_level, true)
             .override_global(names::GLOBAL_RING_COUNT, &RING_COUNT, true)
+            .map_max_entries(names::MAP_CONNECTIONS, config.max_connections)
+            .map_max_entries(names::MAP_VERDICTS, config.max_verdicts)
             .load(object)
             .map_err(|cause| OpenError::Load { cause: Box::new(cause) })?;
         let instructions =
@@ -50,7 +56,9 @@ impl Capture {
         let ring = rings::open(&mut ebpf, RING_COUNT, ring_bytes)?
             .pop()
             .ok_or(OpenError::ObjectMismatch { name: names::MAP_SEGMENTS })?;
+        let view = RingView::open(ring.as_fd(), ring_bytes).map_err(|cause| OpenError::RingView { cause })?;
         let mut capture = Self {
+            view,
             ring,
             counters: map(&mut ebpf, names::MAP_COUNTERS)?,
             rings: map(&mut ebpf, names::MAP_RINGS)?,

@@ -114,6 +114,12 @@ pub enum OpenError {
         #[source]
         cause: MapError,
     },
+    /// The ring cannot be looked at.
+    #[error("cannot map the ring buffer: {cause}")]
+    RingView {
+        /// Why.
+        cause: io::Error,
+    },
 }
 
 impl OpenError {
@@ -128,7 +134,9 @@ impl OpenError {
             | Self::Load { .. }
             | Self::Verifier { .. }
             | Self::Attach { .. } => EXIT_PRIVILEGE_OR_KERNEL,
-            Self::NoObject | Self::ObjectMismatch { .. } | Self::Map { .. } => EXIT_FAILURE,
+            Self::NoObject | Self::ObjectMismatch { .. } | Self::Map { .. } | Self::RingView { .. } => {
+                EXIT_FAILURE
+            }
         }
     }
 
