@@ -180,6 +180,7 @@ fn counted(worker: &Worker) -> Vec<stages::Counted> {
         reader: worker.capture.stats(),
         http: stages.http,
         open: stages.open_exchanges as u64,
+        filter: stages.filter,
         enrich: &stages.enrich,
         sinks: &sinks,
     });

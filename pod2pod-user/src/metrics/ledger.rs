@@ -15,7 +15,7 @@ use pod2pod_common::{
 use super::{Counted, Kind};
 use crate::{
     capture::kernel::{self, IN_PROGRAM_PER_CPU, Snapshot},
-    enrich, http,
+    enrich, filter, http,
     sinks::SinkStats,
 };
 
@@ -130,6 +130,8 @@ pub struct Sources<'a> {
     pub http: &'a http::Stats,
     /// Exchanges open there now.
     pub open: u64,
+    /// The filter.
+    pub filter: &'a filter::Stats,
     /// Enrichment.
     pub enrich: &'a enrich::Stats,
     /// The sinks.
@@ -297,7 +299,7 @@ fn exchanges(sources: &Sources<'_>, name: &'static str, sink: &SinkStats) -> Acc
         name: "http",
         // What is told a second time, or in between, is a record of its own.
         entered: http.begun + http.late + http.progress,
-        ignored: Vec::new(),
+        ignored: vec![("filter", sources.filter.refused_exchanges)],
         lost: Vec::new(),
         in_flight: Some(sources.open),
         handed_on: enrich.exchanges,
@@ -448,7 +450,8 @@ mod tests {
                 kernel: &self.kernel,
                 reader: &self.reader,
                 http: &self.http,
-                open: 4,
+                open: 3,
+                filter: &filter::Stats { refused_exchanges: 1, ..Default::default() },
                 enrich: &self.enrich,
                 sinks: &[("output", self.sink)],
             })
