@@ -23,8 +23,8 @@ fn told(turns: &[Turn], gate: Counter, times: u64) -> [String; 2] {
             let told = [stream(directions[0], ends.client), stream(directions[1], ends.server)];
             assert_eq!(*streams.get_or_insert_with(|| told.clone()), told, "{scope:?}, {directions:?}");
         }
-        assert_eq!(watch.seen.iter().filter(|seen| seen.flags.syn()).count(), 4);
-        assert_eq!(watch.seen.iter().filter(|seen| seen.flags.fin()).count(), 4);
+        assert_eq!(watch.distinct(|seen| seen.flags.syn()), 4);
+        assert_eq!(watch.distinct(|seen| seen.flags.fin()), 4);
         assert_eq!(watch.counter(gate), times, "{gate:?}, {scope:?}");
         watch.assert_lossless();
     }

@@ -10,12 +10,14 @@ use pod2pod_user::capture::{
     Direction, KernelInstant, Scope, Segment, TcpFlags,
     kernel::{Capture, Config, ScopeChoice},
 };
-use support::netns::Cgroup;
+use support::{netns::Cgroup, scale};
 
 /// Longest wait for what must come.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// The machine may be busy: a ring that holds the traffic of any test whole.
-const RING_BYTES: u32 = 128 * 1024 * 1024;
+const RING_BYTES: usize = 128 * 1024 * 1024;
+/// The same of a tenth of the traffic.
+const LEAST_RING_BYTES: usize = 16 * 1024 * 1024;
 /// Records taken at a time.
 const TURN: usize = 4096;
 
@@ -91,7 +93,8 @@ pub(crate) struct Watch {
 impl Watch {
     pub(crate) fn on(cgroup: &Cgroup, scope: ScopeChoice) -> Self {
         let cgroup = Some(cgroup.path().to_owned());
-        Self::open(Config { cgroup, scope, ring_bytes: RING_BYTES, ..Config::default() })
+        let ring_bytes = scale::count(RING_BYTES, LEAST_RING_BYTES) as u32;
+        Self::open(Config { cgroup, scope, ring_bytes, ..Config::default() })
     }
 
     pub(crate) fn open(config: Config) -> Self {
@@ -121,6 +124,13 @@ impl Watch {
 
     pub(crate) fn counter(&self, counter: Counter) -> u64 {
         self.capture.counters()[counter as usize]
+    }
+
+    /// Segments that pass `test`, each once however often it was sent: where all is slow, TCP sends again.
+    pub(crate) fn distinct(&self, test: impl Fn(&Seen) -> bool) -> usize {
+        let chosen = self.seen.iter().filter(|seen| test(seen));
+        let places = chosen.map(|seen| (seen.direction == Direction::Egress, seen.source, seen.sequence));
+        places.collect::<std::collections::BTreeSet<_>>().len()
     }
 
     /// Payload of one direction of one connection as one end saw it, in the order of its sequence numbers; nothing may

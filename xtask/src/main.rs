@@ -11,6 +11,7 @@ mod setup;
 mod test;
 mod tidy;
 mod toolchain;
+mod vm;
 
 /// Exit code of a command line that is wrong (sysexits.h, EX_USAGE).
 const EXIT_USAGE: u8 = 64;
@@ -27,6 +28,8 @@ usage: cargo xtask COMMAND
   bench [live|replay]… [--quick] [--rounds N] [--only WORD]
                      figures of the agent beside other tools, into target/bench
   test [TIER…]       set up and run the tiers: all of them if none is named
+  vm [SUITE…] [-- ARG…]
+                     the vm tier on some kernels only, with arguments for the test runner
   lint               rustfmt and clippy, for the host and for the kernel side
   tidy               lint, and our own rules about the code
 ";
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         "bench" => bench::command(rest),
         "demo" => demo::command(rest),
         "test" => test::command(rest),
+        "vm" => vm::command(rest),
         "lint" => lint::command().map(|()| ExitCode::SUCCESS),
         "tidy" => tidy::command().map(|()| ExitCode::SUCCESS),
         "help" | "--help" | "-h" => {

@@ -11,11 +11,11 @@ use crate::{
 };
 
 /// What can be set up: `run`, `demo`, `bench`, `lint` and the tiers of `test`.
-pub(crate) const GOALS: [&str; 9] =
-    ["run", "demo", "bench", "lint", "unit", "pipeline", "daemon", "opinion", "kernel"];
+pub(crate) const GOALS: [&str; 10] =
+    ["run", "demo", "bench", "lint", "unit", "pipeline", "daemon", "opinion", "kernel", "vm"];
 
 /// Goals that build the kernel side.
-const EBPF_GOALS: [&str; 5] = ["run", "demo", "bench", "lint", "kernel"];
+const EBPF_GOALS: [&str; 6] = ["run", "demo", "bench", "lint", "kernel", "vm"];
 
 /// A program, the Debian package that has it, and who needs it what for. Any version on `PATH` will do.
 struct Tool {
@@ -25,7 +25,7 @@ struct Tool {
     goals: &'static [&'static str],
 }
 
-const TOOLS: [Tool; 16] = [
+const TOOLS: [Tool; 20] = [
     tool("tshark", "tshark", "the independent opinion on captures", &["opinion", "bench"]),
     tool("tcpdump", "tcpdump", "captures real servers and clients", &["opinion", "bench"]),
     tool("httpry", "httpry", "a second opinion, and the speed to beat", &["opinion", "bench"]),
@@ -38,8 +38,12 @@ const TOOLS: [Tool; 16] = [
     tool("ab", "apache2-utils", "a client that speaks HTTP/1.0", &["opinion"]),
     tool("h2load", "nghttp2-client", "a client that differs, in HTTP/1 mode", &["opinion"]),
     tool("promtool", "prometheus", "checks the metrics page", &["daemon"]),
-    tool("ip", "iproute2", "makes network namespaces", &["kernel", "demo", "bench"]),
-    tool("nft", "nftables", "makes the NAT between client and server", &["kernel", "demo"]),
+    tool("ip", "iproute2", "makes network namespaces", &["kernel", "vm", "demo", "bench"]),
+    tool("nft", "nftables", "makes the NAT between client and server", &["kernel", "vm", "demo"]),
+    tool("qemu-system-x86_64", "qemu-system-x86", "boots other kernels", &["vm"]),
+    tool("busybox", "busybox-static", "the first process of a machine", &["vm"]),
+    tool("depmod", "kmod", "makes a kernel's list of modules", &["vm"]),
+    tool("xz", "xz-utils", "unpacks a kernel's modules", &["vm"]),
     tool("c++", "g++", "links the BPF linker with LLVM", &EBPF_GOALS),
     tool(toolchain::STRIP, toolchain::STRIP_PACKAGE, "makes the kernel side small", &EBPF_GOALS),
 ];

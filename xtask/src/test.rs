@@ -10,7 +10,7 @@ use anyhow::Result;
 use crate::{
     build,
     cmd::{self, Cmd, say},
-    lint, setup, tidy,
+    lint, setup, tidy, vm,
 };
 
 /// A tier: its name, what it runs, and how long that may take on two cores with everything built.
@@ -21,7 +21,7 @@ struct Tier {
 }
 
 /// In the order in which a developer wants to know.
-const TIERS: [Tier; 7] = [
+const TIERS: [Tier; 8] = [
     Tier { name: "tidy", run: tidy::rules_hold, budget: Duration::from_secs(5) },
     Tier { name: "lint", run: lint::command, budget: Duration::from_secs(120) },
     Tier { name: "unit", run: unit, budget: Duration::from_secs(60) },
@@ -29,6 +29,8 @@ const TIERS: [Tier; 7] = [
     Tier { name: "daemon", run: || integration("daemon", &[]), budget: Duration::from_secs(120) },
     Tier { name: "opinion", run: || integration("opinion", &[]), budget: Duration::from_secs(240) },
     Tier { name: "kernel", run: kernel, budget: Duration::from_secs(180) },
+    // Two rounds of machines, at most three minutes each.
+    Tier { name: "vm", run: vm::tier, budget: Duration::from_secs(360) },
 ];
 
 /// Tests of the kernel tier at a time: each has namespaces of its own, and more than the cores would only disturb
@@ -50,7 +52,7 @@ pub(crate) fn command(names: &[String]) -> Result<ExitCode> {
     let goals: Vec<&str> =
         chosen.iter().map(|tier| tier.name).filter(|name| setup::GOALS.contains(name)).collect();
     setup::ensure(&goals)?;
-    if goals.contains(&"kernel") {
+    if goals.contains(&"kernel") || goals.contains(&"vm") {
         // Before all tiers: the object is embedded, so building it later would build the daemon twice.
         build::ebpf()?;
     }

@@ -29,14 +29,18 @@ pub(crate) fn object() -> PathBuf {
     cmd::workspace().join("target/pod2pod-ebpf.o")
 }
 
-/// Tools of our own, outside the clone so that they survive it.
-pub(crate) fn tools() -> PathBuf {
+/// What is fetched or built once a machine, outside the clone so that it survives it.
+pub(crate) fn cache() -> PathBuf {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     variable("POD2POD_CACHE")
         .or_else(|| variable("XDG_CACHE_HOME").map(|cache| cache.join("pod2pod")))
         .or_else(|| variable("HOME").map(|home| home.join(".cache/pod2pod")))
         .unwrap_or_else(|| cmd::workspace().join("target/cache"))
-        .join("tools")
+}
+
+/// Tools of our own.
+pub(crate) fn tools() -> PathBuf {
+    cache().join("tools")
 }
 
 /// `PATH` with our tools first.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use support::world::SERVER_POD;
+use support::{scale, world::SERVER_POD};
 
 use super::{
     agent::{AMPLE_RING, Agent},
@@ -11,8 +11,9 @@ use super::{
     stage::Stage,
 };
 
-/// More than any buffer between the ends.
+/// More than any buffer between the ends; where all is slow, more than they are at first.
 const LARGE: u64 = 10 * 1024 * 1024;
+const LEAST_LARGE: u64 = 1024 * 1024;
 
 /// All that passes here, read or not: four bodies at two ends.
 const RING_OF_ALL: &str = "capture.ring_bytes=128MiB";
@@ -30,13 +31,14 @@ fn check_bodies(setting: &str, exchanges: &[(&str, Body, u64)]) {
 
 #[test]
 fn large_bodies_are_counted_to_the_byte() {
+    let large = scale::bytes(LARGE, LEAST_LARGE);
     check_bodies(
         RING_OF_ALL,
         &[
-            ("/up/known", Body::Length, LARGE),
-            ("/up/chunked", Body::Chunked, LARGE),
-            ("/down/length/10485760", Body::Length, 0),
-            ("/down/chunked/10485760", Body::Length, 0),
+            ("/up/known", Body::Length, large),
+            ("/up/chunked", Body::Chunked, large),
+            (&format!("/down/length/{large}"), Body::Length, 0),
+            (&format!("/down/chunked/{large}"), Body::Length, 0),
             ("/after", Body::Length, 1),
         ],
     );

@@ -6,7 +6,7 @@ use std::{
     thread,
 };
 
-use support::world::SERVER_POD;
+use support::{scale, world::SERVER_POD};
 
 use super::{
     agent::Agent,
@@ -15,6 +15,7 @@ use super::{
 };
 
 const CONNECTIONS: usize = 100;
+/// Requests of each connection, where the machine is fast enough for them.
 const REQUESTS: usize = 1000;
 /// Threads of each party; each has its share of the connections.
 const THREADS: usize = 4;
@@ -32,9 +33,9 @@ fn request(connection: usize, request: usize) -> String {
 }
 
 /// One request on each connection, then all their responses, and again.
-fn ask(first: usize, connections: &mut [TcpStream]) {
+fn ask(first: usize, connections: &mut [TcpStream], requests: usize) {
     let mut response = [0; RESPONSE.len()];
-    for round in 0..REQUESTS {
+    for round in 0..requests {
         for (number, connection) in (first..).zip(connections.iter_mut()) {
             connection.write_all(request(number, round).as_bytes()).unwrap();
         }
@@ -45,9 +46,9 @@ fn ask(first: usize, connections: &mut [TcpStream]) {
     }
 }
 
-fn answer(connections: &mut [TcpStream]) {
+fn answer(connections: &mut [TcpStream], requests: usize) {
     let mut asked = vec![0; request(0, 0).len()];
-    for _ in 0..REQUESTS {
+    for _ in 0..requests {
         for connection in connections.iter_mut() {
             connection.read_exact(&mut asked).unwrap();
             connection.write_all(RESPONSE).unwrap();
@@ -69,17 +70,18 @@ fn a_hundred_thousand_exchanges_are_told_by_both_ends_and_nothing_else() {
     };
     let (mut clients, mut servers): (Vec<_>, Vec<_>) = (0..CONNECTIONS).map(pair).unzip();
     let share = CONNECTIONS / THREADS;
+    let requests = scale::count(REQUESTS, 1);
     thread::scope(|scope| {
         for servers in servers.chunks_mut(share) {
-            scope.spawn(|| answer(servers));
+            scope.spawn(move || answer(servers, requests));
         }
         for (number, clients) in clients.chunks_mut(share).enumerate() {
-            scope.spawn(move || ask(number * share, clients));
+            scope.spawn(move || ask(number * share, clients, requests));
         }
     });
     drop((clients, servers));
     let done = (0..CONNECTIONS).flat_map(|connection| {
-        (0..REQUESTS).map(move |request| Exchange::complete(target(connection, request), 0, RESPONSE_BYTES))
+        (0..requests).map(move |request| Exchange::complete(target(connection, request), 0, RESPONSE_BYTES))
     });
     let done: Vec<Exchange> = done.collect();
     let told = 2 * done.len() as u64;

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use nix::sys::signal::Signal;
-use support::world::SERVER_POD;
+use support::{scale, world::SERVER_POD};
 
 use super::{
     agent::{AMPLE_RING, Agent},
@@ -15,15 +15,19 @@ use super::{
 const CONNECTIONS: usize = 8;
 /// Exchanges of each connection that nothing disturbs, before and after.
 const CALM: usize = 5;
-/// Exchanges of each while the reader stands still: more than twice what the ring holds.
+/// Exchanges of each while the reader stands still: several times what the ring holds.
 const STORM: usize = 150;
+/// As many as fill it twice.
+const LEAST_STORM: usize = 50;
+/// Content of a response in the storm: the ring fills before the dead man's switch ends it, however slow the machine.
+const STORM_SIZE: usize = 1400;
 /// The smallest there is.
 const TINY_RING: &str = "capture.ring_bytes=256KiB";
 
-fn talk(clients: &mut [Client], phase: &str, rounds: usize) {
+fn talk(clients: &mut [Client], phase: &str, rounds: usize, size: usize) {
     for round in 0..rounds {
         for (number, client) in clients.iter_mut().enumerate() {
-            client.get(&format!("/{phase}/{number}/{round}/length/{}", round % 50));
+            client.get(&format!("/{phase}/{number}/{round}/length/{}", size + round % 50));
         }
     }
 }
@@ -41,16 +45,16 @@ fn what_is_left_of_one_end_joins_the_other_and_is_never_called_a_failure() {
     let server = Server::start(stage.server.listen((SERVER_POD.v4, 0)));
     let connect = |_| Client::connect(&mut stage.client, server.address);
     let mut clients: Vec<Client> = (0..CONNECTIONS).map(connect).collect();
-    talk(&mut clients, "before", CALM);
+    talk(&mut clients, "before", CALM, 0);
     at_server.wait_records("those before are told", |records| records.len() == CONNECTIONS * CALM);
     at_server.signal(Signal::SIGSTOP);
-    talk(&mut clients, "storm", STORM);
+    talk(&mut clients, "storm", scale::count(STORM, LEAST_STORM), STORM_SIZE);
     at_server.signal(Signal::SIGCONT);
     at_server.wait_metrics("it has read what is left, and knows what is not", |metrics| {
         let lost = ["ring_lost", "segments_ring_full", "bytes_ring_full"];
         lost.iter().all(|name| metrics.kernel(name) > 0) && metrics.balance().is_ok()
     });
-    talk(&mut clients, "after", CALM);
+    talk(&mut clients, "after", CALM, 0);
     let done: Vec<_> = clients.into_iter().flat_map(|client| client.done).collect();
     let (client_told, server_told) = (at_client.end(), at_server.end());
     assert!(server_told.summary.contains("segments in the kernel (ring full)"), "{}", server_told.summary);

@@ -3,11 +3,13 @@
 pub mod capture_file;
 pub mod capture_properties;
 pub mod conversation;
+pub mod fact;
 pub mod http;
 pub mod netns;
 pub mod process;
 pub mod processes;
 pub mod reassembly;
 pub mod rng;
+pub mod scale;
 pub mod wire;
 pub mod world;

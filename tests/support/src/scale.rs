@@ -1,0 +1,29 @@
+//! How much the tests do: less of the same where everything is slow. Counts and waits on purpose are scaled, never what
+//! is asserted of them.
+
+use std::{sync::OnceLock, time::Duration};
+
+/// Number by which counts are divided; 1 without it.
+pub const SCALE_VARIABLE: &str = "POD2POD_TEST_SCALE";
+
+/// `count`, or the share of it that this run makes, but at least `least`.
+pub fn count(count: usize, least: usize) -> usize {
+    (count / scale() as usize).max(least)
+}
+
+/// `size`, or the share of it that this run makes, but at least `least`.
+pub fn bytes(size: u64, least: u64) -> u64 {
+    (size / u64::from(scale())).max(least)
+}
+
+/// `time`, or the share of it that this run lasts, but at least `least`.
+pub fn time(time: Duration, least: Duration) -> Duration {
+    (time / scale()).max(least)
+}
+
+fn scale() -> u32 {
+    static SCALE: OnceLock<u32> = OnceLock::new();
+    *SCALE.get_or_init(|| {
+        std::env::var(SCALE_VARIABLE).map_or(1, |value| value.parse().expect("the scale is a number")).max(1)
+    })
+}
