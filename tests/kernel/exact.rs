@@ -16,7 +16,7 @@ const REQUEST: &str = "GET /index HTTP/1.1\r\nHost: a\r\n\r\n";
 const RESPONSE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
 const BODY: usize = 10 * 1024 * 1024;
 /// Still many times what one packet can hold.
-const LEAST_BODY: usize = 1024 * 1024;
+const LEAST_BODY: usize = 4 * 1024 * 1024;
 
 /// Both ends saw both streams whole, SYN and FIN of both sides among them.
 fn assert_whole(watch: &Watch, ends: Ends, turns: &[Turn]) {

@@ -40,6 +40,8 @@ const MACHINES: usize = 2;
 const SCALE: &str = "10";
 /// A machine that runs longer hangs. Its tests take a third of it.
 const MAX_TIME: Duration = Duration::from_secs(540);
+/// Tests at a time in a machine.
+const TEST_THREADS: usize = 2;
 /// Programs that the tests start.
 const PROGRAMS: [&str; 8] = ["sh", "ip", "tc", "nft", "nsenter", "tee", "sleep", "cat"];
 
@@ -126,8 +128,8 @@ impl Tests {
         let manifest = root.join("tests/Cargo.toml");
         let words = arguments.iter().map(|word| format!(" '{}'", word.replace('\'', r"'\''")));
         let command = format!(
-            "#!/bin/sh\nexport RUST_BACKTRACE=1 POD2POD_TEST_SCALE={SCALE} POD2POD_TEST_BINARY='{}'\n\
-             exec '{}' --test-threads=2{}\n",
+            "#!/bin/sh\nexport RUST_BACKTRACE=1 RUST_TEST_THREADS={TEST_THREADS}\n\
+             export POD2POD_TEST_SCALE={SCALE} POD2POD_TEST_BINARY='{}'\nexec '{}'{}\n",
             daemon.display(),
             test.display(),
             words.collect::<String>()
