@@ -24,7 +24,7 @@ fn a_full_ring_loses_nothing_silently() {
     body.resize(body.len() + 4 * 1024 * 1024, b'x');
     // The ring is not read while the body passes.
     let first = talk(&cgroup, &host, &host, "127.0.0.1", &[Turn::Client(vec![body])]);
-    first.join().unwrap();
+    watch.unread(first);
     watch.drain();
     watch.assert_adds_up();
     assert!(watch.capture.ring_lost() > 0, "the body fits the ring");
@@ -36,7 +36,7 @@ fn a_full_ring_loses_nothing_silently() {
 #[test]
 fn the_reader_is_woken_once_when_the_ring_fills_past_the_threshold() {
     let (cgroup, host) = (Cgroup::new(), Namespace::new());
-    let watch = Watch::on(&cgroup, ScopeChoice::Cookie);
+    let mut watch = Watch::on(&cgroup, ScopeChoice::Cookie);
     // A socket that nobody sends to never says stop.
     let stop = UdpSocket::bind("127.0.0.1:0").unwrap();
     let wake = Wake::new(&watch.capture, &stop).unwrap();
@@ -51,17 +51,13 @@ fn the_reader_is_woken_once_when_the_ring_fills_past_the_threshold() {
         // The answer keeps the next piece from joining this one.
         pieces.iter().flat_map(|piece| [Turn::Client(vec![piece.clone()]), server("x")]).collect()
     };
-    talk_in_step(&cgroup, &host, &echo(&pieces));
+    watch.unread(talk(&cgroup, &host, &host, "127.0.0.1", &echo(&pieces)));
     assert_eq!(watch.counter(Counter::RingWakeups), 0);
     assert_eq!(wake.wait(shortest), Woken::ByTime, "what the ring holds is no reason to wake");
-    talk_in_step(&cgroup, &host, &echo(&pieces));
+    watch.unread(talk(&cgroup, &host, &host, "127.0.0.1", &echo(&pieces)));
     assert_eq!(watch.counter(Counter::RingWakeups), 1);
     assert_eq!(wake.wait(PATIENCE), Woken::ByRing);
     assert_eq!(wake.wait(shortest), Woken::ByTime, "one crossing ends one wait");
-}
-
-fn talk_in_step(cgroup: &Cgroup, host: &Namespace, turns: &[Turn]) {
-    talk(cgroup, host, host, "127.0.0.1", turns).join().unwrap();
 }
 
 #[test]

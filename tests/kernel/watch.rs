@@ -122,6 +122,17 @@ impl Watch {
         result
     }
 
+    /// Waits for `work` and lets the ring fill; the programs know that somebody lives, however long it takes.
+    pub(crate) fn unread<T>(&mut self, work: std::thread::JoinHandle<T>) -> T {
+        let deadline = Instant::now() + PATIENCE;
+        while !work.is_finished() {
+            assert!(Instant::now() < deadline, "the traffic of the test hangs");
+            self.capture.beat();
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+        work.join().unwrap()
+    }
+
     pub(crate) fn counter(&self, counter: Counter) -> u64 {
         self.capture.counters()[counter as usize]
     }

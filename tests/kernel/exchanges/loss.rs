@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use nix::sys::signal::Signal;
-use support::{scale, world::SERVER_POD};
+use support::world::SERVER_POD;
 
 use super::{
     agent::{AMPLE_RING, Agent},
@@ -15,12 +15,11 @@ use super::{
 const CONNECTIONS: usize = 8;
 /// Exchanges of each connection that nothing disturbs, before and after.
 const CALM: usize = 5;
-/// Exchanges of each while the reader stands still: several times what the ring holds.
-const STORM: usize = 150;
-/// As many as fill it twice.
-const LEAST_STORM: usize = 50;
+/// Exchanges of each while the reader stands still: several times what the ring holds, and less than the kernel sends of a
+/// connection ahead of its reader.
+const STORM: usize = 14;
 /// Content of a response in the storm: the ring fills before the dead man's switch ends it, however slow the machine.
-const STORM_SIZE: usize = 1400;
+const STORM_SIZE: usize = 16 * 1024;
 /// The smallest there is.
 const TINY_RING: &str = "capture.ring_bytes=256KiB";
 
@@ -48,7 +47,7 @@ fn what_is_left_of_one_end_joins_the_other_and_is_never_called_a_failure() {
     talk(&mut clients, "before", CALM, 0);
     at_server.wait_records("those before are told", |records| records.len() == CONNECTIONS * CALM);
     at_server.signal(Signal::SIGSTOP);
-    talk(&mut clients, "storm", scale::count(STORM, LEAST_STORM), STORM_SIZE);
+    talk(&mut clients, "storm", STORM, STORM_SIZE);
     at_server.signal(Signal::SIGCONT);
     at_server.wait_metrics("it has read what is left, and knows what is not", |metrics| {
         let lost = ["ring_lost", "segments_ring_full", "bytes_ring_full"];

@@ -102,7 +102,8 @@ impl Cgroup {
     pub fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = root().join(format!("{CGROUP_PREFIX}{}-{number}", std::process::id()));
+        // Not as `world` calls its own: both are of one process.
+        let path = root().join(format!("{CGROUP_PREFIX}{}-threads-{number}", std::process::id()));
         fs::create_dir(&path).unwrap_or_else(|error| panic!("cannot make {}: {error}", path.display()));
         // Threads, not processes, are members: the test's own process stays where it is.
         fs::write(path.join("cgroup.type"), "threaded").unwrap();

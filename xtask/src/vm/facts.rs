@@ -83,8 +83,14 @@ mod tests {
             ),
         ];
         let text = table(&outcomes);
-        assert!(text.contains("5.10                                  unknown     passed    90 s\n"), "{text}");
-        assert!(text.contains("6.12                                      123     FAILED    90 s\n"), "{text}");
+        assert!(
+            text.contains("5.10                                  unknown     passed    90 s\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("6.12                                      123     FAILED    90 s\n"),
+            "{text}"
+        );
         assert!(text.ends_with("not tried on 6.12: tcx::one: no tcx\n"), "{text}");
         assert!(!Facts::default().take("test a ... ok"));
     }

@@ -85,7 +85,9 @@ fn fetch(suite: &str, work: &Path, directory: &Path) -> Result<String> {
     apt.download(&packages, &parts)?;
     let unpacked = work.join("unpacked");
     for package in fs::read_dir(&packages)? {
-        Cmd::new("dpkg-deb").args(["-x".as_ref(), package?.path().as_os_str(), unpacked.as_os_str()]).run()?;
+        Cmd::new("dpkg-deb")
+            .args(["-x".as_ref(), package?.path().as_os_str(), unpacked.as_os_str()])
+            .run()?;
     }
     let kernel = work.join("kernel");
     arrange(&unpacked, &kernel, version)?;
@@ -188,7 +190,8 @@ mod tests {
 
     #[test]
     fn dependencies_are_read_as_apt_writes_them() {
-        let text = "linux-image-cloud-amd64\n  Depends: linux-image-6.1.0-56-cloud-amd64\n  Depends: <virtual>\n";
+        let text =
+            "linux-image-cloud-amd64\n  Depends: linux-image-6.1.0-56-cloud-amd64\n  Depends: <virtual>\n";
         assert_eq!(names(text), ["linux-image-6.1.0-56-cloud-amd64"]);
     }
 }

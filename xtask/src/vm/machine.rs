@@ -142,7 +142,8 @@ mod tests {
         lines.iter().for_each(|line| say.send((*line).to_owned()).expect("room"));
         drop(say);
         let mut said = Vec::new();
-        let ended = listen(&hear, Instant::now() + Duration::from_secs(10), &mut |line| said.push(line.to_owned()));
+        let ended =
+            listen(&hear, Instant::now() + Duration::from_secs(10), &mut |line| said.push(line.to_owned()));
         (ended, said)
     }
 

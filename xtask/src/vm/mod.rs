@@ -117,7 +117,8 @@ impl Tests {
     fn build(arguments: &[String]) -> Result<Self> {
         let daemon = build::daemon()?;
         let build = ["--locked", "--quiet", "--package", "pod2pod-tests", "--test", "kernel"];
-        let cargo = |subcommand| Cmd::cargo().env("CARGO_TARGET_DIR", "target").args([subcommand]).args(build);
+        let cargo =
+            |subcommand| Cmd::cargo().env("CARGO_TARGET_DIR", "target").args([subcommand]).args(build);
         cargo("build").args(["--bin", "pod2pod-party"]).run_aside()?;
         let built = cargo("test").args(["--no-run", "--message-format=json"]);
         let built = built.ask().with_context(|| format!("this command failed:\n  {built}"))?;
