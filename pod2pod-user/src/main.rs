@@ -53,6 +53,9 @@ fn with_config(common: Common, live: Live, run: impl FnOnce(Config, &Shutdown) -
         }
     };
     logging::start(config.log);
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
     run(config, &shutdown)
 }
 

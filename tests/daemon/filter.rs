@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use pod2pod_user::filter::expression::IS_BUILT;
 use serde_json::Value;
 use support::{
     capture_file::{ETHERNET, Order, Pcap, Unit},
@@ -69,6 +70,40 @@ fn networks() {
     assert_eq!(count(&["--set", "filter.cidrs=10.1.0.0/16,fd00::/8"]), 0);
     assert_eq!(count(&["--set", "filter.ignore_cidrs=10.0.0.2/32"]), 0);
     assert_eq!(count(&["--set", "roles=server"]), 1, "on a path there are no roles");
+}
+
+#[test]
+fn expressions() {
+    if !IS_BUILT {
+        let finished = replay(&["--filter", "tcp"], &[]);
+        assert_eq!(finished.code, Some(64));
+        assert!(finished.stderr.contains("built without pcap expressions"), "{}", finished.stderr);
+        return;
+    }
+    let input = file(&[80, 8080].map(|port| exchange(Conversation::new(), port)));
+    let kept = |expression: &str| ports(&replay(&["--filter", expression], &input));
+    assert_eq!(kept(""), BTreeSet::from([80, 8080]));
+    assert_eq!(kept("tcp port 8080"), BTreeSet::from([8080]));
+    assert_eq!(kept("tcp port 8080 and not host 10.0.0.1"), BTreeSet::new());
+    assert_eq!(kept("dst port 48080 or src port 80"), BTreeSet::from([80, 8080]));
+    let nothing = replay(&["--filter", "udp port 80"], &input);
+    assert!(nothing.stderr.contains("no TCP connection can match it"), "{}", nothing.stderr);
+    assert_eq!((nothing.code, nothing.stdout.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn an_expression_that_cannot_be_used_is_told_with_all_other_mistakes() {
+    if !IS_BUILT {
+        return;
+    }
+    let finished = replay(&["--filter", "tcp port 80 and", "--port", "x"], &[]);
+    assert_eq!(finished.code, Some(64));
+    let expected = "filter.expression: \"tcp port 80 and\": can't parse filter expression: syntax error";
+    assert!(finished.stderr.contains(expected), "{}", finished.stderr);
+    assert_eq!(finished.stderr.lines().count(), 2, "{}", finished.stderr);
+    let finished = replay(&["--filter", "len > 100"], &[]);
+    assert_eq!(finished.code, Some(64));
+    assert!(finished.stderr.contains("it depends on the packet's length"), "{}", finished.stderr);
 }
 
 #[test]

@@ -31,12 +31,18 @@ pub(crate) struct Cmd {
     program: OsString,
     arguments: Vec<OsString>,
     environment: Vec<(&'static str, OsString)>,
+    directory: Option<PathBuf>,
 }
 
 impl Cmd {
     /// A command by name or path.
     pub(crate) fn new(program: impl AsRef<OsStr>) -> Self {
-        Self { program: program.as_ref().into(), arguments: Vec::new(), environment: Vec::new() }
+        Self {
+            program: program.as_ref().into(),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            directory: None,
+        }
     }
 
     /// The cargo that started this xtask.
@@ -53,6 +59,12 @@ impl Cmd {
     /// Sets an environment variable for the command.
     pub(crate) fn env(mut self, name: &'static str, value: impl AsRef<OsStr>) -> Self {
         self.environment.push((name, value.as_ref().into()));
+        self
+    }
+
+    /// Runs the command in `directory` instead of the work tree's root.
+    pub(crate) fn inside(mut self, directory: &Path) -> Self {
+        self.directory = Some(directory.to_owned());
         self
     }
 
@@ -104,7 +116,7 @@ impl Cmd {
 
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
-        command.args(&self.arguments).current_dir(workspace());
+        command.args(&self.arguments).current_dir(self.directory.clone().unwrap_or_else(workspace));
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
@@ -120,6 +132,9 @@ impl Cmd {
 
 impl fmt::Display for Cmd {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(directory) = &self.directory {
+            write!(formatter, "cd {} && ", quoted(directory.as_os_str()))?;
+        }
         for (name, value) in &self.environment {
             write!(formatter, "{name}={} ", quoted(value))?;
         }

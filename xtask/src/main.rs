@@ -7,6 +7,7 @@ mod build;
 mod cmd;
 mod demo;
 mod lint;
+mod pcap;
 mod setup;
 mod test;
 mod tidy;

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     cmd::{self, Cmd, say},
-    toolchain,
+    pcap, toolchain,
 };
 
 /// What can be set up: `run`, `demo`, `bench`, `lint` and the tiers of `test`.
@@ -86,7 +86,17 @@ pub(crate) fn ensure(goals: &[&str]) -> Result<()> {
             wanted.push((package, "builds the BPF linker".to_owned()));
         }
     }
+    if !goals.is_empty() && !pcap::is_there() {
+        for (program, package) in pcap::BUILD_TOOLS {
+            if cmd::find(program).is_none() {
+                wanted.push((package, "builds libpcap".to_owned()));
+            }
+        }
+    }
     packages(&wanted)?;
+    if !goals.is_empty() {
+        pcap::ensure()?;
+    }
     if ebpf {
         let compiler = Cmd::new("rustc").args(["-vV"]).ask().context("there is no rustc on PATH")?;
         bitcode_is_readable(&compiler)?;

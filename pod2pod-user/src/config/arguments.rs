@@ -49,6 +49,9 @@ pub struct Common {
     /// Sets any configuration key; can be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub settings: Vec<String>,
+    /// Connections that match, as tcpdump would take it: an expression of pcap-filter(7)
+    #[arg(long, value_name = "EXPRESSION")]
+    pub filter: Option<String>,
     /// Port of servers to watch, or a range; can be repeated
     #[arg(long, value_name = "PORT")]
     pub port: Vec<String>,
@@ -96,6 +99,7 @@ impl Common {
     /// The sources of a configuration: these flags, and `environment`.
     pub fn sources(self, live: Live, environment: Vec<(String, String)>) -> Sources {
         let single = [
+            ("filter.expression", self.filter, "--filter"),
             ("output.format", self.format, "--format"),
             ("output.file", self.output, "--output"),
             ("redact", self.redact, "--redact"),

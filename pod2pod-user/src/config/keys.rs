@@ -127,6 +127,15 @@ pub static KEYS: &[Key] = &[
         set: |config, given| put(&mut config.filter.ignore_networks, all(given, Network::parse)),
     },
     Key {
+        path: "filter.expression",
+        allowed: "an expression of pcap-filter(7)",
+        default: "",
+        sentence: "Connections of which a packet of either direction would match only.",
+        set: |config, given| {
+            put(&mut config.filter_expression, given.text().map(|text| Some(text.to_owned())))
+        },
+    },
+    Key {
         path: "roles",
         allowed: "a list of server and client",
         default: "server, client",
@@ -443,10 +452,8 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_by_every_key_but_paths_and_globs() {
-        for key in KEYS
-            .iter()
-            .filter(|key| key.allowed != GLOBS && !["output.file", "capture.cgroup"].contains(&key.path))
-        {
+        let any_text = ["output.file", "capture.cgroup", "filter.expression"];
+        for key in KEYS.iter().filter(|key| key.allowed != GLOBS && !any_text.contains(&key.path)) {
             let mut config = Config::default();
             assert!((key.set)(&mut config, &Given::one("\u{1}?")).is_none(), "{}", key.path);
         }

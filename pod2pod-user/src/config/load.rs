@@ -7,11 +7,12 @@ use super::{
     keys::{self, KEYS, Key},
     value::Given,
 };
+use crate::filter::{Expression, ExpressionError};
 
 /// What environment variables of ours begin with.
 pub const ENVIRONMENT_PREFIX: &str = "POD2POD_";
 /// Variables with our prefix that are for the build and test tools.
-const TOOL_PREFIXES: &[&str] = &["POD2POD_CACHE", "POD2POD_TEST_", "POD2POD_EBPF"];
+const TOOL_PREFIXES: &[&str] = &["POD2POD_CACHE", "POD2POD_TEST_", "POD2POD_EBPF", "POD2POD_LIBPCAP"];
 /// The environment variable that names the file.
 pub const ENVIRONMENT_FILE: &str = "POD2POD_CONFIG";
 
@@ -77,6 +78,14 @@ pub enum Mistake {
         /// What the parser says.
         message: String,
     },
+    /// The filter expression.
+    #[error("filter.expression: {text:?}: {source}")]
+    Expression {
+        /// As written.
+        text: String,
+        /// Why not.
+        source: ExpressionError,
+    },
     /// Values that exclude each other.
     #[error("{0}")]
     Contradiction(&'static str),
@@ -117,6 +126,7 @@ pub fn load(sources: &Sources) -> Result<Config, Vec<Mistake>> {
     for (key, given, flag) in &sources.flags {
         loading.add(key, given, Source::Flag(flag));
     }
+    loading.compile_expression();
     loading.mistakes.extend(keys::contradictions(&loading.config).into_iter().map(Mistake::Contradiction));
     if loading.mistakes.is_empty() { Ok(loading.config) } else { Err(loading.mistakes) }
 }
@@ -178,6 +188,14 @@ impl Loading {
                 let nearest = nearest(path, KEYS.iter().map(|key| key.path.to_owned()));
                 self.mistakes.push(Mistake::UnknownKey { source_of: source, key: path.to_owned(), nearest });
             }
+        }
+    }
+
+    fn compile_expression(&mut self) {
+        let Some(text) = &self.config.filter_expression else { return };
+        match Expression::compile(text) {
+            Ok(expression) => self.config.filter.expression = Some(expression),
+            Err(source) => self.mistakes.push(Mistake::Expression { text: text.clone(), source }),
         }
     }
 

@@ -11,7 +11,11 @@ pub mod value;
 
 use std::time::Duration;
 
-use crate::{admin, capture, enrich, filter, http, logging, reassembly, sinks};
+use crate::{
+    admin, capture, enrich,
+    filter::{self, Expression},
+    http, logging, reassembly, sinks,
+};
 
 /// Every stage's configuration.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +28,8 @@ pub struct Config {
     pub reassembly: reassembly::Config,
     /// Which connections are wanted.
     pub filter: filter::Config,
+    /// The filter expression as written; compiled once all sources are read.
+    pub filter_expression: Option<String>,
     /// Time limits, captured headers and bodies.
     pub http: http::Config,
     /// Redaction, sampling, ignore list.
@@ -36,6 +42,15 @@ pub struct Config {
     pub metrics: admin::Config,
     /// Logs.
     pub log: logging::Config,
+}
+
+impl Config {
+    /// What is allowed, and yet hardly meant.
+    pub fn warnings(&self) -> Vec<&'static str> {
+        let matches_nothing = self.filter.expression.as_ref().is_some_and(Expression::matches_nothing);
+        let warnings = [(matches_nothing, "filter.expression: no TCP connection can match it")];
+        warnings.into_iter().filter(|(holds, _)| *holds).map(|(_, warning)| warning).collect()
+    }
 }
 
 /// `output.http` as written.

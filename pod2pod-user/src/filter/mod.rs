@@ -7,9 +7,13 @@
 //!
 //! Looks at no payload, and remembers nothing of a connection.
 
+pub mod expression;
 mod rules;
 
-pub use rules::{Network, PortRange};
+pub use self::{
+    expression::{Expression, ExpressionError},
+    rules::{Network, PortRange},
+};
 
 use crate::reassembly::{Connection, Side, Start};
 
@@ -42,6 +46,8 @@ pub struct Config {
     pub ignore_networks: Vec<Network>,
     /// The observed end's part must be one of these.
     pub roles: Roles,
+    /// A packet of either direction must match.
+    pub expression: Option<Expression>,
 }
 
 /// What is to become of a connection.
@@ -64,6 +70,8 @@ pub enum Reason {
     Address,
     /// [`Config::roles`].
     Role,
+    /// [`Config::expression`].
+    Expression,
 }
 
 /// What this stage counted: judgements, each connection once, but one that was undecided twice.
@@ -79,6 +87,8 @@ pub struct Stats {
     pub refused_address: u64,
     /// By [`Reason::Role`].
     pub refused_role: u64,
+    /// By [`Reason::Expression`].
+    pub refused_expression: u64,
     /// Exchanges that were read before their connection was refused.
     pub refused_exchanges: u64,
 }
@@ -86,7 +96,7 @@ pub struct Stats {
 impl Stats {
     /// Connections refused, for whatever reason.
     pub const fn refused(&self) -> u64 {
-        self.refused_port + self.refused_address + self.refused_role
+        self.refused_port + self.refused_address + self.refused_role + self.refused_expression
     }
 }
 
@@ -149,12 +159,16 @@ impl Filter {
             Reason::Port => self.stats.refused_port += 1,
             Reason::Address => self.stats.refused_address += 1,
             Reason::Role => self.stats.refused_role += 1,
+            Reason::Expression => self.stats.refused_expression += 1,
         }
     }
 
     fn verdict(&self, connection: &Connection, client: Option<Side>) -> Verdict {
         if !self.wants_addresses(connection) {
             return Verdict::Ignore(Reason::Address);
+        }
+        if self.config.expression.as_ref().is_some_and(|expression| !expression.matches(connection)) {
+            return Verdict::Ignore(Reason::Expression);
         }
         // Each side that may be the client gives an answer; only if all agree it is one.
         let either = [Side::Originator, Side::Responder];

@@ -84,6 +84,7 @@ counters! { FILTER, filter::Stats, "filter",
     refused_port: "Connections refused by their server's port.",
     refused_address: "Connections refused by an address.",
     refused_role: "Connections refused by the observed end's role.",
+    refused_expression: "Connections refused by the filter expression.",
     refused_exchanges: "Exchanges that were read before their connection was refused.",
 }
 

@@ -118,6 +118,8 @@ pub(super) const UNSAFE: &[&str] = &[
     "pod2pod-user/src/capture/kernel/ring_view.rs",
     // `aya::Pod` for types without padding.
     "pod2pod-common/src/pod.rs",
+    // Calls into libpcap.
+    "pod2pod-user/src/filter/expression/library.rs",
 ];
 
 /// Files of tests that may sleep: between two looks at a condition, or to be slow on purpose.
