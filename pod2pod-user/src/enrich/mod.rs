@@ -11,7 +11,9 @@ pub mod sampling;
 pub mod target;
 pub mod trace;
 
-use std::{collections::HashSet, net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
+
+use hashbrown::HashSet;
 
 pub use ignore::IgnoreList;
 pub use redact::Redaction;
@@ -110,19 +112,21 @@ pub struct Stats {
 #[derive(Debug)]
 pub struct Enricher {
     config: Config,
-    own_tuples: HashSet<(SocketAddr, SocketAddr)>,
+    /// Both ends, the lower address first: looked up for every exchange.
+    own_tuples: HashSet<(SocketAddr, SocketAddr), foldhash::fast::RandomState>,
     stats: Stats,
 }
 
 impl Enricher {
     /// An enricher without own tuples.
     pub fn new(config: Config) -> Self {
-        Self { config, own_tuples: HashSet::new(), stats: Stats::default() }
+        Self { config, own_tuples: HashSet::default(), stats: Stats::default() }
     }
 
     /// Replaces the tuples (client, server) of the agent's own connections: their peer's view is dropped.
-    pub fn set_own_tuples(&mut self, tuples: HashSet<(SocketAddr, SocketAddr)>) {
-        self.own_tuples = tuples;
+    pub fn set_own_tuples(&mut self, tuples: impl IntoIterator<Item = (SocketAddr, SocketAddr)>) {
+        self.own_tuples.clear();
+        self.own_tuples.extend(tuples.into_iter().map(|(client, server)| ordered(client, server)));
     }
 
     /// The record of `exchange` and what is to be done with it.
@@ -145,8 +149,7 @@ impl Enricher {
     fn is_own(&self, exchange: &Exchange) -> bool {
         let client = exchange.connection.address(exchange.client);
         let server = exchange.connection.address(exchange.client.other());
-        !self.own_tuples.is_empty()
-            && (self.own_tuples.contains(&(client, server)) || self.own_tuples.contains(&(server, client)))
+        !self.own_tuples.is_empty() && self.own_tuples.contains(&ordered(client, server))
     }
 
     fn fate(&self, record: &mut Record, own_tuple: bool) -> Fate {
@@ -176,4 +179,8 @@ impl Enricher {
             crate::record::Kind::Http => {}
         }
     }
+}
+
+fn ordered(one: SocketAddr, other: SocketAddr) -> (SocketAddr, SocketAddr) {
+    (one.min(other), one.max(other))
 }
