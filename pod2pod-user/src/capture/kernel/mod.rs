@@ -11,7 +11,7 @@ mod open;
 mod open_error;
 pub mod own_sockets;
 mod preflight;
-mod ring_view;
+mod ring;
 mod rings;
 mod snapshot;
 mod verdicts;
@@ -21,7 +21,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, MapData, PerCpuArray},
 };
 use aya_log::EbpfLogger;
 use nix::time::{ClockId, clock_gettime};
@@ -36,27 +36,16 @@ use pod2pod_common::{
 pub use self::{
     config::{Config, MAX_RING_BYTES, MIN_RING_BYTES, ScopeChoice},
     open_error::OpenError,
-    ring_view::Unread,
-    snapshot::{IN_PROGRAM_PER_CPU, Snapshot},
+    ring::Drained,
+    snapshot::{IN_PROGRAM_PER_CPU, Snapshot, Unread},
     wake::{Wake, Woken},
 };
-use self::{own_sockets::OwnSockets, ring_view::RingView, verdicts::ignore_verdict};
+use self::{own_sockets::OwnSockets, ring::Ring, verdicts::ignore_verdict};
 use super::{
     Segment,
     decode::{DecodeError, decode, outline},
 };
 use crate::reassembly::Connection;
-
-/// What one call to [`Capture::drain`] did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Drained {
-    /// Records taken from the ring.
-    pub records: usize,
-    /// Bytes of them, waste of their size classes included.
-    pub bytes: usize,
-    /// The limit was reached: there may be more.
-    pub more: bool,
-}
 
 /// What this stage counted since it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,8 +78,7 @@ pub struct Stats {
 pub struct Capture {
     // Dropped first, so that nothing is written to maps that are gone.
     _ebpf: Ebpf,
-    ring: RingBuf<MapData>,
-    view: RingView,
+    ring: Ring,
     counters: PerCpuArray<MapData, CounterValues>,
     rings: Array<MapData, RingState>,
     control: Array<MapData, Control>,
@@ -107,27 +95,23 @@ pub struct Capture {
 impl Capture {
     /// Hands on at most `max_records` records, each borrowed from ring memory.
     pub fn drain(&mut self, max_records: usize, deliver: &mut impl FnMut(&Segment<'_>)) -> Drained {
-        let mut drained = Drained::default();
-        while drained.records < max_records {
-            let Some(record) = self.ring.next() else { break };
-            drained.records += 1;
-            drained.bytes += record.len();
-            let outline = outline(&record);
-            let refused = match decode(&record) {
+        let Self { ring, stats, .. } = self;
+        let drained = ring.drain(max_records, &mut |record| {
+            let outline = outline(record);
+            let refused = match decode(record) {
                 Ok(segment) => {
-                    self.stats.packets += u64::from(outline.ends_packet);
-                    self.stats.payload_bytes += segment.payload.len() as u64;
-                    deliver(&segment);
-                    continue;
+                    stats.packets += u64::from(outline.ends_packet);
+                    stats.payload_bytes += segment.payload.len() as u64;
+                    return deliver(&segment);
                 }
-                Err(DecodeError::Version(_)) => &mut self.stats.unknown_version,
-                Err(DecodeError::Truncated | DecodeError::Malformed) => &mut self.stats.malformed,
+                Err(DecodeError::Version(_)) => &mut stats.unknown_version,
+                Err(DecodeError::Truncated | DecodeError::Malformed) => &mut stats.malformed,
             };
             *refused += 1;
-            self.stats.refused_packets += u64::from(outline.ends_packet);
-            self.stats.refused_bytes += u64::from(outline.captured);
-        }
-        drained.more = drained.records == max_records;
+            stats.refused_packets += u64::from(outline.ends_packet);
+            stats.refused_bytes += u64::from(outline.captured);
+        });
+        self.stats.malformed += u64::from(drained.broken);
         self.stats.records += drained.records as u64;
         self.stats.bytes += drained.bytes as u64;
         self.stats.own_sockets_refused = self.own_sockets.refused();

@@ -1,7 +1,5 @@
 //! Opens the capture: loads the object as configured, takes its maps, attaches its programs.
 
-use std::os::fd::AsFd as _;
-
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Map, MapError},
@@ -15,9 +13,7 @@ use super::{
     attach::{attach, load},
     cgroup, object,
     own_sockets::OwnSockets,
-    preflight,
-    ring_view::RingView,
-    rings,
+    preflight, rings,
 };
 
 /// The wake-up must come while most of the ring is free.
@@ -56,9 +52,7 @@ impl Capture {
         let ring = rings::open(&mut ebpf, RING_COUNT, ring_bytes)?
             .pop()
             .ok_or(OpenError::ObjectMismatch { name: names::MAP_SEGMENTS })?;
-        let view = RingView::open(ring.as_fd(), ring_bytes).map_err(|cause| OpenError::RingView { cause })?;
         let mut capture = Self {
-            view,
             ring,
             counters: map(&mut ebpf, names::MAP_COUNTERS)?,
             rings: map(&mut ebpf, names::MAP_RINGS)?,

@@ -114,9 +114,9 @@ pub enum OpenError {
         #[source]
         cause: MapError,
     },
-    /// The ring cannot be looked at.
-    #[error("cannot map the ring buffer: {cause}")]
-    RingView {
+    /// A ring's memory is not mapped.
+    #[error("cannot map a ring buffer: {cause}")]
+    Ring {
         /// Why.
         cause: io::Error,
     },
@@ -134,7 +134,7 @@ impl OpenError {
             | Self::Load { .. }
             | Self::Verifier { .. }
             | Self::Attach { .. } => EXIT_PRIVILEGE_OR_KERNEL,
-            Self::NoObject | Self::ObjectMismatch { .. } | Self::Map { .. } | Self::RingView { .. } => {
+            Self::NoObject | Self::ObjectMismatch { .. } | Self::Map { .. } | Self::Ring { .. } => {
                 EXIT_FAILURE
             }
         }

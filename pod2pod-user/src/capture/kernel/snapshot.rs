@@ -7,7 +7,8 @@
 
 use pod2pod_common::counters::{COUNTERS, CounterValues};
 
-use super::{Capture, ring_view::Unread};
+use super::Capture;
+use crate::capture::decode::outline;
 
 /// Packets that may be inside the programs on one CPU at a time: a program of process context, and one of a soft
 /// interrupt above it (net/core/filter.c: cgroup and tc programs run with migration disabled, soft interrupts do not
@@ -17,6 +18,17 @@ pub const IN_PROGRAM_PER_CPU: u64 = 2;
 
 /// Copies of the counters taken at most: half a millisecond, once a second.
 const MAX_COPIES: usize = 64;
+
+/// Submitted to the ring and not read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unread {
+    /// Records.
+    pub records: u64,
+    /// Packets whose last record is among them.
+    pub packets: u64,
+    /// Captured payload bytes of them.
+    pub bytes: u64,
+}
 
 /// What the kernel side counted, and what its ring holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +46,7 @@ pub struct Snapshot {
 impl Capture {
     /// The counters and the ring as they are now. To be called by the thread that drains the ring.
     pub fn snapshot(&self) -> Snapshot {
-        let (copy, exact) = settled(|| (self.per_cpu(), self.view.written()));
+        let (copy, exact) = settled(|| (self.per_cpu(), self.ring.written()));
         self.finish_snapshot(&copy, exact)
     }
 
@@ -47,14 +59,15 @@ impl Capture {
         self.counters.get(&0, 0).map(|values| values.iter().copied().collect()).unwrap_or_default()
     }
 
-    fn finish_snapshot(&self, (cpus, written): &(Vec<CounterValues>, u64), exact: bool) -> Snapshot {
-        let unread = self.view.unread(*written);
-        Snapshot {
-            counters: sum(cpus),
-            cpus: cpus.len() as u64,
-            exact: exact && unread.is_ok(),
-            unread: unread.unwrap_or_default(),
-        }
+    fn finish_snapshot(&self, (cpus, written): &(Vec<CounterValues>, usize), exact: bool) -> Snapshot {
+        let mut unread = Unread::default();
+        self.ring.look(*written, &mut |record| {
+            let outline = outline(record);
+            unread.records += 1;
+            unread.packets += u64::from(outline.ends_packet);
+            unread.bytes += u64::from(outline.captured);
+        });
+        Snapshot { counters: sum(cpus), cpus: cpus.len() as u64, unread, exact }
     }
 }
 
