@@ -112,9 +112,9 @@ fn own_traffic_is_left_out_by_name_and_by_tuple() {
     let told = Config { own_traffic: OwnTraffic::Told, ..Config::default() };
     assert_eq!(enrich(named(), told).1, Fate::Keep);
     let mut enricher = Enricher::new(Config::default());
-    enricher.set_own_tuples([(connection().originator, connection().responder)].into_iter().collect());
+    enricher.set_own_tuples([(connection().originator, connection().responder)]);
     assert_eq!(enricher.enrich(super::exchange(), WallOffset(0)).1, Fate::Own);
-    enricher.set_own_tuples([(connection().responder, connection().originator)].into_iter().collect());
+    enricher.set_own_tuples([(connection().responder, connection().originator)]);
     assert_eq!(enricher.enrich(super::exchange(), WallOffset(0)).1, Fate::Own);
     enricher.set_own_tuples(HashSet::new());
     assert_eq!(enricher.enrich(super::exchange(), WallOffset(0)).1, Fate::Keep);
