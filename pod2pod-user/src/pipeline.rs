@@ -1,6 +1,6 @@
 //! The stages in their order, one segment in, records out: what the agent and replay share. No loop, no clock.
 
-use std::{cell::RefCell, collections::VecDeque, rc::Rc, sync::Arc, time::Instant};
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Instant};
 
 use crate::{
     capture::{KernelInstant, Segment},
@@ -9,7 +9,7 @@ use crate::{
     filter::{self, Filter, Verdict},
     http::{self, Exchange, HttpTracker},
     metrics::HttpMetrics,
-    reassembly::{self, Chunk, CloseCause, Connection, Content, Reassembler, Side},
+    reassembly::{self, Activity, Chunk, CloseCause, Connection, Content, Reassembler, Side, Steering},
     shutdown::Shutdown,
     sinks::{HttpSink, Overflow, OwnConnections, SinkStats, Sinks, Writer},
 };
@@ -53,8 +53,6 @@ struct Gate {
     is_open: bool,
     /// Refused since [`Pipeline::settle`].
     refused: Vec<Connection>,
-    /// Refused, for the kernel to know.
-    unwanted: VecDeque<Connection>,
 }
 
 /// What exchanges go through once they are whole.
@@ -77,11 +75,43 @@ impl Pipeline {
         }
     }
 
+    /// Stages behind a capture that does what [`Self::steer`] tells it.
+    pub fn live(config: &Config, sinks: Rc<RefCell<Sinks>>, metrics: Option<HttpMetrics>) -> Self {
+        let mut config = config.clone();
+        config.http.min_skip = Some(http::DEFAULT_MIN_SKIP);
+        config.reassembly.credit_step = Some(reassembly::config::DEFAULT_CREDIT_STEP);
+        Self::new(&config, sinks, metrics)
+    }
+
     /// Takes a segment through all stages. What is due before its time is told first.
     pub fn push(&mut self, segment: &Segment<'_>) {
         let Self { reassembler, gate, tracker, .. } = self;
         let now = segment.time;
         reassembler.push(segment, now, &mut |chunk| gate.push(chunk, now, tracker));
+        self.settle(now);
+    }
+
+    /// What the capture is to know of connections, in order, at most one thing a connection. To be taken each turn by
+    /// whoever can tell it, and by nobody else.
+    pub fn steer(&mut self, tell: &mut impl FnMut(&Steering)) {
+        let Self { reassembler, tracker, .. } = self;
+        while let Some(skip) = tracker.pop_skip() {
+            reassembler.skip(&skip.connection, skip.sender, skip.until);
+        }
+        while let Some(steering) = reassembler.pop_steering() {
+            tell(&steering);
+        }
+    }
+
+    /// Has `ask` say how connections stand of which not everything is sent, before [`Self::expire`] judges their silence.
+    pub fn look(&mut self, now: KernelInstant, ask: &mut impl FnMut(&Connection) -> Option<Activity>) {
+        let Self { reassembler, gate, tracker, .. } = self;
+        while let Some(connection) = reassembler.pop_silent(now) {
+            if let Some(activity) = ask(&connection) {
+                let deliver = &mut |chunk: Chunk<'_>| gate.push(chunk, now, tracker);
+                reassembler.note_activity(&connection, activity, now, deliver);
+            }
+        }
         self.settle(now);
     }
 
@@ -110,6 +140,9 @@ impl Pipeline {
     fn settle(&mut self, now: KernelInstant) {
         let Self { reassembler, gate, tracker, output } = self;
         output.drain(tracker, gate);
+        while let Some(connection) = tracker.pop_unwanted() {
+            reassembler.ignore(&connection);
+        }
         if gate.refused.is_empty() {
             return;
         }
@@ -121,7 +154,7 @@ impl Pipeline {
             tracker.push(Chunk { connection, sender, time: now, offset: 0, content }, now);
         }
         output.drain(tracker, gate);
-        gate.unwanted.extend(gate.refused.drain(..));
+        gate.refused.clear();
     }
 
     /// Fresh connections for the next source; what was counted by filter and enrichment stays.
@@ -133,12 +166,6 @@ impl Pipeline {
     /// What is added to stamps for the wall clock from here on.
     pub const fn set_wall(&mut self, wall: WallOffset) {
         self.output.wall = wall;
-    }
-
-    /// The next connection of which the kernel need not tell more: refused, or of no use to the HTTP stage. Each is told
-    /// once. To be taken out after each batch of segments.
-    pub fn pop_unwanted(&mut self) -> Option<Connection> {
-        self.gate.unwanted.pop_front().or_else(|| self.tracker.pop_unwanted())
     }
 
     /// The enricher, for the agent's own tuples.
@@ -185,7 +212,7 @@ pub struct Stats<'a> {
 
 impl Gate {
     fn new(filter: Filter) -> Self {
-        Self { is_open: filter.is_open(), filter, refused: Vec::new(), unwanted: VecDeque::new() }
+        Self { is_open: filter.is_open(), filter, refused: Vec::new() }
     }
 
     /// Hands a chunk on if its connection is wanted; a connection is judged with its first one.

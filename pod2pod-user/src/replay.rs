@@ -115,8 +115,6 @@ impl Replay {
                 }
                 pipeline.push(segment);
             });
-            // There is no kernel to tell.
-            while pipeline.pop_unwanted().is_some() {}
             // A batch of a live stream ends where there is no more for a while.
             self.pipeline.publish_metrics();
             if self.last_publication.elapsed() >= PUBLISH_PERIOD {

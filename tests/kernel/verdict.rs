@@ -14,7 +14,7 @@ use nix::sys::socket::{
 use pod2pod_common::{counters::Counter, limits::MAX_VERDICTS};
 use pod2pod_user::{
     capture::{Segment, kernel::ScopeChoice},
-    reassembly::{self, Connection, Reassembler},
+    reassembly::{self, Connection, Reassembler, Steering, Wanted},
 };
 use support::netns::{Cgroup, Namespace};
 
@@ -36,6 +36,11 @@ fn connections(watch: &Watch) -> Vec<Connection> {
         });
     }
     connections
+}
+
+/// Nothing of the connection is wanted.
+fn ignore(connection: &Connection) -> Steering {
+    Steering { connection: *connection, generation: connection.originator_isn, wanted: Wanted::Nothing }
 }
 
 /// Talks twice over the same tuple; each request waits for `go`, each answer is reported by `done`.
@@ -77,7 +82,7 @@ fn an_ignored_connection_is_counted_and_the_next_one_is_told() {
         let known = connections(&watch);
         assert_eq!(known.len(), 2, "{scope:?}: {known:?}");
         for connection in &known {
-            watch.capture.ignore(connection);
+            watch.capture.steer(&ignore(connection));
         }
         let told = watch.seen.len();
         request();
@@ -105,7 +110,7 @@ fn the_table_of_verdicts_never_refuses() {
     let mut connection = some_connection();
     for number in 0..=u64::from(MAX_VERDICTS) {
         connection.scope.0 = number;
-        watch.capture.ignore(&connection);
+        watch.capture.steer(&ignore(&connection));
     }
     let stats = watch.capture.stats();
     assert_eq!((stats.verdicts_written, stats.verdicts_refused), (u64::from(MAX_VERDICTS) + 1, 0));

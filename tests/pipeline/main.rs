@@ -6,3 +6,4 @@ mod corpora;
 mod http;
 mod reassembly;
 mod records;
+mod steering;

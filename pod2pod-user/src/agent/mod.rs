@@ -92,7 +92,7 @@ impl Agent {
         }
         let sinks = pipeline::open_sinks(&config, Overflow::DropNewest, &own, &shutdown)?;
         sinks.borrow_mut().show_header();
-        let pipeline = Pipeline::new(&config, Rc::clone(&sinks), Some(http_metrics));
+        let pipeline = Pipeline::live(&config, Rc::clone(&sinks), Some(http_metrics));
         let now = Instant::now();
         let mut worker = Worker::new(capture, pipeline, sinks, own, shutdown, config.capture.ring_bytes)?;
         let mut house =

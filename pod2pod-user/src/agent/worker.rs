@@ -93,12 +93,11 @@ impl Worker {
         });
         // With a backlog, what looks overdue may be waiting in the ring.
         let now = if drained.more { *last_segment } else { before };
+        pipeline.look(now, &mut |connection| capture.activity(connection));
         if pipeline.is_due(now) {
             pipeline.expire(now);
         }
-        while let Some(connection) = pipeline.pop_unwanted() {
-            capture.ignore(&connection);
-        }
+        pipeline.steer(&mut |steering| capture.steer(steering));
         self.sinks.borrow_mut().flush_due();
         Turn { bytes: drained.bytes, more: drained.more }
     }

@@ -11,7 +11,7 @@ use pod2pod_common::{
     flow::SCOPE_COOKIE,
     segment::{
         DIRECTION_EGRESS, DIRECTION_INGRESS, HEADER_LENGTH, LAYOUT_VERSION, MARK_CONNECTION_LOST, MARK_MORE,
-        SegmentHeader,
+        MARK_SKIPPED, SegmentHeader,
     },
 };
 
@@ -48,10 +48,9 @@ pub fn decode(record: &[u8]) -> Result<Segment<'_>, DecodeError> {
     let acknowledgement = fields.u32();
     let payload_length = fields.u32();
     let captured_length = fields.u32();
-    let _generation = fields.u32();
+    let generation = fields.u32();
     let interface_index = fields.u32();
-    let [tcp_flags, direction, _source, marks, version, _ip_version, _generation_known, _ring] =
-        fields.take();
+    let [tcp_flags, direction, _source, marks, version, _ip_version, generation_known, _ring] = fields.take();
     let scope_kind = fields.u32();
     if version != LAYOUT_VERSION {
         return Err(DecodeError::Version(version));
@@ -79,6 +78,8 @@ pub fn decode(record: &[u8]) -> Result<Segment<'_>, DecodeError> {
         payload_length,
         payload,
         lost_before: marks & MARK_CONNECTION_LOST != 0,
+        skipped_before: marks & MARK_SKIPPED != 0,
+        generation: (generation_known != 0).then_some(generation),
         cgroup_id,
         socket_cookie,
         interface_index,
@@ -169,7 +170,9 @@ mod tests {
         put(offset_of!(SegmentHeader, interface_index), &3_u32.to_ne_bytes());
         put(offset_of!(SegmentHeader, tcp_flags), &[TCP_ACK | TCP_PSH]);
         put(offset_of!(SegmentHeader, direction), &[DIRECTION_INGRESS]);
-        put(offset_of!(SegmentHeader, marks), &[MARK_CONNECTION_LOST]);
+        put(offset_of!(SegmentHeader, marks), &[MARK_CONNECTION_LOST | MARK_SKIPPED]);
+        put(offset_of!(SegmentHeader, generation), &99_u32.to_ne_bytes());
+        put(offset_of!(SegmentHeader, generation_known), &[1]);
         put(offset_of!(SegmentHeader, version), &[LAYOUT_VERSION]);
         put(offset_of!(SegmentHeader, scope_kind), &SCOPE_COOKIE.to_ne_bytes());
         put(HEADER_LENGTH, PAYLOAD);
@@ -206,6 +209,8 @@ mod tests {
             payload_length: PAYLOAD.len() as u32 + 5,
             payload: PAYLOAD,
             lost_before: true,
+            skipped_before: true,
+            generation: Some(99),
             cgroup_id: 12,
             socket_cookie: 13,
             interface_index: 3,

@@ -99,6 +99,10 @@ pub struct Segment<'a> {
     pub payload: &'a [u8],
     /// Records of this socket end were lost by our own capture since the last segment that arrived.
     pub lost_before: bool,
+    /// The capture left out, as it was told to, what of this direction lies before `sequence` and did not come.
+    pub skipped_before: bool,
+    /// The client's initial sequence number that the kernel side files the socket end under; verdicts name it.
+    pub generation: Option<u32>,
     /// cgroup v2 id of the socket, 0 if unknown.
     pub cgroup_id: u64,
     /// Socket cookie, 0 if unknown; a listener's during a handshake.

@@ -109,6 +109,7 @@ impl Flow {
             Content::Finished => self.finished(chunk.sender, chunk.time, shared),
             Content::Closed(_) => {}
         }
+        self.offer_skip(chunk, shared);
         if let Some(start) = self.pairing.fresh.take() {
             let due = start.plus(shared.config.timeout.min(shared.config.progress));
             self.armed = Some(self.armed.map_or(due, |armed| armed.min(due)));

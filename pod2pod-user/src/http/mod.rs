@@ -4,6 +4,8 @@
 //! responses in order, and tells each pair as one [`Exchange`]. What comes out does not depend on how the bytes were cut
 //! into chunks. Bodies are counted, never buffered. Never done here: TCP, decoding of content, redaction, clocks.
 //!
+//! Of a body nobody looks into, [`HttpTracker::pop_skip`] says what the capture may leave out.
+//!
 //! The way of the bytes: `reader` (heads, bodies, resynchronisation) → `flow` (roles, PROXY, upgrades) → `pairing`.
 //!
 //! Decisions where a reader has a choice:
@@ -28,6 +30,7 @@ mod pairing;
 mod proxy;
 mod reader;
 mod resync;
+mod skip;
 mod start_line;
 mod telling;
 
@@ -46,7 +49,7 @@ pub use exchange::{Anomalies, Exchange, Header, Headers, Outcome, Protocol, Requ
 use self::{fields::Scratch, flow::Flow};
 use crate::{
     capture::KernelInstant,
-    reassembly::{Chunk, Connection, ConnectionToken, Content},
+    reassembly::{Chunk, Connection, ConnectionToken, Content, Side},
 };
 
 /// Longest wait for a response before a time-out is told: the predecessor's limit, and most proxies' is longer.
@@ -63,6 +66,14 @@ pub const DEFAULT_MAX_PENDING: usize = 1024;
 
 /// Bytes kept of unfinished heads and of body prefixes, all connections together: 256 heads of the largest kind.
 pub const DEFAULT_MAX_KEPT: usize = 16 * 1024 * 1024;
+
+/// Unwanted bytes of a body still to come for which the capture is asked to leave them out: to ask costs a system call,
+/// about what reading so much costs.
+pub const DEFAULT_MIN_SKIP: u64 = 64 * 1024;
+
+/// Most bytes that one [`Skip`] leaves out, half of what the capture takes: it may be ahead of us by much. Longer bodies
+/// are skipped piece by piece.
+pub const MAX_SKIP: u64 = pod2pod_common::limits::MAX_SKIP_BYTES as u64 / 2;
 
 /// Bytes of a connection that begins with something else, after which it is not wanted any more.
 pub const MAX_FOREIGN_BYTES: u64 = 64 * 1024;
@@ -88,6 +99,8 @@ pub struct Config {
     pub request_body_prefix: usize,
     /// First bytes of response content to keep.
     pub response_body_prefix: usize,
+    /// See [`DEFAULT_MIN_SKIP`]; absent where the capture cannot leave anything out.
+    pub min_skip: Option<u64>,
 }
 
 impl Default for Config {
@@ -102,6 +115,7 @@ impl Default for Config {
             response_headers: Vec::new(),
             request_body_prefix: 0,
             response_body_prefix: 0,
+            min_skip: None,
         }
     }
 }
@@ -179,6 +193,17 @@ pub struct Stats {
     pub anomalous_messages: u64,
 }
 
+/// A part of a body that nobody looks into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Skip {
+    /// The connection.
+    pub connection: Connection,
+    /// Who sends the body.
+    pub sender: Side,
+    /// Stream offset of the first byte that is wanted again.
+    pub until: u64,
+}
+
 /// What all connections share.
 #[derive(Debug)]
 struct Shared {
@@ -193,6 +218,8 @@ struct Shared {
     kept: usize,
     told: VecDeque<Exchange>,
     unwanted: VecDeque<Connection>,
+    /// Directions in the midst of an unwanted body.
+    skips: VecDeque<(ConnectionToken, Side)>,
 }
 
 /// Follows HTTP on any number of connections.
@@ -221,6 +248,7 @@ impl HttpTracker {
             kept: 0,
             told: VecDeque::new(),
             unwanted: VecDeque::new(),
+            skips: VecDeque::new(),
         };
         Self { flows: HashMap::default(), timers: BinaryHeap::new(), shared }
     }
@@ -261,6 +289,18 @@ impl HttpTracker {
     /// The next connection whose further payload is of no use: not HTTP/1, or upgraded. Each is told once.
     pub fn pop_unwanted(&mut self) -> Option<Connection> {
         self.shared.unwanted.pop_front()
+    }
+
+    /// The next part of a body that the capture may leave out, as it is when this is called: what was read to its end since
+    /// is not worth asking. To be taken until there is none, if [`Config::min_skip`] is given.
+    pub fn pop_skip(&mut self) -> Option<Skip> {
+        loop {
+            let (token, sender) = self.shared.skips.pop_front()?;
+            let Some(flow) = self.flows.get_mut(&token) else { continue };
+            if let Some(until) = flow.take_skip(sender, &self.shared.config) {
+                return Some(Skip { connection: flow.connection, sender, until });
+            }
+        }
     }
 
     /// Tells what is due at `now`: time-outs and progress. To be called when all chunks up to `now` were pushed.

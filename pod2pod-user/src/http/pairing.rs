@@ -99,6 +99,20 @@ impl Pairing {
         }
     }
 
+    /// Whether more of the content of the request being read is to be kept, of `limit` bytes in all.
+    pub(super) fn wants_request_content(&self, limit: usize) -> bool {
+        let request =
+            self.queue.back().filter(|_| self.reading_request).and_then(|open| open.request.as_ref());
+        request.is_some_and(|request| !request.body_cut && request.body_size < limit as u64)
+    }
+
+    /// As [`Self::wants_request_content`].
+    pub(super) fn wants_response_content(&self, limit: usize) -> bool {
+        let open = self.queue.front().filter(|_| self.reading_response);
+        let response = open.and_then(|open| open.response.as_ref());
+        response.is_some_and(|response| !response.body_cut && response.body_size < limit as u64)
+    }
+
     /// The request being read is over; `last_byte` is absent if its end was not seen.
     pub(super) fn end_request(
         &mut self,

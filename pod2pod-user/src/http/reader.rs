@@ -142,6 +142,12 @@ pub(super) struct Reader {
     pub(super) place: Place,
     /// While lost: start of the line being read.
     pub(super) line_start: usize,
+    /// Offset of the next byte of the direction.
+    pub(super) position: u64,
+    /// What the capture is asked to leave out ends here.
+    pub(super) skipped_until: u64,
+    /// It is to be asked to leave out more.
+    pub(super) offers_skip: bool,
     /// While lost: when the latest bytes came; what begins behind other bytes of a line is taken to begin then.
     pub(super) latest: KernelInstant,
 }
@@ -159,6 +165,9 @@ impl Reader {
             buffer: Vec::new(),
             place: Place::default(),
             line_start: 0,
+            position: 0,
+            skipped_until: 0,
+            offers_skip: false,
             latest: KernelInstant::default(),
         }
     }

@@ -30,6 +30,8 @@ counters! { READER, capture::kernel::Stats, "reader",
     unknown_version: "Records of a layout that this program does not read.",
     malformed: "Records that do not keep the contract.",
     verdicts_written: "Verdicts told to the kernel.",
+    skips_written: "Of these, those that leave out a part of a direction.",
+    verdicts_deleted: "Verdicts of connections that are over, taken out.",
     own_sockets_refused: "Sockets of our own that the kernel's table had no place for.",
     verdicts_refused: "Verdicts that the kernel's table did not take.",
 }

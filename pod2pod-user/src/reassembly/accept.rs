@@ -52,6 +52,11 @@ impl Flow {
         let start = self.half(sender).offset_of(segment.sequence);
         let after = self.take_acknowledgement(sender, segment, now);
         self.contradict_reset(sender, start, after, segment, stats);
+        let mark = Mark { time: segment.time, arrived: now, after };
+        if segment.skipped_before {
+            self.half_mut(sender).note_sent(u64::try_from(start).unwrap_or(0), mark);
+            self.pump(stats, deliver);
+        }
         let peer_is_past = self.half(sender.other()).is_past(after);
         let half = self.half_mut(sender);
         let length = segment.payload_length;
@@ -73,7 +78,6 @@ impl Flow {
             let start = u64::try_from(start).unwrap_or(0);
             self.give_up_to(sender, start, segment.time, stats, deliver);
         }
-        let mark = Mark { time: segment.time, arrived: now, after };
         self.take_data(sender, start, segment, mark, stats, deliver);
         if segment.flags.fin() {
             self.take_finish(sender, start + i64::from(length), mark, stats);
@@ -120,6 +124,12 @@ impl Flow {
                 return after;
             }
             if !self.force_due(now, config, stats, deliver) {
+                if let Some(reset) = self.reset_in_skip() {
+                    // Nothing went on behind it.
+                    let mark = Mark { time: reset.time, arrived: reset.arrived, after: 0 };
+                    self.half_mut(reset.sender).note_sent(reset.offset, mark);
+                    return After::Over(CloseCause::Reset(reset.sender));
+                }
                 // Only the reset is due: valid if uncontradicted, or if the stream has come to it, though not the other
                 // direction.
                 let is_valid =
@@ -327,6 +337,13 @@ impl Flow {
         };
         let offset = half.offset_of(segment.sequence);
         let next = half.next as i64;
+        if peer.skips(after) {
+            // What the one who resets has received of a body was sent.
+            self.half_mut(sender.other())
+                .note_sent(after, Mark { time: segment.time, arrived: now, after: 0 });
+            self.pump(stats, deliver);
+        }
+        let (half, peer) = (self.half(sender), self.half(sender.other()));
         let is_exact =
             offset == next || offset == half.acknowledged as i64 || half.finished && offset == next - 1;
         if half.known && is_exact && offset <= next && after <= peer.next {
@@ -340,6 +357,11 @@ impl Flow {
         if segment.lost_before {
             self.give_up_to(sender.other(), after, segment.time, stats, deliver);
             self.give_up_to(sender, offset, segment.time, stats, deliver);
+            return After::Over(CloseCause::Reset(sender));
+        }
+        if half.skips(offset) && self.facts.local == Some(sender) {
+            // This kernel has sent it, so it is true.
+            self.half_mut(sender).note_sent(offset, Mark { time: segment.time, arrived: now, after });
             return After::Over(CloseCause::Reset(sender));
         }
         if self.reset.is_some() {

@@ -49,6 +49,10 @@ pub const DEFAULT_LINGER: Duration = Duration::from_secs(60);
 /// one that is alive has spoken.
 pub const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(3 * 3600);
 
+/// How much more of a direction is read before the capture is told so: often enough that its credit never runs dry while
+/// its records are read, and never for a small exchange. Bytes.
+pub const DEFAULT_CREDIT_STEP: u64 = pod2pod_common::limits::CREDIT_STEP_BYTES as u64;
+
 /// Two sightings of one packet on a path (interface and bridge of one host) are at most this far apart. No sender
 /// repeats itself so soon: the least retransmission time-out of Linux is 200 ms, a fast one needs a round trip.
 pub const SIGHTING_WINDOW: Duration = Duration::from_micros(200);
@@ -101,6 +105,8 @@ pub struct Config {
     pub linger: Duration,
     /// [`DEFAULT_IDLE_TIMEOUT`].
     pub idle_timeout: Duration,
+    /// How much more of a direction is read before the capture is told so, bytes; absent where it cannot be told.
+    pub credit_step: Option<u64>,
 }
 
 impl Default for Config {
@@ -117,6 +123,7 @@ impl Default for Config {
             handshake_timeout: DEFAULT_HANDSHAKE_TIMEOUT,
             linger: DEFAULT_LINGER,
             idle_timeout: DEFAULT_IDLE_TIMEOUT,
+            credit_step: None,
         }
     }
 }

@@ -43,6 +43,16 @@ pub(super) struct Flow {
     pub(super) alias: Option<FlowKey>,
     /// The connection was made by a listener's segments and its child is not linked yet.
     pub(super) unlinked: bool,
+    /// Client's initial sequence number as the capture has it.
+    pub(super) generation: Option<u32>,
+    /// Something is to be told to the capture, and queued.
+    pub(super) wished: bool,
+    /// Something was told to the capture.
+    pub(super) steered: bool,
+    /// Nothing of it is wanted.
+    pub(super) ignored: bool,
+    /// When the capture is asked how it stands, in the table's order.
+    pub(super) look: Option<KernelInstant>,
     /// A SYN of the same tuple waits for its answer.
     pub(super) rival: bool,
     pub(super) originator_end: End,
@@ -64,6 +74,11 @@ impl Flow {
             key,
             alias: None,
             unlinked: false,
+            generation: None,
+            wished: false,
+            steered: false,
+            ignored: false,
+            look: None,
             rival: false,
             originator_end,
             originator: Half::default(),
@@ -109,6 +124,11 @@ impl Flow {
         [&self.originator, &self.responder]
             .iter()
             .any(|half| half.held_cost() > bytes || half.held_pieces() > pieces)
+    }
+
+    /// Whether the capture leaves out what comes next of a direction.
+    pub(super) const fn is_skipping(&self) -> bool {
+        self.originator.is_skipping() || self.responder.is_skipping()
     }
 
     /// Nothing waits.
@@ -294,9 +314,13 @@ impl Flow {
                 return;
             }
             let end = half.hole_end().map_or(offset, |end| end.min(offset));
+            let (end, cause) = match half.is_skipping() {
+                true => (end.min(half.cut_below), GapCause::Cut),
+                false => (end, GapCause::Missing),
+            };
             match end.saturating_sub(half.next) {
                 0 => self.half_mut(side).release_front(),
-                length => self.deliver_gap(side, time, length, GapCause::Missing, stats, deliver),
+                length => self.deliver_gap(side, time, length, cause, stats, deliver),
             }
         }
     }

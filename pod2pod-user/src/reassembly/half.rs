@@ -6,7 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use super::config::{JOIN_REACH, MAX_WINDOW, PIECE_OVERHEAD, SIGHTING_WINDOW};
+use super::{
+    Course,
+    config::{JOIN_REACH, MAX_WINDOW, PIECE_OVERHEAD, SIGHTING_WINDOW},
+};
 use crate::capture::KernelInstant;
 
 /// What a held piece carries.
@@ -94,7 +97,9 @@ pub(super) struct Half {
     held: BTreeMap<u64, Piece>,
     held_cost: usize,
     /// The capture was told to leave out what is below this offset.
-    cut_below: u64,
+    pub(super) cut_below: u64,
+    /// How far the capture was told that this direction was read.
+    told_read: u64,
     /// Our own capture lost something below this offset.
     lost_below: u64,
     /// The last gap: bytes that come later after all are late, not seen again.
@@ -111,6 +116,7 @@ impl Half {
         self.known = true;
         self.next = offset;
         self.highest = offset;
+        self.told_read = offset;
         self.acknowledged = offset;
         self.acknowledged_at = None;
     }
@@ -143,7 +149,47 @@ impl Half {
 
     /// Notes that what is missing below `offset` is left out on purpose. At most half the sequence space ahead.
     pub(super) fn expect_cut(&mut self, offset: u64) {
+        let begins = !self.is_skipping();
         self.cut_below = self.cut_below.max(offset.min(self.next + u64::from(u32::MAX / 2 - MAX_WINDOW)));
+        if begins && self.acknowledged > self.next {
+            self.acknowledged -= self.may_be_finish(self.acknowledged);
+            self.acknowledged_at = self.acknowledged_at.filter(|_| self.acknowledged > self.next);
+        }
+    }
+
+    /// Whether the capture leaves out what comes next.
+    pub(super) const fn is_skipping(&self) -> bool {
+        self.cut_below > self.next
+    }
+
+    /// Whether `offset` lies ahead, within what the capture leaves out.
+    pub(super) const fn skips(&self, offset: u64) -> bool {
+        self.next < offset && offset <= self.cut_below
+    }
+
+    /// Notes that the sender has sent everything below `offset`: what is missing was left out on purpose, as far as that was
+    /// asked for.
+    pub(super) fn note_sent(&mut self, offset: u64, mark: Mark) {
+        let end = offset.min(self.cut_below);
+        if end > self.next {
+            self.hold(self.next, &[], end - self.next, mark);
+        }
+    }
+
+    /// Bytes read that the capture does not know of.
+    pub(super) const fn untold(&self) -> u64 {
+        self.highest.saturating_sub(self.told_read)
+    }
+
+    /// What the capture is to know; from here on it does.
+    pub(super) fn course(&mut self) -> Course {
+        if !self.known {
+            return Course::default();
+        }
+        self.told_read = self.highest;
+        let sequence = |offset: u64| self.base.wrapping_add(offset as u32);
+        let until = (self.cut_below > self.highest).then(|| sequence(self.cut_below));
+        Course { read: Some(sequence(self.highest)), until }
     }
 
     /// How many bytes from `next` on were left out on purpose, as far as later ones or an acknowledgement show it.
@@ -171,10 +217,15 @@ impl Half {
 
     /// Notes that the other end has everything below `offset`.
     pub(super) fn note_acknowledged(&mut self, offset: u64, now: KernelInstant) {
-        self.acknowledged = self.acknowledged.max(offset);
+        self.acknowledged = self.acknowledged.max(offset - self.may_be_finish(offset));
         if self.acknowledged > self.next && self.acknowledged_at.is_none() {
             self.acknowledged_at = Some(now);
         }
+    }
+
+    /// 1 if what ends before `offset` may be a FIN, which has a number and is no byte: inside a skip nobody can tell.
+    fn may_be_finish(&self, offset: u64) -> u64 {
+        u64::from(self.skips(offset) && offset < self.cut_below)
     }
 
     /// Notes that our own capture lost something below `offset`.
@@ -222,8 +273,9 @@ impl Half {
     }
 
     /// Whether everything below `offset` was told or never will be: after a FIN nothing comes, whatever was acknowledged.
+    /// Inside a skip, a last number that may be a FIN's is not waited for.
     pub(super) const fn is_past(&self, offset: u64) -> bool {
-        self.finished || self.next >= offset
+        self.finished || self.next >= offset || (self.is_skipping() && self.next + 1 >= offset)
     }
 
     /// Nothing waits in this direction.

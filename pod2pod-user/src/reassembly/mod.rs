@@ -9,6 +9,7 @@
 //! * Delivery is causal: what a segment acknowledged goes out before the segment's own bytes.
 //! * A hole is a Gap once the receiver acknowledged it and it did not come shortly after, once it is old, once a limit
 //!   is hit, once our capture says that it lost something, or at the end of the connection. Nothing is dropped for it.
+//! * Where the capture leaves out what nobody wants, what comes next shows how much that was: a cut, told at once.
 //!
 //! Memory is bounded by [`Config`]: what is done at each limit is said beside its default, and [`Stats`] counts it.
 //! Knows nothing of what the bytes mean, and no clock: the caller's `now` decides what is old.
@@ -22,6 +23,7 @@ mod key;
 mod opening;
 mod reassembler;
 mod stats;
+mod steering;
 
 pub mod chunk;
 pub mod config;
@@ -30,3 +32,4 @@ pub use chunk::{Chunk, CloseCause, Connection, ConnectionToken, Content, GapCaus
 pub use config::Config;
 pub use reassembler::Reassembler;
 pub use stats::Stats;
+pub use steering::{Activity, Course, SKIP_LOOK, SKIP_SILENCE, Steering, Wanted};

@@ -15,6 +15,7 @@ use super::{
     half::Half,
     handshakes::Handshakes,
     key::{End, FlowKey},
+    steering::Wishes,
 };
 use crate::capture::{KernelInstant, Segment};
 
@@ -66,6 +67,10 @@ pub struct Reassembler {
     longest: BTreeSet<(KernelInstant, Slot)>,
     /// Cost of everything held.
     held: usize,
+    /// What the capture is to be told.
+    pub(super) wishes: Wishes,
+    /// Connections in a skip, by when the capture is asked how they stand.
+    pub(super) looks: BTreeSet<(KernelInstant, Slot)>,
 }
 
 impl Reassembler {
@@ -84,6 +89,8 @@ impl Reassembler {
             due: BTreeSet::new(),
             longest: BTreeSet::new(),
             held: 0,
+            wishes: Wishes::default(),
+            looks: BTreeSet::new(),
         }
     }
 
@@ -169,10 +176,8 @@ impl Reassembler {
     /// The capture was told to leave out what `side` says below `offset` (the kernel's skip): what is missing there is
     /// a cut, told as soon as anything after it shows, and not waited for.
     pub fn expect_cut(&mut self, connection: &Connection, side: Side, offset: u64) {
-        let key = FlowKey::of_connection(connection);
-        if let Some(&Entry::Live(slot)) = self.keys.get(&key)
+        if let Some(slot) = self.live(connection)
             && let Some(flow) = self.flows.get_mut(slot)
-            && flow.facts.token == connection.token
         {
             flow.half_mut(side).expect_cut(offset);
         }
@@ -202,10 +207,15 @@ impl Reassembler {
     ) {
         let Some(flow) = self.flows.get_mut(slot) else { return };
         let side = flow.side_of(sender);
+        flow.generation = segment.generation;
         let after = flow.accept(side, segment, self.now, &mut self.stats, deliver);
+        let untold = self.config.credit_step.is_some_and(|step| flow.half(side).untold() >= step);
         if self.now.as_nanos().saturating_sub(flow.active.as_nanos()) >= ACTIVITY_STEP_NS {
             flow.active = self.now;
             self.flows.renew(slot);
+        }
+        if untold {
+            self.wish(slot);
         }
         if after != After::Quiet {
             self.follow_up(slot, after, segment.time, deliver);
@@ -258,6 +268,7 @@ impl Reassembler {
         if let After::Over(cause) = after {
             return self.end(slot, cause, time, deliver);
         }
+        self.look_at_reset(slot);
         self.count_waiting(slot);
         if let Some(cause) = self.limit_flow(slot, deliver) {
             return self.end(slot, cause, time, deliver);
@@ -351,6 +362,7 @@ impl Reassembler {
         {
             self.stats.closed_refused += 1;
             self.strike(slot, &flow);
+            self.wishes.refuse(&flow);
             self.linger(&flow, true);
         }
     }
@@ -372,6 +384,10 @@ impl Reassembler {
             self.longest.remove(&(since, slot));
             self.due.remove(&(until, slot));
         }
+        if let Some(at) = flow.look {
+            self.looks.remove(&(at, slot));
+        }
+        self.wishes.over(flow);
         if flow.unlinked {
             self.linked(flow.key.any_socket(), slot);
         }

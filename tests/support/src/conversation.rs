@@ -54,6 +54,10 @@ pub struct OwnedSegment {
     pub payload: Vec<u8>,
     /// As in [`Segment::lost_before`].
     pub lost_before: bool,
+    /// As in [`Segment::skipped_before`].
+    pub skipped_before: bool,
+    /// As in [`Segment::generation`].
+    pub generation: Option<u32>,
     /// As in [`Segment::cgroup_id`].
     pub cgroup_id: u64,
     /// As in [`Segment::socket_cookie`].
@@ -79,6 +83,8 @@ impl OwnedSegment {
             payload_length: self.payload_length,
             payload: &self.payload,
             lost_before: self.lost_before,
+            skipped_before: self.skipped_before,
+            generation: self.generation,
             cgroup_id: self.cgroup_id,
             socket_cookie: self.socket_cookie,
             interface_index: self.interface_index,

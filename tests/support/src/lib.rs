@@ -11,5 +11,6 @@ pub mod processes;
 pub mod reassembly;
 pub mod rng;
 pub mod scale;
+pub mod steered;
 pub mod wire;
 pub mod world;

@@ -327,6 +327,8 @@ fn decode(data: &[u8]) -> Vec<OwnedSegment> {
             payload_length,
             payload: vec![b'a' + (index % 26) as u8; captured as usize],
             lost_before: cut & 0x0c == 0x0c,
+            skipped_before: cut & 0x30 == 0x30,
+            generation: None,
             cgroup_id: 0,
             socket_cookie: cookie,
             interface_index: 0,

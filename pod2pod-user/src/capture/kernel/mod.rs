@@ -21,18 +21,18 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, MapData, PerCpuArray},
+    maps::{Array, MapData, PerCpuArray},
 };
 use aya_log::EbpfLogger;
 use nix::time::{ClockId, clock_gettime};
 use pod2pod_common::{
     control::{Control, SHED_CONNECTIONS},
     counters::CounterValues,
-    flow::{FlowKey, SCOPE_COOKIE},
+    flow::SCOPE_COOKIE,
     segment::RingState,
-    verdict::Verdict,
 };
 
+pub use self::verdicts::{activity_of, verdict_of};
 pub use self::{
     config::{Config, MAX_RING_BYTES, MIN_RING_BYTES, ScopeChoice},
     open_error::OpenError,
@@ -40,12 +40,12 @@ pub use self::{
     snapshot::{IN_PROGRAM_PER_CPU, Snapshot, Unread},
     wake::{Wake, Woken},
 };
-use self::{own_sockets::OwnSockets, ring::Ring, verdicts::ignore_verdict};
+use self::{own_sockets::OwnSockets, ring::Ring, verdicts::Verdicts};
 use super::{
     Segment,
     decode::{DecodeError, decode, outline},
 };
-use crate::reassembly::Connection;
+use crate::reassembly::{Activity, Connection, Steering};
 
 /// What this stage counted since it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,10 +66,14 @@ pub struct Stats {
     pub unknown_version: u64,
     /// Records that are no records.
     pub malformed: u64,
-    /// Ignore verdicts written.
+    /// Verdicts written.
     pub verdicts_written: u64,
-    /// Ignore verdicts that the kernel refused.
+    /// Of these, those that leave out a part of a direction.
+    pub skips_written: u64,
+    /// Verdicts that the kernel refused.
     pub verdicts_refused: u64,
+    /// Verdicts of connections that are over, taken out.
+    pub verdicts_deleted: u64,
     /// Own sockets that the table had no place for.
     pub own_sockets_refused: u64,
 }
@@ -83,7 +87,7 @@ pub struct Capture {
     rings: Array<MapData, RingState>,
     control: Array<MapData, Control>,
     shed_level: u32,
-    verdicts: HashMap<MapData, FlowKey, Verdict>,
+    verdicts: Verdicts,
     own_sockets: OwnSockets,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     scope_kind: u32,
@@ -154,13 +158,14 @@ impl Capture {
         &self.description
     }
 
-    /// Tells the kernel side that nothing of this connection is wanted.
-    pub fn ignore(&mut self, connection: &Connection) {
-        let Some((key, verdict)) = ignore_verdict(connection, self.scope_kind) else { return };
-        match self.verdicts.insert(key, verdict, 0) {
-            Ok(()) => self.stats.verdicts_written += 1,
-            Err(_) => self.stats.verdicts_refused += 1,
-        }
+    /// Tells the kernel side what is wanted of a connection.
+    pub fn steer(&mut self, steering: &Steering) {
+        self.verdicts.write(steering, &mut self.stats);
+    }
+
+    /// How a connection stands, of which not everything is sent; absent if the kernel side has forgotten it.
+    pub fn activity(&self, connection: &Connection) -> Option<Activity> {
+        self.verdicts.activity(connection)
     }
 
     /// A handle to keep the agent's own sockets out of the capture.

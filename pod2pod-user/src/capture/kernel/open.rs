@@ -14,6 +14,7 @@ use super::{
     cgroup, object,
     own_sockets::OwnSockets,
     preflight, rings,
+    verdicts::Verdicts,
 };
 
 /// The wake-up must come while most of the ring is free.
@@ -58,7 +59,11 @@ impl Capture {
             rings: map(&mut ebpf, names::MAP_RINGS)?,
             control: map(&mut ebpf, names::MAP_CONTROL)?,
             shed_level: SHED_NONE,
-            verdicts: map(&mut ebpf, names::MAP_VERDICTS)?,
+            verdicts: Verdicts {
+                verdicts: map(&mut ebpf, names::MAP_VERDICTS)?,
+                connections: map(&mut ebpf, names::MAP_CONNECTIONS)?,
+                scope_kind,
+            },
             own_sockets: OwnSockets::new(map(&mut ebpf, names::MAP_OWN_SOCKETS)?),
             _ebpf: ebpf,
             logger,

@@ -1,39 +1,120 @@
-//! Which verdict a connection gets, and under which key. Decides nothing about traffic.
+//! What user space tells the kernel of connections, and asks it: one map value a connection, written here only.
+//!
+//! Decides nothing about traffic: reassembly says what is wanted. A value is always written whole, so one write carries
+//! skip, credit and ignore of both directions. What is over is taken out again: a verdict of an old generation holds for no
+//! other, but takes a place in the table.
 
 use std::net::{IpAddr, SocketAddr};
 
+use aya::maps::{HashMap, MapData};
 use pod2pod_common::{
-    flow::{FlowKey, SCOPE_COOKIE},
-    verdict::{ACTION_IGNORE, Verdict},
+    flow::{ConnectionState, FlowKey, SCOPE_COOKIE},
+    segment::{DIRECTION_EGRESS, DIRECTION_INGRESS},
+    verdict::{ACTION_CREDIT, ACTION_IGNORE, ACTION_SKIP, Verdict},
 };
 
-use crate::reassembly::{Connection, Start};
+use super::Stats;
+use crate::{
+    capture::KernelInstant,
+    reassembly::{Activity, Connection, Course, Side, Steering, Wanted},
+};
 
-/// The verdict that makes the kernel leave `connection` alone; none for one that was seen on a path.
-pub(super) fn ignore_verdict(connection: &Connection, scope_kind: u32) -> Option<(FlowKey, Verdict)> {
+/// The two maps of connections.
+pub(super) struct Verdicts {
+    pub(super) verdicts: HashMap<MapData, FlowKey, Verdict>,
+    pub(super) connections: HashMap<MapData, FlowKey, ConnectionState>,
+    /// `SCOPE_*` of every key.
+    pub(super) scope_kind: u32,
+}
+
+impl Verdicts {
+    /// Tells the kernel what is wanted of a connection; nothing of one that was seen on a path.
+    pub(super) fn write(&mut self, steering: &Steering, stats: &mut Stats) {
+        let Some(key) = key_of(&steering.connection, self.scope_kind) else { return };
+        let Some(verdict) = verdict_of(steering) else {
+            // The table may have had to forget it before.
+            stats.verdicts_deleted += u64::from(self.verdicts.remove(&key).is_ok());
+            return;
+        };
+        match self.verdicts.insert(key, verdict, 0) {
+            Ok(()) => {
+                stats.verdicts_written += 1;
+                let skips = verdict.action.iter().any(|action| action & ACTION_SKIP != 0);
+                stats.skips_written += u64::from(skips);
+            }
+            Err(_) => stats.verdicts_refused += 1,
+        }
+    }
+
+    /// How a connection stands: the kernel sees also what it does not send. Absent if it has forgotten it.
+    pub(super) fn activity(&self, connection: &Connection) -> Option<Activity> {
+        let key = key_of(connection, self.scope_kind)?;
+        activity_of(connection, &self.connections.get(&key, 0).ok()?)
+    }
+}
+
+/// How a connection stands by what the kernel keeps of it; absent if it was seen on a path.
+pub fn activity_of(connection: &Connection, state: &ConnectionState) -> Option<Activity> {
+    let local = connection.local?;
+    let [ingress, egress] = state.next_sequence;
+    let of = |side| Some(if side == local { egress } else { ingress });
+    let last = KernelInstant::from_nanos(state.last_time_ns);
+    Some(Activity { last, next: [of(Side::Originator), of(Side::Responder)] })
+}
+
+/// The key under which the kernel files the observed end.
+fn key_of(connection: &Connection, scope_kind: u32) -> Option<FlowKey> {
     let local = connection.local?;
     let (near, far) = (connection.address(local), connection.address(local.other()));
-    let key = FlowKey {
+    Some(FlowKey {
         scope: if scope_kind == SCOPE_COOKIE { connection.socket_cookie } else { connection.scope.0 },
         local_address: octets(near),
         remote_address: octets(far),
         local_port: near.port(),
         remote_port: far.port(),
         scope_kind,
-    };
-    let generation = match connection.start {
-        Start::Handshake => connection.originator_isn,
-        Start::Middle => None,
-    };
-    let verdict = Verdict {
-        generation: generation.unwrap_or(0),
+    })
+}
+
+/// The verdict that says what `steering` says; none if there is nothing to say any more.
+pub fn verdict_of(steering: &Steering) -> Option<Verdict> {
+    let mut verdict = Verdict {
+        generation: steering.generation.unwrap_or(0),
         until_sequence: [0; 2],
         read_sequence: [0; 2],
-        action: [ACTION_IGNORE; 2],
-        any_generation: u8::from(generation.is_none()),
+        action: [0; 2],
+        any_generation: u8::from(steering.generation.is_none()),
         reserved: 0,
     };
-    Some((key, verdict))
+    match steering.wanted {
+        Wanted::Over => return None,
+        Wanted::Nothing => verdict.action = [ACTION_IGNORE; 2],
+        Wanted::Both([originator, responder]) => {
+            let by_originator = steering.connection.local == Some(Side::Originator);
+            let (sent, received) =
+                if by_originator { (originator, responder) } else { (responder, originator) };
+            set(&mut verdict, DIRECTION_EGRESS, sent);
+            set(&mut verdict, DIRECTION_INGRESS, received);
+        }
+    }
+    Some(verdict)
+}
+
+fn set(verdict: &mut Verdict, direction: u8, course: Course) {
+    let Verdict { until_sequence, read_sequence, action, .. } = verdict;
+    let at = usize::from(direction);
+    if let (Some(slot), Some(action), Some(read)) =
+        (read_sequence.get_mut(at), action.get_mut(at), course.read)
+    {
+        *slot = read;
+        *action |= ACTION_CREDIT;
+    }
+    if let (Some(slot), Some(action), Some(until)) =
+        (until_sequence.get_mut(at), action.get_mut(at), course.until)
+    {
+        *slot = until;
+        *action |= ACTION_SKIP;
+    }
 }
 
 fn octets(address: SocketAddr) -> [u8; 16] {

@@ -245,6 +245,8 @@ impl PacketDecoder {
             payload_length,
             payload,
             lost_before: false,
+            skipped_before: false,
+            generation: None,
             cgroup_id: 0,
             socket_cookie: 0,
             interface_index: frame.interface,

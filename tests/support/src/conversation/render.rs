@@ -117,6 +117,8 @@ impl<'a> Renderer<'a> {
             payload_length: payload.len() as u32,
             payload: payload.to_vec(),
             lost_before: false,
+            skipped_before: false,
+            generation: None,
             cgroup_id: 0,
             socket_cookie: script.cookie,
             interface_index: script.interface,

@@ -1,0 +1,144 @@
+//! Whatever a capture leaves out, however late it learns what to leave out, in whatever order segments come: the same
+//! exchanges.
+
+use pod2pod_user::http::{Config, Exchange, Outcome, Request};
+use support::{
+    conversation::{Conversation, duplicate, shuffle_from},
+    rng::Rng,
+    steered::{Manner, run},
+};
+
+use super::{MESSAGES, MIN_SKIP, TEXT, Writer, check, check_in_order, get};
+
+/// SYN, SYN-ACK and the third packet.
+const HANDSHAKE: usize = 3;
+
+/// Begins the target of an exchange whose response is chunked.
+const CHUNKED: &str = "/chunked";
+
+/// Exchanges by chance, with bodies from nothing to many times what is skipped. `chunks`: chunked ones too.
+/// `pipelined`: two requests at once, too.
+fn conversation(rng: &mut Rng, write: Writer, chunks: bool, pipelined: bool) -> Conversation {
+    let isn = |rng: &mut Rng| u32::MAX.wrapping_sub(rng.below(3000) as u32);
+    let mut said = Conversation::new().isns(isn(rng), isn(rng)).cut_every(5 + rng.below(90));
+    for index in 0..1 + rng.below(6) {
+        let path = format!("/{index}");
+        let length = [0, 1, 30, MIN_SKIP as usize, 61, 400, 1500][rng.below(7)];
+        let chunks = chunks && rng.below(3) == 0;
+        let chunked_path = format!("{CHUNKED}{index}");
+        said = match rng.below(6) {
+            0 => said.client(write.post(&path, length)).server(write.ok(rng.below(500))),
+            1 if pipelined => said
+                .client([write.post(&path, length), get("/next")].concat())
+                .server([write.ok(3), write.ok(length)].concat()),
+            2 if pipelined => said
+                .client([get(&path), get("/next")].concat())
+                .server([write.ok(length), write.ok(length / 2)].concat()),
+            3 | 4 if chunks => {
+                said.client(get(&chunked_path)).server(write.chunked(&[1, length.max(1), 1 + rng.below(300)]))
+            }
+            _ => said.client(get(&path)).server(write.ok(length)),
+        };
+    }
+    match rng.below(4) {
+        0 => said
+            .client(get("/until-close"))
+            .server("HTTP/1.1 200 OK\r\n\r\n")
+            .server(vec![b'x'; 900])
+            .server_fin()
+            .client_fin(),
+        1 => said.client(get("/aborted")).server(&write.ok(700)[..600]).server_rst(),
+        2 => said.client(get("/short")).server(&write.ok(700)[..600]).server_fin().client_fin(),
+        _ => said.close(),
+    }
+}
+
+fn manner(rng: &mut Rng) -> Manner {
+    Manner { min_skip: Some(MIN_SKIP), late: rng.below(5), lag: 1 + rng.below(6), ..Manner::PLAIN }
+}
+
+#[test]
+fn skips_change_nothing_in_order() {
+    let mut skipped = 0;
+    for seed in 0..600 {
+        let mut rng = Rng::new(seed);
+        let said = conversation(&mut rng, Writer(MESSAGES), true, true);
+        let manner = manner(&mut rng);
+        skipped += check_in_order(&said, &manner).stats.gap_bytes_cut;
+    }
+    assert!(skipped > 100_000, "{skipped} bytes skipped");
+}
+
+#[test]
+fn skips_change_nothing_in_any_order() {
+    for seed in 0..400 {
+        let mut rng = Rng::new(seed);
+        let said = conversation(&mut rng, Writer(MESSAGES), true, true);
+        let manner = manner(&mut rng);
+        for said in [said.clone().seen_by_client(), said.clone().seen_by_server()] {
+            let mut segments = said.segments();
+            if segments.len() > 90 {
+                continue;
+            }
+            duplicate(&mut segments, 20, &mut rng);
+            let whole = run(&segments, &Manner::PLAIN, &Config::default()).lines();
+            shuffle_from(&mut segments, HANDSHAKE, &mut rng);
+            // A reset or a FIN that comes early is another matter: what it ends is not told the same either way.
+            if run(&segments, &Manner::PLAIN, &Config::default()).lines() == whole {
+                check(&segments, &manner, &Config::default());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_credit_changes_nothing_where_lengths_are_known() {
+    for seed in 0..600 {
+        let mut rng = Rng::new(seed);
+        let said = conversation(&mut rng, Writer(MESSAGES), false, true);
+        let min_skip = (rng.below(2) == 0).then_some(MIN_SKIP);
+        // Read at once and said at once, the credit is never used up by a head behind a body.
+        let manner = Manner { credit: Some(200), min_skip, ..Manner::PLAIN };
+        check_in_order(&said, &manner);
+    }
+}
+
+#[test]
+fn nothing_wrong_is_told_whatever_is_lost_or_left_out() {
+    let mut complete = 0;
+    for seed in 0..1000 {
+        let mut rng = Rng::new(seed);
+        let said = conversation(&mut rng, Writer(TEXT), true, false);
+        let credit = (rng.below(3) > 0).then_some(150 + rng.below(500) as u32);
+        let manner = Manner { credit, loss: [0, 0, 3][rng.below(3)], seed, ..manner(&mut rng) };
+        for said in [said.clone().seen_by_client(), said.clone().seen_by_server()] {
+            let segments = said.segments();
+            let truth = run(&segments, &Manner::PLAIN, &Config::default()).exchanges;
+            for exchange in run(&segments, &manner, &Config::default()).exchanges {
+                let what = format!("seed {seed}, {manner:?}: {exchange:?}");
+                let Some(request) = &exchange.request else { continue };
+                let same = |true_one: &Request| true_one.target.starts_with(&request.target);
+                let of_target = |true_one: &&Exchange| true_one.request.as_ref().is_some_and(same);
+                let true_one = truth.iter().find(of_target).unwrap_or_else(|| panic!("{what}"));
+                let true_request = true_one.request.as_ref().unwrap();
+                assert_eq!(request.method, true_request.method, "{what}");
+                assert!(request.body_size <= true_request.body_size, "{what}");
+                let Some(response) = &exchange.response else { continue };
+                let true_response = true_one.response.as_ref().unwrap();
+                // A response is known by when it began.
+                assert!(response.first_byte >= true_response.first_byte, "{what}");
+                // The number of a FIN that was lost looks like one byte more.
+                let finish = u64::from(exchange.outcome == Some(Outcome::Gap));
+                assert!(response.body_size <= true_response.body_size + finish, "{what}");
+                if exchange.outcome == Some(Outcome::Complete) {
+                    complete += 1;
+                    assert_eq!((response.status, true_one.outcome), (200, Some(Outcome::Complete)), "{what}");
+                    let whole = !response.body_cut || !request.target.starts_with(CHUNKED.as_bytes());
+                    assert!(!whole || response.body_size == true_response.body_size, "{what}");
+                    assert_eq!(request.body_size, true_request.body_size, "{what}");
+                }
+            }
+        }
+    }
+    assert!(complete > 2000, "{complete}");
+}
