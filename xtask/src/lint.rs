@@ -1,11 +1,11 @@
-//! rustfmt and clippy, for the host and for the kernel side separately. Our own rules are in `tidy`.
+//! rustfmt and clippy, for the host and for the kernel side separately, and whether the daemon compiles for its other target. Our own rules are in `tidy`.
 
 use anyhow::Result;
 
 use crate::{
     build,
     cmd::{self, Cmd},
-    setup,
+    setup, toolchain,
 };
 
 /// The fuzz targets are outside the workspace: they need a nightly compiler to be built, not to be formatted.
@@ -26,6 +26,10 @@ pub(crate) fn command() -> Result<()> {
     Cmd::cargo()
         .args(["clippy", "--locked", "--quiet", "--package", "pod2pod-tests", "--test", "kernel"])
         .args(["--test", "opinion", "--", "-D", "warnings"])
+        .run()?;
+    Cmd::cargo()
+        .args(["check", "--locked", "--quiet", "--package", "pod2pod-user"])
+        .args(["--target", toolchain::OTHER_TARGET])
         .run()?;
     build::ebpf_cargo("clippy").args(["--release", "--quiet", "--", "-D", "warnings"]).run()
 }

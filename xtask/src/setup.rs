@@ -108,6 +108,7 @@ pub(crate) fn ensure(goals: &[&str]) -> Result<()> {
                 component_add(component, "checks the code")?;
             }
         }
+        other_target()?;
     }
     if linker { bpf_linker() } else { Ok(()) }
 }
@@ -192,15 +193,31 @@ fn bitcode_is_readable(compiler: &str) -> Result<()> {
     Ok(())
 }
 
+/// Where rustc and its libraries are.
+fn sysroot() -> Result<PathBuf> {
+    let said = Cmd::new("rustc").args(["--print", "sysroot"]).ask().context("there is no rustc on PATH")?;
+    Ok(PathBuf::from(said.trim()))
+}
+
 /// The standard library's sources: no BPF target comes with a built `core`.
 fn rust_source() -> Result<()> {
-    let sysroot =
-        Cmd::new("rustc").args(["--print", "sysroot"]).ask().context("there is no rustc on PATH")?;
-    let core = PathBuf::from(sysroot.trim()).join("lib/rustlib/src/rust/library/core/Cargo.toml");
-    if core.exists() {
+    if sysroot()?.join("lib/rustlib/src/rust/library/core/Cargo.toml").exists() {
         return Ok(());
     }
     component_add("rust-src", "the kernel side builds its own `core`")
+}
+
+/// The standard library of the target that the daemon is only checked for.
+fn other_target() -> Result<()> {
+    let target = toolchain::OTHER_TARGET;
+    if sysroot()?.join("lib/rustlib").join(target).join("lib").exists() {
+        return Ok(());
+    }
+    say(&format!("setup: rustup target {target} (the daemon compiles for it too)"));
+    Cmd::new("rustup")
+        .args(["target", "add", target])
+        .run_aside()
+        .with_context(|| format!("install the Rust standard library for {target}"))
 }
 
 fn component_add(component: &str, why: &str) -> Result<()> {

@@ -19,6 +19,10 @@ pub(crate) const BUILD_PACKAGES: [&str; 3] = ["llvm-22-dev", "libzstd-dev", "lib
 pub(crate) const TARGET: &str =
     if cfg!(target_endian = "big") { "bpfeb-unknown-none" } else { "bpfel-unknown-none" };
 
+/// The daemon's other target: it is checked, not built, as building would need that target's linker.
+pub(crate) const OTHER_TARGET: &str =
+    if cfg!(target_arch = "x86_64") { "aarch64-unknown-linux-gnu" } else { "x86_64-unknown-linux-gnu" };
+
 /// Where LLVM is installed.
 pub(crate) fn llvm_prefix() -> PathBuf {
     PathBuf::from(format!("/usr/lib/llvm-{LLVM}"))
