@@ -25,16 +25,16 @@ fn main() -> ExitCode {
         }
     };
     ExitCode::from(match arguments.command {
-        Command::Agent { common, live } => with_config(common, live, agent::run),
+        Command::Agent { common, live } => with_config(common, Some(live), agent::run),
         Command::Replay { files, common } => {
-            with_config(common, Live::default(), |config, shutdown| replay::run(&files, config, shutdown))
+            with_config(common, None, |config, shutdown| replay::run(&files, config, shutdown))
         }
         Command::Schema => print_schema(),
     })
 }
 
 /// Reads the configuration, then does `run`. Mistakes are told all at once.
-fn with_config(common: Common, live: Live, run: impl FnOnce(Config, &Shutdown) -> u8) -> u8 {
+fn with_config(common: Common, live: Option<Live>, run: impl FnOnce(Config, &Shutdown) -> u8) -> u8 {
     let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
     let environment = std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value))).collect();
     let config = match load::load(&common.sources(live, environment)) {

@@ -1,12 +1,20 @@
 //! The stages in their order, one segment in, records out: what the agent and replay share. No loop, no clock.
 
-use std::{cell::RefCell, rc::Rc, sync::Arc, time::Instant};
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
 
 use crate::{
     capture::{KernelInstant, Segment},
     config::Config,
     enrich::{self, Enricher, Fate, WallOffset},
-    filter::{self, Filter, Verdict},
+    filter::{
+        self, Filter, Verdict,
+        sightings::{SightingStats, Sightings},
+    },
     http::{self, Exchange, HttpTracker},
     metrics::HttpMetrics,
     reassembly::{self, Activity, Chunk, CloseCause, Connection, Content, Reassembler, Side, Steering},
@@ -38,6 +46,23 @@ pub fn finish_sinks(sinks: Rc<RefCell<Sinks>>, deadline: Instant) -> Vec<(&'stat
     }
 }
 
+/// Who tells of connections that several interfaces see: shared by all workers, since NAT may give the sightings of one
+/// connection to several. Asked once a connection.
+#[derive(Clone, Debug, Default)]
+pub struct SharedSightings(Arc<Mutex<Sightings>>);
+
+impl SharedSightings {
+    /// What was counted.
+    pub fn stats(&self) -> SightingStats {
+        *self.lock().stats()
+    }
+
+    /// A worker that panicked leaves a whole table behind.
+    fn lock(&self) -> MutexGuard<'_, Sightings> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// All stages behind capture, owned by one worker.
 pub struct Pipeline {
     reassembler: Reassembler,
@@ -51,6 +76,8 @@ struct Gate {
     filter: Filter,
     /// Nothing is to be judged.
     is_open: bool,
+    /// Where connections may be seen at several interfaces.
+    sightings: Option<SharedSightings>,
     /// Refused since [`Pipeline::settle`].
     refused: Vec<Connection>,
 }
@@ -163,6 +190,12 @@ impl Pipeline {
         self.tracker = HttpTracker::new(config.http.clone());
     }
 
+    /// Tells each end of a connection once, though several interfaces may see it.
+    pub fn share_sightings(&mut self, sightings: SharedSightings) {
+        self.gate.is_open = false;
+        self.gate.sightings = Some(sightings);
+    }
+
     /// What is added to stamps for the wall clock from here on.
     pub const fn set_wall(&mut self, wall: WallOffset) {
         self.output.wall = wall;
@@ -212,7 +245,8 @@ pub struct Stats<'a> {
 
 impl Gate {
     fn new(filter: Filter) -> Self {
-        Self { is_open: filter.is_open(), filter, refused: Vec::new() }
+        let is_open = filter.is_open();
+        Self { filter, is_open, sightings: None, refused: Vec::new() }
     }
 
     /// Hands a chunk on if its connection is wanted; a connection is judged with its first one.
@@ -222,7 +256,10 @@ impl Gate {
             if is_over || self.has_refused(chunk.connection) {
                 return;
             }
-            if let Verdict::Ignore(_) = self.filter.judge(chunk.connection) {
+            let sightings = self.sightings.as_ref();
+            let is_duplicate =
+                || sightings.is_some_and(|sightings| sightings.lock().is_duplicate(chunk.connection, now));
+            if let Verdict::Ignore(_) = self.filter.judge(chunk.connection, is_duplicate) {
                 self.refused.push(*chunk.connection);
                 return;
             }

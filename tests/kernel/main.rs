@@ -10,5 +10,6 @@ mod loss;
 mod object;
 mod own;
 mod talk;
+mod tc;
 mod verdict;
 mod watch;

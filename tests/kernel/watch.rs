@@ -39,7 +39,7 @@ pub(crate) struct Seen {
     pub(crate) generation: Option<u32>,
     cgroup_id: u64,
     pub(crate) socket_cookie: u64,
-    interface_index: u32,
+    pub(crate) interface_index: u32,
     scope_is_cookie: bool,
 }
 
@@ -99,8 +99,13 @@ pub(crate) struct Watch {
 impl Watch {
     pub(crate) fn on(cgroup: &Cgroup, scope: ScopeChoice) -> Self {
         let cgroup = Some(cgroup.path().to_owned());
+        Self::open(Config { cgroup, scope, ..Self::config() })
+    }
+
+    /// With a ring that holds everything.
+    pub(crate) fn config() -> Config {
         let ring_bytes = scale::count(RING_BYTES, LEAST_RING_BYTES) as u32;
-        Self::open(Config { cgroup, scope, ring_bytes, ..Config::default() })
+        Config { ring_bytes, ..Config::default() }
     }
 
     pub(crate) fn open(config: Config) -> Self {

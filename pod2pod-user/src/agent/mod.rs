@@ -24,7 +24,7 @@ use crate::{
     config::Config,
     exit,
     metrics::{HttpMetrics, Ledger, Metrics, counters, ledger, stages},
-    pipeline::{self, Pipeline},
+    pipeline::{self, Pipeline, SharedSightings},
     shutdown::{DEFAULT_DRAIN, Shutdown},
     sinks::{Overflow, OwnConnections},
     summary::Summary,
@@ -65,6 +65,7 @@ struct Agent {
 /// What is done beside reading: the heartbeat, metrics, warnings.
 struct House {
     metrics: Arc<Metrics>,
+    sightings: Option<SharedSightings>,
     last_beat: Instant,
     last_housekeeping: Instant,
     last_warning: Option<Instant>,
@@ -92,11 +93,21 @@ impl Agent {
         }
         let sinks = pipeline::open_sinks(&config, Overflow::DropNewest, &own, &shutdown)?;
         sinks.borrow_mut().show_header();
-        let pipeline = Pipeline::live(&config, Rc::clone(&sinks), Some(http_metrics));
+        let mut pipeline = Pipeline::live(&config, Rc::clone(&sinks), Some(http_metrics));
+        let sightings = capture.watches_interfaces().then(SharedSightings::default);
+        if let Some(sightings) = &sightings {
+            pipeline.share_sightings(sightings.clone());
+        }
         let now = Instant::now();
         let mut worker = Worker::new(capture, pipeline, sinks, own, shutdown, config.capture.ring_bytes)?;
-        let mut house =
-            House { metrics, last_beat: now, last_housekeeping: now, last_warning: None, warned: 0 };
+        let mut house = House {
+            metrics,
+            sightings,
+            last_beat: now,
+            last_housekeeping: now,
+            last_warning: None,
+            warned: 0,
+        };
         house.beat(&mut worker, now);
         house.keep(&mut worker, now);
         // The programs are attached since the capture was opened; with the first heartbeat they work.
@@ -150,7 +161,9 @@ impl House {
         self.last_housekeeping = now;
         worker.pipeline.set_wall(wall_offset());
         worker.pipeline.publish_metrics();
-        self.metrics.publish(counted(worker));
+        let mut rows = counted(worker);
+        rows.extend(self.sightings.iter().flat_map(|sightings| counters::sightings(&sightings.stats())));
+        self.metrics.publish(rows);
         self.warn_of_loss(worker, now);
     }
 
@@ -186,6 +199,7 @@ fn counted(worker: &Worker) -> Vec<stages::Counted> {
     });
     let mut rows = stages::kernel(&kernel.counters.0, worker.capture.ring_lost());
     rows.extend(counters::reader(worker.capture.stats()));
+    rows.extend(worker.capture.interface_stats().iter().flat_map(counters::interfaces));
     rows.extend(stages::pipeline(&stages));
     rows.extend(stages::sinks(&sinks));
     rows.extend(ledger.rows());

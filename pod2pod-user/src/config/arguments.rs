@@ -93,11 +93,16 @@ pub struct Live {
     /// Watches one cgroup instead of all: a path below the cgroup v2 mount
     #[arg(long, value_name = "PATH")]
     pub cgroup: Option<String>,
+    /// Watches network interfaces instead of sockets: a name, a glob, or veth; can be repeated
+    #[arg(long = "interface", value_name = "NAME")]
+    pub interfaces: Vec<String>,
 }
 
 impl Common {
-    /// The sources of a configuration: these flags, and `environment`.
-    pub fn sources(self, live: Live, environment: Vec<(String, String)>) -> Sources {
+    /// The sources of a configuration: these flags, those of the agent if it is for one, and `environment`.
+    pub fn sources(self, live: Option<Live>, environment: Vec<(String, String)>) -> Sources {
+        let is_live = live.is_some();
+        let live = live.unwrap_or_default();
         let single = [
             ("filter.expression", self.filter, "--filter"),
             ("output.format", self.format, "--format"),
@@ -114,12 +119,13 @@ impl Common {
             ("http.response_headers", self.response_header, "--response-header"),
             ("filter.ports", self.port, "--port"),
             ("ignore.paths", self.ignore_path, "--ignore-path"),
+            ("capture.interfaces", live.interfaces, "--interface"),
         ];
         let single = single.into_iter().filter_map(|(key, text, flag)| Some((key, Given::one(text?), flag)));
         let repeated = repeated.into_iter().filter(|(_, texts, _)| !texts.is_empty());
         let flags =
             single.chain(repeated.map(|(key, texts, flag)| (key, Given::list(texts), flag))).collect();
-        Sources { file: self.config, environment, flags, settings: self.settings }
+        Sources { file: self.config, environment, flags, settings: self.settings, live: is_live }
     }
 }
 

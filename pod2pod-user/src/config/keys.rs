@@ -7,7 +7,7 @@ use tracing_subscriber::filter::LevelFilter;
 use super::{Config, value::Given};
 use crate::{
     admin::Listen,
-    capture::kernel::{MAX_RING_BYTES, MIN_RING_BYTES, ScopeChoice},
+    capture::kernel::{MAX_RING_BYTES, MIN_RING_BYTES, Pattern, ScopeChoice, SourceChoice},
     enrich::{Redaction, ignore::Subject},
     filter::{Network, PortRange, Roles},
     logging,
@@ -53,6 +53,31 @@ const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// Every key, in the order of the README.
 pub static KEYS: &[Key] = &[
+    Key {
+        path: "capture.source",
+        allowed: "auto, cgroup, tc",
+        default: "auto",
+        sentence: "Where packets are met: at the sockets of a cgroup, or at network interfaces; auto is cgroup where its root can be attached to.",
+        set: |config, given| {
+            config.capture.source = match given.text()? {
+                "auto" => SourceChoice::Auto,
+                "cgroup" => SourceChoice::Cgroup,
+                "tc" => SourceChoice::Tc,
+                _ => return None,
+            };
+            Some(())
+        },
+    },
+    Key {
+        path: "capture.interfaces",
+        allowed: "a list of interface names and globs; veth is every host-side veth",
+        default: "",
+        sentence: "Interfaces to watch; without it tc watches the host-side veths, and the network cards if there is no veth.",
+        set: |config, given| {
+            let patterns: Option<Vec<_>> = given.items().iter().map(|text| Pattern::parse(text)).collect();
+            put(&mut config.capture.interfaces, patterns)
+        },
+    },
     Key {
         path: "capture.cgroup",
         allowed: "a path below the cgroup v2 mount",
@@ -369,6 +394,15 @@ pub fn contradictions(config: &Config) -> Vec<&'static str> {
     if config.http_sink.url.is_none() && http_without_url != http_defaults {
         found.push("output.http: values are given, but no output.http.url to use them for");
     }
+    let capture = &config.capture;
+    if capture.source == SourceChoice::Cgroup && !capture.interfaces.is_empty() {
+        found.push(
+            "capture.source cgroup and capture.interfaces: interfaces are watched with capture.source tc",
+        );
+    }
+    if capture.cgroup.is_some() && (capture.source == SourceChoice::Tc || !capture.interfaces.is_empty()) {
+        found.push("capture.cgroup and interfaces: a cgroup is watched with capture.source cgroup");
+    }
     if config.output.file.is_some() && config.output.format == Format::Text {
         found.push("output.file and output.format text: columns are for terminals; a file gets JSON lines");
     }
@@ -439,6 +473,22 @@ mod tests {
         check("capture.ring_bytes", u64::from(MIN_RING_BYTES) / 2, false);
         check("capture.ring_bytes", u64::from(MIN_RING_BYTES) + 1, false);
         check("output.queue_bytes", 0, false);
+    }
+
+    #[test]
+    fn cgroups_and_interfaces_exclude_each_other() {
+        let count = |source, interfaces: bool, cgroup: bool| {
+            let mut config = Config::default();
+            config.capture.source = source;
+            config.capture.interfaces.extend(interfaces.then_some(Pattern::HostVeths));
+            config.capture.cgroup = cgroup.then(|| "a".into());
+            contradictions(&config).len()
+        };
+        assert_eq!(count(SourceChoice::Auto, false, true) + count(SourceChoice::Auto, true, false), 0);
+        assert_eq!(count(SourceChoice::Tc, true, false) + count(SourceChoice::Cgroup, false, true), 0);
+        assert_eq!(count(SourceChoice::Auto, true, true), 1);
+        assert_eq!(count(SourceChoice::Tc, false, true), 1);
+        assert_eq!(count(SourceChoice::Cgroup, true, false), 1);
     }
 
     #[test]

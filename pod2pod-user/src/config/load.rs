@@ -86,6 +86,12 @@ pub enum Mistake {
         /// Why not.
         source: ExpressionError,
     },
+    /// An interface that is named and is not there.
+    #[error(
+        "capture.interfaces: there is no interface {0} in this network namespace; a pattern such as {0}* also means those \
+         that come later"
+    )]
+    NoInterface(String),
     /// Values that exclude each other.
     #[error("{0}")]
     Contradiction(&'static str),
@@ -106,6 +112,8 @@ pub struct Sources {
     pub flags: Vec<(&'static str, Given, &'static str)>,
     /// `KEY=VALUE` of each `--set`.
     pub settings: Vec<String>,
+    /// It is for this machine, so what it names has to be here.
+    pub live: bool,
 }
 
 /// The configuration that the sources make together.
@@ -128,6 +136,10 @@ pub fn load(sources: &Sources) -> Result<Config, Vec<Mistake>> {
     }
     loading.compile_expression();
     loading.mistakes.extend(keys::contradictions(&loading.config).into_iter().map(Mistake::Contradiction));
+    if sources.live {
+        let missing = loading.config.capture.missing_interfaces();
+        loading.mistakes.extend(missing.into_iter().map(|name| Mistake::NoInterface(name.to_owned())));
+    }
     if loading.mistakes.is_empty() { Ok(loading.config) } else { Err(loading.mistakes) }
 }
 
@@ -276,6 +288,7 @@ mod tests {
             ],
             flags: vec![("output.format", Given::one("xml"), "--format")],
             settings: vec!["sampling.slwo=1s".to_owned(), "rate=1".to_owned(), "zzzzzzzz=1".to_owned()],
+            live: false,
         };
         assert_eq!(
             mistakes(&sources),
@@ -288,6 +301,19 @@ mod tests {
                 "--format: output.format: \"xml\" is not allowed; allowed: auto, json, text",
             ]
         );
+    }
+
+    #[test]
+    fn a_named_interface_is_to_be_there_where_it_is_watched() {
+        let sources = |live| Sources {
+            settings: vec!["capture.interfaces=lo, nowhere0, nowhere*, veth".to_owned(), "rate=1".to_owned()],
+            live,
+            ..Sources::default()
+        };
+        let told = mistakes(&sources(true));
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[1].starts_with("capture.interfaces: there is no interface nowhere0 "), "{told:?}");
+        assert_eq!(mistakes(&sources(false)).len(), 1);
     }
 
     #[test]

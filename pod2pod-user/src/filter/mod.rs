@@ -9,6 +9,7 @@
 
 pub mod expression;
 mod rules;
+pub mod sightings;
 
 pub use self::{
     expression::{Expression, ExpressionError},
@@ -72,6 +73,8 @@ pub enum Reason {
     Role,
     /// [`Config::expression`].
     Expression,
+    /// Another interface tells of it.
+    Duplicate,
 }
 
 /// What this stage counted: judgements, each connection once, but one that was undecided twice.
@@ -89,12 +92,14 @@ pub struct Stats {
     pub refused_role: u64,
     /// By [`Reason::Expression`].
     pub refused_expression: u64,
+    /// By [`Reason::Duplicate`].
+    pub refused_duplicate: u64,
     /// Exchanges that were read before their connection was refused.
     pub refused_exchanges: u64,
 }
 
 impl Stats {
-    /// Connections refused, for whatever reason.
+    /// Connections refused by a rule.
     pub const fn refused(&self) -> u64 {
         self.refused_port + self.refused_address + self.refused_role + self.refused_expression
     }
@@ -118,9 +123,12 @@ impl Filter {
         self.config == Config::default()
     }
 
-    /// Judges a connection, once.
-    pub fn judge(&mut self, connection: &Connection) -> Verdict {
-        let verdict = self.verdict(connection, opener(connection));
+    /// Judges a connection, once. `is_duplicate` is asked of one that no rule refuses.
+    pub fn judge(&mut self, connection: &Connection, is_duplicate: impl FnOnce() -> bool) -> Verdict {
+        let mut verdict = self.verdict(connection, opener(connection));
+        if matches!(verdict, Verdict::Keep | Verdict::Undecided) && is_duplicate() {
+            verdict = Verdict::Ignore(Reason::Duplicate);
+        }
         match verdict {
             Verdict::Keep => self.stats.kept += 1,
             Verdict::Undecided => self.stats.undecided += 1,
@@ -160,6 +168,7 @@ impl Filter {
             Reason::Address => self.stats.refused_address += 1,
             Reason::Role => self.stats.refused_role += 1,
             Reason::Expression => self.stats.refused_expression += 1,
+            Reason::Duplicate => self.stats.refused_duplicate += 1,
         }
     }
 
@@ -250,7 +259,7 @@ mod tests {
     }
 
     fn judged(config: Config, connection: &Connection) -> Verdict {
-        Filter::new(config).judge(connection)
+        Filter::new(config).judge(connection, || false)
     }
 
     fn still_wanted(config: Config, connection: &Connection, client: Side) -> bool {
@@ -333,10 +342,11 @@ mod tests {
             roles: Roles { server: true, client: false },
             ..Config::default()
         });
-        filter.judge(&connection(Some(Side::Responder), Start::Handshake));
-        filter.judge(&connection(Some(Side::Originator), Start::Handshake));
+        filter.judge(&connection(Some(Side::Responder), Start::Handshake), || false);
+        filter.judge(&connection(Some(Side::Responder), Start::Handshake), || true);
+        filter.judge(&connection(Some(Side::Originator), Start::Handshake), || unreachable!("it is refused"));
         let joined = connection(Some(Side::Responder), Start::Middle);
-        filter.judge(&joined);
+        filter.judge(&joined, || false);
         assert!(filter.still_wants(&joined, Side::Originator));
         assert!(!filter.still_wants(&joined, Side::Responder));
         filter.count_exchange();
@@ -345,6 +355,7 @@ mod tests {
             undecided: 1,
             refused_role: 1,
             refused_port: 1,
+            refused_duplicate: 1,
             refused_exchanges: 1,
             ..Stats::default()
         };

@@ -36,6 +36,17 @@ counters! { READER, capture::kernel::Stats, "reader",
     verdicts_refused: "Verdicts that the kernel's table did not take.",
 }
 
+counters! { INTERFACES, capture::kernel::InterfaceStats, "interfaces",
+    attaches: "Times that the programs were attached to an interface.",
+    detaches: "Times that a watched interface went away or was not wanted any more.",
+    failed_gone: "Attaches that failed because the interface was gone already.",
+    failed_not_permitted: "Attaches that failed for lack of a right.",
+    failed_occupied: "Attaches that failed because others hold every place.",
+    failed_other: "Attaches that failed for another reason.",
+    rescans: "Times that all interfaces were listed anew because news of them were lost or not enough.",
+    stale_filters_removed: "Filters of killed agents that were taken away.",
+}
+
 counters! { REASSEMBLY, reassembly::Stats, "reassembly",
     segments: "Segments taken.",
     bytes_delivered: "Bytes delivered.",
@@ -87,7 +98,13 @@ counters! { FILTER, filter::Stats, "filter",
     refused_address: "Connections refused by an address.",
     refused_role: "Connections refused by the observed end's role.",
     refused_expression: "Connections refused by the filter expression.",
+    refused_duplicate: "Connections refused because another interface tells of them.",
     refused_exchanges: "Exchanges that were read before their connection was refused.",
+}
+
+counters! { SIGHTINGS, filter::sightings::SightingStats, "sightings",
+    duplicates: "Sightings of a connection's end that another interface tells of.",
+    forgotten: "Sightings forgotten before their time because there were too many.",
 }
 
 counters! { HTTP, http::Stats, "http",
@@ -132,6 +149,14 @@ pub fn reader(stats: &capture::kernel::Stats) -> Vec<Counted> {
     rows(READER, stats)
 }
 
+/// What the follower of interfaces counted, and on how many the programs are.
+pub fn interfaces(stats: &capture::kernel::InterfaceStats) -> Vec<Counted> {
+    let attached = stats.attaches.saturating_sub(stats.detaches);
+    let mut rows = rows(INTERFACES, stats);
+    rows.push(Counted::gauge("interfaces_attached", "Interfaces that the programs are on.", attached));
+    rows
+}
+
 /// What reassembly counted.
 pub fn reassembly(stats: &reassembly::Stats) -> Vec<Counted> {
     rows(REASSEMBLY, stats)
@@ -140,6 +165,11 @@ pub fn reassembly(stats: &reassembly::Stats) -> Vec<Counted> {
 /// What the filter counted.
 pub fn filter(stats: &filter::Stats) -> Vec<Counted> {
     rows(FILTER, stats)
+}
+
+/// What was sighted at several interfaces.
+pub fn sightings(stats: &filter::sightings::SightingStats) -> Vec<Counted> {
+    rows(SIGHTINGS, stats)
 }
 
 /// What the HTTP stage counted.
@@ -173,8 +203,10 @@ mod tests {
     #[test]
     fn every_counter_is_told() {
         check(READER, "reader_");
+        check(INTERFACES, "interfaces_");
         check(REASSEMBLY, "reassembly_");
         check(FILTER, "filter_");
+        check(SIGHTINGS, "sightings_");
         check(HTTP, "http_");
     }
 }

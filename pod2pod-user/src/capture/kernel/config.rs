@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
+use nix::net::if_::if_nametoindex;
 use pod2pod_common::limits::{DEFAULT_RING_BYTES, MAX_CONNECTIONS, MAX_VERDICTS};
+
+pub use super::interfaces::Pattern;
 
 /// Smallest ring: a record of the largest class must fit several times. Bytes.
 pub const MIN_RING_BYTES: u32 = 256 * 1024;
@@ -20,9 +23,37 @@ pub enum ScopeChoice {
     Cookie,
 }
 
+/// Where packets are met.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SourceChoice {
+    /// At the sockets where the root of cgroup v2 can be attached to, else at interfaces.
+    #[default]
+    Auto,
+    /// At the sockets, by their cgroup.
+    Cgroup,
+    /// At network interfaces, by traffic control.
+    Tc,
+}
+
+/// By what means programs get to an interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TcWay {
+    /// By tcx where the kernel has it, else by clsact.
+    #[default]
+    Newest,
+    /// By clsact, as on kernels before Linux 6.6.
+    Clsact,
+}
+
 /// How to capture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
+    /// Where packets are met.
+    pub source: SourceChoice,
+    /// Interfaces to watch; if there are none, the host-side veths, and the cards of a machine without any.
+    pub interfaces: Vec<Pattern>,
+    /// For a test of the older way on a newer kernel; the user does not choose.
+    pub tc_way: TcWay,
     /// Watch this cgroup only: a path from the root of cgroup v2 on (`kubepods.slice`) or an absolute one.
     pub cgroup: Option<PathBuf>,
     /// Size of the ring: a power of two from [`MIN_RING_BYTES`] to [`MAX_RING_BYTES`].
@@ -40,6 +71,9 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            source: SourceChoice::Auto,
+            interfaces: Vec::new(),
+            tc_way: TcWay::Newest,
             cgroup: None,
             ring_bytes: DEFAULT_RING_BYTES,
             max_connections: MAX_CONNECTIONS,
@@ -47,5 +81,16 @@ impl Default for Config {
             scope: ScopeChoice::Auto,
             debug_log: false,
         }
+    }
+}
+
+impl Config {
+    /// Names among [`Self::interfaces`] that no interface of this network namespace has.
+    pub fn missing_interfaces(&self) -> Vec<&str> {
+        let names = self.interfaces.iter().filter_map(|pattern| match pattern {
+            Pattern::Name(name) => Some(name.as_str()),
+            Pattern::HostVeths | Pattern::Glob(_) => None,
+        });
+        names.filter(|name| if_nametoindex(*name).is_err()).collect()
     }
 }

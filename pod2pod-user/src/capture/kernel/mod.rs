@@ -6,6 +6,9 @@
 mod attach;
 mod cgroup;
 mod config;
+mod interfaces;
+mod interfaces_message;
+mod interfaces_socket;
 mod object;
 mod open;
 mod open_error;
@@ -14,15 +17,15 @@ mod preflight;
 mod ring;
 mod rings;
 mod snapshot;
+mod tc;
+mod tc_filter;
+mod tc_follow;
 mod verdicts;
 mod wake;
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use aya::{
-    Ebpf,
-    maps::{Array, MapData, PerCpuArray},
-};
+use aya::maps::{Array, MapData, PerCpuArray};
 use aya_log::EbpfLogger;
 use nix::time::{ClockId, clock_gettime};
 use pod2pod_common::{
@@ -33,16 +36,18 @@ use pod2pod_common::{
 };
 
 pub use self::verdicts::{activity_of, verdict_of};
+use self::{attach::Attachment, own_sockets::OwnSockets, ring::Ring, verdicts::Verdicts};
 pub use self::{
-    config::{Config, MAX_RING_BYTES, MIN_RING_BYTES, ScopeChoice},
+    config::{Config, MAX_RING_BYTES, MIN_RING_BYTES, Pattern, ScopeChoice, SourceChoice, TcWay},
+    interfaces::{HOST_VETHS, MAX_INTERFACE_NAME},
     open_error::OpenError,
     ring::Drained,
     snapshot::{IN_PROGRAM_PER_CPU, Snapshot, Unread},
+    tc_follow::InterfaceStats,
     wake::{Wake, Woken},
 };
-use self::{own_sockets::OwnSockets, ring::Ring, verdicts::Verdicts};
 use super::{
-    Segment,
+    Direction, Segment,
     decode::{DecodeError, decode, outline},
 };
 use crate::reassembly::{Activity, Connection, Steering};
@@ -78,10 +83,17 @@ pub struct Stats {
     pub own_sockets_refused: u64,
 }
 
+/// Interfaces where neither end of a connection is.
+#[derive(Debug, Default)]
+struct Paths {
+    version: u64,
+    indices: Vec<u32>,
+}
+
 /// The running kernel side. Detaches when dropped.
 pub struct Capture {
     // Dropped first, so that nothing is written to maps that are gone.
-    _ebpf: Ebpf,
+    attachment: Attachment,
     ring: Ring,
     counters: PerCpuArray<MapData, CounterValues>,
     rings: Array<MapData, RingState>,
@@ -93,17 +105,26 @@ pub struct Capture {
     scope_kind: u32,
     description: String,
     instructions: [Option<u32>; 2],
+    paths: Paths,
     stats: Stats,
 }
 
 impl Capture {
     /// Hands on at most `max_records` records, each borrowed from ring memory.
     pub fn drain(&mut self, max_records: usize, deliver: &mut impl FnMut(&Segment<'_>)) -> Drained {
-        let Self { ring, stats, .. } = self;
+        let Self { ring, stats, attachment, paths, .. } = self;
+        if let Attachment::Interfaces(follower) = attachment
+            && let Some(indices) = follower.paths(&mut paths.version)
+        {
+            paths.indices = indices;
+        }
         let drained = ring.drain(max_records, &mut |record| {
             let outline = outline(record);
             let refused = match decode(record) {
-                Ok(segment) => {
+                Ok(mut segment) => {
+                    if paths.indices.contains(&segment.interface_index) {
+                        segment.direction = Direction::Path;
+                    }
                     stats.packets += u64::from(outline.ends_packet);
                     stats.payload_bytes += segment.payload.len() as u64;
                     return deliver(&segment);
@@ -146,6 +167,19 @@ impl Capture {
     /// Reservations that failed because the ring was full.
     pub fn ring_lost(&self) -> u64 {
         (0..self.rings.len()).filter_map(|ring| self.rings.get(&ring, 0).ok()).map(|state| state.lost).sum()
+    }
+
+    /// What the follower of interfaces counted, if interfaces are watched.
+    pub fn interface_stats(&self) -> Option<InterfaceStats> {
+        match &self.attachment {
+            Attachment::Interfaces(follower) => Some(follower.stats()),
+            Attachment::Programs(_) => None,
+        }
+    }
+
+    /// Whether interfaces are watched, and so an end of a connection may be seen several times.
+    pub const fn watches_interfaces(&self) -> bool {
+        matches!(self.attachment, Attachment::Interfaces(_))
     }
 
     /// What this stage counted.

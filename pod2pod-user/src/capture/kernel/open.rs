@@ -1,19 +1,18 @@
-//! Opens the capture: loads the object as configured, takes its maps, attaches its programs.
+//! Opens the capture at a place: loads the object as configured, takes its maps, attaches its programs.
 
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Map, MapError},
-    programs::CgroupSkbAttachType,
 };
 use aya_log::EbpfLogger;
-use pod2pod_common::{control::SHED_NONE, flow::SCOPE_COOKIE, limits::DEFAULT_WAKE_THRESHOLD_BYTES, names};
+use pod2pod_common::{control::SHED_NONE, limits::DEFAULT_WAKE_THRESHOLD_BYTES, names};
 
 use super::{
-    Capture, Config, MAX_RING_BYTES, MIN_RING_BYTES, OpenError, Stats,
-    attach::{attach, load},
-    cgroup, object,
+    Capture, Config, MAX_RING_BYTES, MIN_RING_BYTES, OpenError, Paths, Stats,
+    attach::{Attachment, Place},
+    object,
     own_sockets::OwnSockets,
-    preflight, rings,
+    rings,
     verdicts::Verdicts,
 };
 
@@ -26,15 +25,10 @@ const LOG_OFF: u8 = 0;
 const LOG_DEBUG: u8 = 4;
 
 impl Capture {
-    /// Loads and attaches. Packets are told from here on, and as long as [`Self::beat`] is called.
-    ///
-    /// # Errors
-    /// Something is missing; the error says what, and what to do.
-    pub fn open(config: &Config) -> Result<Self, OpenError> {
+    /// Loads and attaches.
+    pub(super) fn open_at(config: &Config, place: Place) -> Result<Self, OpenError> {
         let object = object::embedded().ok_or(OpenError::NoObject)?;
-        preflight::check()?;
-        let (cgroup, path) = cgroup::open(config.cgroup.as_deref())?;
-        let scope_kind = cgroup::choose_scope(config.scope);
+        let scope_kind = place.scope_kind(config);
         let ring_bytes = config.ring_bytes.clamp(MIN_RING_BYTES, MAX_RING_BYTES).next_power_of_two();
         let wake_threshold = u64::from(DEFAULT_WAKE_THRESHOLD_BYTES.min(ring_bytes / WAKE_SHARE_OF_RING));
         let log_level = if config.debug_log { LOG_DEBUG } else { LOG_OFF };
@@ -47,8 +41,7 @@ impl Capture {
             .map_max_entries(names::MAP_VERDICTS, config.max_verdicts)
             .load(object)
             .map_err(|cause| OpenError::Load { cause: Box::new(cause) })?;
-        let instructions =
-            [load(&mut ebpf, names::PROGRAM_CGROUP_INGRESS)?, load(&mut ebpf, names::PROGRAM_CGROUP_EGRESS)?];
+        let instructions = place.load(&mut ebpf)?;
         let logger = if config.debug_log { EbpfLogger::init(&mut ebpf).ok() } else { None };
         let ring = rings::open(&mut ebpf, RING_COUNT, ring_bytes)?
             .pop()
@@ -65,17 +58,16 @@ impl Capture {
                 scope_kind,
             },
             own_sockets: OwnSockets::new(map(&mut ebpf, names::MAP_OWN_SOCKETS)?),
-            _ebpf: ebpf,
+            attachment: Attachment::Programs(ebpf),
             logger,
             scope_kind,
-            description: format!("{} by {}", path.display(), scope_name(scope_kind)),
+            description: String::new(),
             instructions,
+            paths: Paths::default(),
             stats: Stats::default(),
         };
         capture.beat();
-        attach(&mut capture._ebpf, names::PROGRAM_CGROUP_INGRESS, &cgroup, CgroupSkbAttachType::Ingress)?;
-        attach(&mut capture._ebpf, names::PROGRAM_CGROUP_EGRESS, &cgroup, CgroupSkbAttachType::Egress)?;
-        Ok(capture)
+        capture.attach(config, &place)
     }
 }
 
@@ -89,8 +81,4 @@ pub(super) fn map<T: TryFrom<Map, Error = MapError>>(
 ) -> Result<T, OpenError> {
     let map = ebpf.take_map(name).ok_or(OpenError::ObjectMismatch { name })?;
     T::try_from(map).map_err(|cause| OpenError::Map { name, cause })
-}
-
-const fn scope_name(scope_kind: u32) -> &'static str {
-    if scope_kind == SCOPE_COOKIE { "socket cookie" } else { "cgroup id" }
 }

@@ -99,6 +99,16 @@ pub enum OpenError {
         #[source]
         cause: Box<ProgramError>,
     },
+    /// The interfaces.
+    #[error(
+        "cannot watch network interfaces ({cause}): run as root or with CAP_NET_ADMIN, and allow netlink sockets \
+         (seccomp, security modules)"
+    )]
+    Interfaces {
+        /// What the kernel says.
+        #[source]
+        cause: io::Error,
+    },
     /// The embedded object does not hold what this program expects.
     #[error("the embedded eBPF object has no {name}: rebuild with `cargo xtask build`")]
     ObjectMismatch {
@@ -133,11 +143,23 @@ impl OpenError {
             | Self::CgroupNotFound { .. }
             | Self::Load { .. }
             | Self::Verifier { .. }
-            | Self::Attach { .. } => EXIT_PRIVILEGE_OR_KERNEL,
+            | Self::Attach { .. }
+            | Self::Interfaces { .. } => EXIT_PRIVILEGE_OR_KERNEL,
             Self::NoObject | Self::ObjectMismatch { .. } | Self::Map { .. } | Self::Ring { .. } => {
                 EXIT_FAILURE
             }
         }
+    }
+
+    /// Whether another place than a cgroup may do.
+    pub(super) const fn is_of_cgroup(&self) -> bool {
+        matches!(
+            self,
+            Self::NoCgroup2 { .. }
+                | Self::NotTheRootCgroup { .. }
+                | Self::CgroupNotFound { .. }
+                | Self::Attach { .. }
+        )
     }
 
     /// Sorts what aya says of a program that was not loaded.
@@ -221,6 +243,7 @@ mod tests {
                 "bpftool cgroup tree",
                 EXIT_PRIVILEGE_OR_KERNEL,
             ),
+            (OpenError::Interfaces { cause: errno() }, "CAP_NET_ADMIN", EXIT_PRIVILEGE_OR_KERNEL),
         ];
         for (error, expected, code) in cases {
             assert!(error.to_string().contains(expected), "{error}");

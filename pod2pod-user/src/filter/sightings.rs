@@ -1,0 +1,265 @@
+//! Which interface tells a connection that several of them see: the first one, once for each end.
+//!
+//! A connection is known by both initial sequence numbers, which NAT keeps; one that was joined late by its addresses and
+//! ports. Both of its ends may be seen, and are told apart. Where neither end is (a bridge), a sighting counts for both:
+//! it is told only if it comes first, and then no other is.
+
+use std::{mem, net::SocketAddr, time::Duration};
+
+use hashbrown::HashMap;
+
+use crate::{
+    capture::KernelInstant,
+    reassembly::{Connection, Side, Start},
+};
+
+/// Connections remembered: those of a second and a half at 10,000 new ones a second, and a packet goes through a node in
+/// milliseconds. About 3 MiB. The older half is forgotten at once, and counted.
+pub const MAX_SIGHTINGS: usize = 16_384;
+/// A pair of initial sequence numbers names one connection for this long. Two other connections of a node share both
+/// numbers by a chance of one in 2^64.
+pub const SIGHTING_LIFETIME: Duration = Duration::from_secs(60);
+/// A tuple names one connection for this long after it was sighted: ports are used again.
+pub const TUPLE_LIFETIME: Duration = Duration::from_secs(2);
+
+/// What is the same at every interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Name {
+    /// Of the client and of the server.
+    Numbers(u32, u32),
+    /// The lower end first.
+    Tuple(SocketAddr, SocketAddr),
+}
+
+/// Where on its way a connection was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// At its client, or at the lower end of a tuple.
+    First,
+    /// At its server, or at the higher end.
+    Second,
+    /// Between.
+    Between,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Claim {
+    interface: u32,
+    time: KernelInstant,
+}
+
+/// Who tells of a connection, by [`Place`].
+type Claims = [Option<Claim>; 3];
+
+/// What was counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SightingStats {
+    /// Sightings that another interface tells of.
+    pub duplicates: u64,
+    /// Connections forgotten before their time because there were too many.
+    pub forgotten: u64,
+}
+
+/// Who tells of which connection.
+#[derive(Debug, Default)]
+pub struct Sightings {
+    young: HashMap<Name, Claims, foldhash::fast::RandomState>,
+    old: HashMap<Name, Claims, foldhash::fast::RandomState>,
+    /// When the young began to be gathered.
+    turned: KernelInstant,
+    stats: SightingStats,
+}
+
+impl Sightings {
+    /// Whether another interface tells of `connection`; if not, this one does from now on. To be asked once of each
+    /// sighting, with its first bytes; `now` is their time.
+    pub fn is_duplicate(&mut self, connection: &Connection, now: KernelInstant) -> bool {
+        let (name, place) = sighted(connection);
+        let lifetime = match name {
+            Name::Numbers(..) => SIGHTING_LIFETIME,
+            Name::Tuple(..) => TUPLE_LIFETIME,
+        };
+        let mut claims = self.take(&name, now);
+        for claim in &mut claims {
+            *claim = claim.filter(|claim| now.since(claim.time) <= lifetime);
+        }
+        let other =
+            |claim: Option<Claim>| claim.is_some_and(|claim| claim.interface != connection.interface_index);
+        let [first, second, between] = claims;
+        let duplicate = match place {
+            Place::First => other(first) || other(between),
+            Place::Second => other(second) || other(between),
+            Place::Between => other(first) || other(second) || other(between),
+        };
+        if duplicate {
+            self.stats.duplicates += 1;
+        } else {
+            let claim = Some(Claim { interface: connection.interface_index, time: now });
+            match place {
+                Place::First => claims = [claim, second, between],
+                Place::Second => claims = [first, claim, between],
+                Place::Between => claims = [first, second, claim],
+            }
+        }
+        self.young.insert(name, claims);
+        duplicate
+    }
+
+    /// What was counted.
+    pub const fn stats(&self) -> &SightingStats {
+        &self.stats
+    }
+
+    /// Connections remembered.
+    pub fn len(&self) -> usize {
+        self.young.len() + self.old.len()
+    }
+
+    /// Whether none is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn take(&mut self, name: &Name, now: KernelInstant) -> Claims {
+        let full = self.young.len() >= MAX_SIGHTINGS / 2;
+        if full || now.since(self.turned) > SIGHTING_LIFETIME {
+            let old = mem::replace(&mut self.old, mem::take(&mut self.young));
+            if full && now.since(self.turned) <= SIGHTING_LIFETIME {
+                self.stats.forgotten += old.len() as u64;
+            }
+            self.turned = now;
+        }
+        let claims = self.young.get(name).copied();
+        claims.or_else(|| self.old.remove(name)).unwrap_or_default()
+    }
+}
+
+fn sighted(connection: &Connection) -> (Name, Place) {
+    let Connection { originator, responder, local, .. } = *connection;
+    if let (Start::Handshake, Some(client), Some(server)) =
+        (connection.start, connection.originator_isn, connection.responder_isn)
+    {
+        let place = match local {
+            Some(Side::Originator) => Place::First,
+            Some(Side::Responder) => Place::Second,
+            None => Place::Between,
+        };
+        return (Name::Numbers(client, server), place);
+    }
+    let (low, high) = (originator.min(responder), originator.max(responder));
+    let place = match local.map(|side| connection.address(side) == low) {
+        Some(true) => Place::First,
+        Some(false) => Place::Second,
+        None => Place::Between,
+    };
+    (Name::Tuple(low, high), place)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{capture::Scope, reassembly::ConnectionToken};
+
+    const CLIENT: Option<Side> = Some(Side::Originator);
+    const SERVER: Option<Side> = Some(Side::Responder);
+    const BETWEEN: Option<Side> = None;
+
+    fn connection(interface_index: u32, local: Option<Side>, isn: u32) -> Connection {
+        Connection {
+            token: ConnectionToken(1),
+            scope: Scope(interface_index.into()),
+            // NAT: other addresses at every interface.
+            originator: format!("10.0.0.{interface_index}:40000").parse().unwrap(),
+            responder: "10.0.0.200:8080".parse().unwrap(),
+            local,
+            start: Start::Handshake,
+            originator_isn: Some(isn),
+            responder_isn: Some(7),
+            syn_time: None,
+            established_time: None,
+            retransmits: 0,
+            cgroup_id: 0,
+            socket_cookie: 0,
+            interface_index,
+        }
+    }
+
+    fn late(interface_index: u32, local: Option<Side>) -> Connection {
+        Connection {
+            start: Start::Middle,
+            originator: "10.0.0.1:40000".parse().unwrap(),
+            ..connection(interface_index, local, 0)
+        }
+    }
+
+    fn at(seconds: u64) -> KernelInstant {
+        KernelInstant::from_nanos(seconds * 1_000_000_000)
+    }
+
+    /// Which of the sightings are told.
+    fn told(sightings: &[Connection]) -> Vec<u32> {
+        let mut table = Sightings::default();
+        let mut told = Vec::new();
+        for connection in sightings {
+            if !table.is_duplicate(connection, at(100)) {
+                told.push(connection.interface_index);
+            }
+        }
+        assert_eq!(table.stats().duplicates as usize, sightings.len() - told.len());
+        told
+    }
+
+    #[test]
+    fn each_end_is_told_once_by_the_first_interface() {
+        let outgoing = [connection(1, CLIENT, 5), connection(2, BETWEEN, 5), connection(3, CLIENT, 5)];
+        assert_eq!(told(&outgoing), [1]);
+        let incoming = [connection(3, SERVER, 5), connection(2, BETWEEN, 5), connection(1, SERVER, 5)];
+        assert_eq!(told(&incoming), [3]);
+        let within = [connection(1, CLIENT, 5), connection(2, BETWEEN, 5), connection(4, SERVER, 5)];
+        assert_eq!(told(&within), [1, 4]);
+        let between = [connection(2, BETWEEN, 5), connection(4, SERVER, 5), connection(1, CLIENT, 5)];
+        assert_eq!(told(&between), [2]);
+        assert_eq!(told(&[connection(1, CLIENT, 5), connection(2, CLIENT, 6)]), [1, 2]);
+        assert_eq!(told(&[connection(1, CLIENT, 5), connection(1, CLIENT, 5)]), [1, 1]);
+    }
+
+    #[test]
+    fn joined_late_the_tuple_decides() {
+        assert_eq!(told(&[late(1, CLIENT), late(2, CLIENT)]), [1]);
+        // What one interface saw first may be what the other saw second.
+        let turned = Connection {
+            originator: late(2, CLIENT).responder,
+            responder: late(2, CLIENT).originator,
+            ..late(2, SERVER)
+        };
+        assert_eq!(told(&[late(1, CLIENT), turned]), [1]);
+        assert_eq!(told(&[late(1, CLIENT), late(2, SERVER)]), [1, 2]);
+    }
+
+    #[test]
+    fn names_are_used_again_after_their_lifetime() {
+        let check = |first: Connection, second: Connection, lifetime: Duration| {
+            for (gap, duplicate) in [(lifetime, true), (lifetime + Duration::from_nanos(1), false)] {
+                let mut table = Sightings::default();
+                assert!(!table.is_duplicate(&first, at(100)));
+                assert_eq!(table.is_duplicate(&second, at(100).plus(gap)), duplicate, "{gap:?}");
+            }
+        };
+        check(connection(1, CLIENT, 5), connection(2, CLIENT, 5), SIGHTING_LIFETIME);
+        check(late(1, CLIENT), late(2, CLIENT), TUPLE_LIFETIME);
+    }
+
+    #[test]
+    fn the_oldest_are_forgotten_at_the_limit() {
+        let mut table = Sightings::default();
+        for isn in 0..MAX_SIGHTINGS as u32 {
+            assert!(!table.is_duplicate(&connection(1, CLIENT, isn), at(100)));
+        }
+        assert_eq!((table.len(), table.stats().forgotten), (MAX_SIGHTINGS, 0));
+        assert!(!table.is_duplicate(&connection(1, CLIENT, u32::MAX), at(100)));
+        assert_eq!(table.len(), MAX_SIGHTINGS / 2 + 1);
+        assert_eq!(table.stats().forgotten as usize, MAX_SIGHTINGS / 2);
+        assert!(table.is_duplicate(&connection(2, CLIENT, MAX_SIGHTINGS as u32 - 1), at(100)));
+        assert!(!table.is_duplicate(&connection(2, CLIENT, 0), at(100)));
+    }
+}

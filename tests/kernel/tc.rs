@@ -1,0 +1,5 @@
+//! The second attacher: programs on network interfaces, by tcx and by clsact. Everything that the kernel offers is tried.
+
+mod others;
+mod seen;
+mod world;

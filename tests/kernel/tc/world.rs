@@ -1,0 +1,109 @@
+//! Two pods behind a node, as network namespaces: their host-side veths, routed or on a bridge, and the node's uplink.
+
+use std::{
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use pod2pod_user::capture::kernel::{Config, Pattern, SourceChoice, TcWay};
+use support::netns::{Cgroup, Namespace};
+
+use crate::watch::{PATIENCE, Watch};
+
+/// Where the pods are.
+pub(super) const ONE: &str = "10.8.1.2";
+pub(super) const TWO: &str = "10.8.2.2";
+/// The second pod over IPv6.
+pub(super) const TWO_V6: &str = "[fd08:2::2]";
+/// Host-side veths of the pods.
+pub(super) const VETH_ONE: &str = "one";
+pub(super) const VETH_TWO: &str = "two";
+
+/// A node and two pods.
+pub(super) struct Node {
+    pub(super) node: Namespace,
+    pub(super) one: Namespace,
+    pub(super) two: Namespace,
+    pub(super) cgroup: Cgroup,
+}
+
+impl Node {
+    /// The pods reach each other through the node's routing.
+    pub(super) fn routed() -> Self {
+        let (node, one, two) = (Namespace::new(), Namespace::new(), Namespace::new());
+        let sides = [(&one, VETH_ONE, 1), (&two, VETH_TWO, 2)];
+        for (pod, veth, number) in sides {
+            let near = [format!("10.8.{number}.1/24"), format!("fd08:{number}::1/64")];
+            let far = [format!("10.8.{number}.2/24"), format!("fd08:{number}::2/64")];
+            node.wire(
+                veth,
+                &near.each_ref().map(String::as_str),
+                pod,
+                "eth0",
+                &far.each_ref().map(String::as_str),
+            );
+            pod.run(&format!("ip route add default via 10.8.{number}.1"));
+            pod.run(&format!("ip -6 route add default via fd08:{number}::1"));
+        }
+        forward(&node);
+        Self { node, one, two, cgroup: Cgroup::new() }
+    }
+
+    /// The pods reach each other through a bridge of the node.
+    pub(super) fn bridged() -> Self {
+        let (node, one, two) = (Namespace::new(), Namespace::new(), Namespace::new());
+        node.run("ip link add name cni0 type bridge");
+        node.run("ip link set cni0 up");
+        for (pod, veth, address) in [(&one, VETH_ONE, "10.8.0.2/16"), (&two, VETH_TWO, "10.8.0.3/16")] {
+            node.wire(veth, &[], pod, "eth0", &[address]);
+            node.run(&format!("ip link set {veth} master cni0"));
+        }
+        Self { node, one, two, cgroup: Cgroup::new() }
+    }
+
+    /// Watches `interfaces` of the node. The calling thread is in the node's namespace from here on.
+    pub(super) fn watch(&self, way: TcWay, interfaces: &[&str]) -> Watch {
+        self.node.enter();
+        let interfaces = interfaces.iter().map(|text| Pattern::parse(text).unwrap()).collect();
+        let source = SourceChoice::Tc;
+        Watch::open(Config { source, tc_way: way, interfaces, ..Config::default() })
+    }
+}
+
+/// Makes a router of a namespace.
+fn forward(namespace: &Namespace) {
+    let namespace = namespace.clone();
+    let done = std::thread::spawn(move || {
+        namespace.enter();
+        for switch in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+            std::fs::write(format!("/proc/sys/net/{switch}"), "1").unwrap();
+        }
+    });
+    done.join().unwrap();
+}
+
+/// What a program prints.
+pub(super) fn said(namespace: &Namespace, line: &str) -> String {
+    let (namespace, line) = (namespace.clone(), line.to_owned());
+    let told = std::thread::spawn(move || {
+        namespace.enter();
+        let mut words = line.split(' ');
+        let mut command = Command::new(words.next().unwrap());
+        let output = command.args(words).stderr(Stdio::inherit()).output().unwrap();
+        assert!(output.status.success(), "{line}");
+        String::from_utf8(output.stdout).unwrap()
+    });
+    told.join().unwrap()
+}
+
+/// Waits until `condition`.
+pub(super) fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "still not: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// Both ways of attaching where the kernel has both.
+pub(super) const WAYS: [TcWay; 2] = [TcWay::Newest, TcWay::Clsact];
