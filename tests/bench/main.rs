@@ -10,19 +10,29 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 mod agent;
+mod bulk;
+mod cost;
+mod latency;
 mod live;
 mod machine;
+mod memory;
 mod observers;
+mod paced;
+mod parts;
+mod plot;
+mod readme;
 mod replay;
 mod report;
 mod spread;
 mod stage;
+mod streams;
+mod throughput;
 mod wrk;
 
 use report::Report;
 use support::processes;
 
-const USAGE: &str = "usage: pod2pod-bench AGENT OUT [live|replay]… [--quick] [--rounds N] [--only WORD]";
+const USAGE: &str = "usage: pod2pod-bench AGENT OUT [live|replay|memory|parts]… [--quick] [--rounds N] [--seconds N] [--only WORD]";
 
 /// What was asked for.
 #[derive(Debug)]
@@ -42,6 +52,8 @@ pub(crate) struct Plan {
     quick: bool,
 }
 
+/// Everything, in the order of the README.
+const SECTIONS: [&str; 4] = ["live", "memory", "replay", "parts"];
 /// Interleaved rounds, unless told otherwise.
 const DEFAULT_ROUNDS: usize = 10;
 /// Rounds of a quick run.
@@ -66,15 +78,19 @@ impl Plan {
         let mut rest = rest.iter();
         while let Some(word) = rest.next() {
             match word.as_str() {
-                "live" | "replay" => plan.sections.push(word.clone()),
+                "live" | "replay" | "memory" | "parts" => plan.sections.push(word.clone()),
                 "--quick" => {}
                 "--rounds" => plan.rounds = rest.next().context(USAGE)?.parse().context("--rounds N")?,
+                "--seconds" => {
+                    let seconds = rest.next().context(USAGE)?.parse().context("--seconds N")?;
+                    plan.round = Duration::from_secs(seconds);
+                }
                 "--only" => plan.only = Some(rest.next().context(USAGE)?.clone()),
                 _ => bail!(USAGE),
             }
         }
         if plan.sections.is_empty() {
-            plan.sections = ["live", "replay"].map(str::to_owned).to_vec();
+            plan.sections = SECTIONS.map(str::to_owned).to_vec();
         }
         Ok(plan)
     }
@@ -87,11 +103,15 @@ impl Plan {
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let result = match words.split_first() {
-        // The benchmark starts itself again in front of what it starts.
-        Some((first, [namespace, program, arguments @ ..])) if first == stage::BECOME => {
+    let (first, rest) = words.split_first().map_or(("", &[][..]), |(first, rest)| (first.as_str(), rest));
+    let result = match (first, rest) {
+        // The benchmark starts itself again in front of what it starts, and as its own clients.
+        (stage::BECOME, [namespace, program, arguments @ ..]) => {
             stage::become_program(Path::new(namespace), program, arguments).map(|never| match never {})
         }
+        (paced::WORD, rest) => paced::become_client(rest).map(|()| ExitCode::SUCCESS),
+        (bulk::SEND, rest) => bulk::become_sender(rest).map(|()| ExitCode::SUCCESS),
+        (bulk::RECEIVE, _) => bulk::become_receiver().map(|()| ExitCode::SUCCESS),
         _ => Plan::parse(&words).and_then(|plan| run(&plan)),
     };
     result.unwrap_or_else(|error| {
@@ -106,13 +126,19 @@ fn run(plan: &Plan) -> Result<ExitCode> {
         let mut report = Report::new(section, plan.quick);
         let result = match section.as_str() {
             "live" => live::run(plan, &mut report),
+            "memory" => memory::run(plan, &mut report),
+            "parts" => parts::run(plan, &mut report),
             _ => replay::run(plan, &mut report),
         };
         // What was measured before something failed is worth reading.
         writeln!(io::stdout(), "{}", report.table())?;
         result?;
-        report.save(&plan.out)?;
+        if plan.only.is_none() {
+            report.save(&plan.out)?;
+        }
     }
+    report::collect(&plan.out, &SECTIONS)?;
+    say(&format!("{0}/results.json, {0}/results.svg and {0}/table.md have it all", plan.out.display()));
     Ok(ExitCode::SUCCESS)
 }
 

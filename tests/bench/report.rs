@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::{machine::Machine, spread::Spread};
+use crate::{machine::Machine, plot, readme, spread::Spread};
 
 /// One figure of one observer.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -101,7 +101,7 @@ impl Row {
 }
 
 /// With three significant digits; whole from a hundred on.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),
@@ -151,13 +151,30 @@ impl Report {
         format!("\n{}{quick}: {}\n{}", self.section, self.machine.line(), aligned(&lines))
     }
 
-    /// Writes the rows to `<section>.json` below `directory`.
+    /// Writes the rows to `<section>.json` in `directory`.
     pub(crate) fn save(&self, directory: &Path) -> Result<()> {
         fs::create_dir_all(directory)?;
         let file = directory.join(format!("{}.json", self.section));
         let text = serde_json::to_string_pretty(self)? + "\n";
         fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
     }
+}
+
+/// Puts the sections' last results, of this run and of earlier ones, into one file, one picture and one table.
+pub(crate) fn collect(directory: &Path, sections: &[&str]) -> Result<()> {
+    let mut reports: Vec<Report> = Vec::new();
+    for section in sections {
+        if let Ok(text) = fs::read_to_string(directory.join(format!("{section}.json"))) {
+            reports.push(serde_json::from_str(&text).with_context(|| format!("the results of {section}"))?);
+        }
+    }
+    let write = |name: &str, text: &str| {
+        let file = directory.join(name);
+        fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
+    };
+    write("results.json", &(serde_json::to_string_pretty(&reports)? + "\n"))?;
+    write("results.svg", &plot::draw(&reports))?;
+    write("table.md", &readme::section(&reports))
 }
 
 fn aligned<const COLUMNS: usize>(lines: &[[String; COLUMNS]]) -> String {
@@ -211,5 +228,8 @@ mod tests {
         report.save(directory.path()).expect("saved");
         let text = fs::read_to_string(directory.path().join("live.json")).expect("written");
         assert_eq!(serde_json::from_str::<Report>(&text).expect("a report"), report);
+        collect(directory.path(), &["live", "absent"]).expect("collected");
+        let text = fs::read_to_string(directory.path().join("results.json")).expect("written");
+        assert_eq!(serde_json::from_str::<Vec<Report>>(&text).expect("reports"), [report]);
     }
 }

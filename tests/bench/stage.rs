@@ -33,6 +33,9 @@ const CLIENT_ADDRESS: &str = "10.78.0.1";
 const INTERFACE: &str = "eth0";
 /// The small exchange.
 pub(crate) const SMALL: &str = "/small";
+/// The large one, and the bytes of its response.
+pub(crate) const LARGE: &str = "/large";
+const LARGE_BYTES: usize = 1_000_000;
 
 /// How long nginx may take to listen.
 const MAX_START: Duration = Duration::from_secs(10);
@@ -110,6 +113,7 @@ pub(crate) fn become_program(namespace: &Path, program: &str, arguments: &[Strin
 
 fn nginx(namespace: &Namespace, directory: &Path) -> Result<Process> {
     fs::create_dir(directory.join("www"))?;
+    fs::write(directory.join(format!("www{LARGE}")), vec![b'a'; LARGE_BYTES])?;
     let place = directory.display().to_string();
     let settings =
         include_str!("nginx.conf").replace("DIRECTORY", &place).replace("SERVER", &SERVER.to_string());

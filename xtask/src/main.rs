@@ -26,7 +26,7 @@ usage: cargo xtask COMMAND
   run [-- ARG…]      set up, build, and run `pod2pod agent ARG…`
   demo [--tamper sent|observed]
                      two pods and a service behind NAT: what was sent beside what was observed
-  bench [live|replay]… [--quick] [--rounds N] [--only WORD]
+  bench [live|replay|memory|parts]… [--quick] [--rounds N] [--seconds N] [--only WORD]
                      figures of the agent beside other tools, into target/bench
   test [TIER…]       set up and run the tiers: all of them if none is named
   vm [SUITE…] [-- ARG…]
