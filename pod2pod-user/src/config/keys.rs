@@ -209,12 +209,13 @@ pub static KEYS: &[Key] = &[
         path: "http.body_bytes",
         allowed: BODY,
         default: "0",
-        sentence: "First bytes of each body to capture; bodies are not redacted.",
+        sentence: "First bytes of each body to capture, and to give once its content codings (gzip, deflate, br, zstd) are removed; bodies are not redacted.",
         set: |config, given| {
             let bytes = given.bytes().and_then(|bytes| usize::try_from(bytes).ok());
             let bytes = bytes.filter(|bytes| *bytes <= MAX_BODY_BYTES)?;
             config.http.request_body_prefix = bytes;
             config.http.response_body_prefix = bytes;
+            config.enrich.content_bytes = bytes;
             Some(())
         },
     },

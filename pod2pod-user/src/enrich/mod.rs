@@ -3,6 +3,7 @@
 //! Redaction, sampling and the ignore list are decided here, before anything is queued. Nothing is dropped here: each
 //! record comes with its [`Fate`], because metrics count also what is not written.
 
+pub mod content;
 pub mod facts;
 pub mod identity;
 pub mod ignore;
@@ -19,7 +20,11 @@ pub use ignore::IgnoreList;
 pub use redact::Redaction;
 pub use sampling::Rate;
 
-use crate::{capture::KernelInstant, http::Exchange, record::Record};
+use crate::{
+    capture::KernelInstant,
+    http::{Codings, Exchange},
+    record::{MessageFacts, Record},
+};
 
 /// Exchanges at least this long are never sampled away: a second is what a person notices.
 pub const DEFAULT_SLOW: Duration = Duration::from_secs(1);
@@ -35,6 +40,8 @@ pub struct Config {
     pub slow: Duration,
     /// Exchanges nobody wants to see.
     pub ignore: IgnoreList,
+    /// Bytes of each body's content that are given at most, once its codings are removed.
+    pub content_bytes: usize,
     /// Whether `traceparent` is also given as a header.
     pub keep_traceparent: bool,
     /// Whether exchanges of pod2pod's own clients are dropped: in the live agent, not in replay.
@@ -48,6 +55,7 @@ impl Default for Config {
             rate: Rate::ALL,
             slow: DEFAULT_SLOW,
             ignore: IgnoreList::default(),
+            content_bytes: 0,
             keep_traceparent: false,
             own_traffic: OwnTraffic::Dropped,
         }
@@ -102,6 +110,16 @@ pub struct Stats {
     pub own: u64,
     /// Header values, parameters and user informations replaced.
     pub redacted: u64,
+    /// Bodies whose content codings were removed.
+    pub bodies_decoded: u64,
+    /// Of these, given in part because the rest was over the limit.
+    pub bodies_capped: u64,
+    /// Bodies given as sent: codings that are not known, or too many.
+    pub bodies_unknown_coding: u64,
+    /// Bodies given as sent: damaged.
+    pub bodies_damaged: u64,
+    /// Bodies given as sent: their decoder would take too much memory.
+    pub bodies_over_window: u64,
     /// Responses that answer no request.
     pub without_request: u64,
     /// HTTP/2 connections.
@@ -132,10 +150,19 @@ impl Enricher {
     /// The record of `exchange` and what is to be done with it.
     pub fn enrich(&mut self, exchange: Exchange, offset: WallOffset) -> (Record, Fate) {
         let own = self.is_own(&exchange);
+        let codings = [
+            exchange.request.as_ref().map(|request| request.codings),
+            exchange.response.as_ref().map(|response| response.codings),
+        ];
         let mut record = facts::record(exchange, offset, self.config.keep_traceparent);
         let fate = self.fate(&mut record, own);
         if self.config.redaction == Redaction::On {
             self.stats.redacted += redact::redact(&mut record);
+        }
+        for (facts, codings) in [&mut record.request, &mut record.response].into_iter().zip(codings) {
+            if fate == Fate::Keep && !facts.body.is_empty() {
+                self.decode(facts, codings.unwrap_or_default());
+            }
         }
         self.count(&record, fate);
         (record, fate)
@@ -144,6 +171,24 @@ impl Enricher {
     /// What was counted so far.
     pub const fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    /// Removes the content codings of what was captured of a body; leaves it as it is if that cannot be done.
+    fn decode(&mut self, facts: &mut MessageFacts, codings: Codings) {
+        if codings.is_empty() {
+            return;
+        }
+        match content::decode(&facts.body, codings, self.config.content_bytes) {
+            Ok(decoded) => {
+                facts.body = decoded.content;
+                facts.decoded = codings.words();
+                self.stats.bodies_decoded += 1;
+                self.stats.bodies_capped += u64::from(decoded.capped);
+            }
+            Err(content::Refusal::Unknown) => self.stats.bodies_unknown_coding += 1,
+            Err(content::Refusal::Damaged) => self.stats.bodies_damaged += 1,
+            Err(content::Refusal::Window) => self.stats.bodies_over_window += 1,
+        }
     }
 
     fn is_own(&self, exchange: &Exchange) -> bool {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::coding::Codings;
 use crate::{
     capture::KernelInstant,
     reassembly::{Connection, Side},
@@ -61,7 +62,9 @@ pub struct Request {
     pub headers: Headers,
     /// Content bytes: after removal of transfer coding, before content decoding; counted even where bytes were cut.
     pub body_size: u64,
-    /// First bytes of the content, at most as configured; empty if not configured.
+    /// Content codings of the body.
+    pub codings: Codings,
+    /// First bytes of the content, codings not removed, at most as configured; empty if not configured.
     pub body_prefix: Bytes,
     /// First byte of the request.
     pub first_byte: KernelInstant,
@@ -82,6 +85,8 @@ pub struct Response {
     pub headers: Vec<Header>,
     /// As in [`Request::body_size`].
     pub body_size: u64,
+    /// Content codings of the body.
+    pub codings: Codings,
     /// As in [`Request::body_prefix`].
     pub body_prefix: Bytes,
     /// First byte of the final response.

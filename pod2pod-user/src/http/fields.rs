@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 
-use super::{exchange::Header, framing::FramingFields, head::Visitor};
+use super::{coding::Codings, exchange::Header, framing::FramingFields, head::Visitor};
 
 /// Kept of every request: who was asked, who asked, and which trace it belongs to.
 pub(super) const ALWAYS_KEPT: [&[u8]; 3] = [b"host", b"user-agent", b"traceparent"];
@@ -13,6 +13,8 @@ pub(super) const ALWAYS_KEPT: [&[u8]; 3] = [b"host", b"user-agent", b"traceparen
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     bytes: Vec<u8>,
+    /// Codings of the content.
+    pub(super) codings: Codings,
     /// Name and end of value in `bytes`; a value begins where the one before ends.
     ends: Vec<(Bytes, usize)>,
 }
@@ -22,6 +24,7 @@ impl Scratch {
     pub(super) fn begin(&mut self) {
         self.bytes.clear();
         self.ends.clear();
+        self.codings = Codings::default();
     }
 
     /// `first` and `second` and the fields that were gathered, in one allocation.
@@ -108,6 +111,7 @@ impl Visitor for Fields<'_> {
     fn field(&mut self, name: &[u8], value: &[u8]) {
         match name.len() {
             7 if name.eq_ignore_ascii_case(b"upgrade") => self.upgrade = Some(upgrade(value)),
+            16 if name.eq_ignore_ascii_case(b"content-encoding") => self.scratch.codings.take(value),
             14 if name.eq_ignore_ascii_case(b"content-length") => self.framing.content_length(value),
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => self.framing.transfer_encoding(value),
             _ => {}

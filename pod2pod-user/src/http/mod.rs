@@ -20,6 +20,7 @@
 //!   response or the end of the exchange before it, whichever is later. A response that has begun never times out.
 
 mod chunked;
+pub mod coding;
 pub mod exchange;
 mod fields;
 mod flow;
@@ -44,6 +45,7 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 
 pub use chunked::{BrokenChunk, ChunkStep, Chunked, MAX_CHUNK_LINE, MAX_TRAILERS};
+pub use coding::{Coding, Codings, MAX_CODINGS};
 pub use exchange::{Anomalies, Exchange, Header, Headers, Outcome, Protocol, Request, Response};
 
 use self::{fields::Scratch, flow::Flow};

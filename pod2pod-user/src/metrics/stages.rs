@@ -89,11 +89,24 @@ fn enrich(stats: &enrich::Stats, label_overflows: u64) -> Vec<Counted> {
     let fate = |word, value| {
         counter("exchanges", "Exchanges by what became of their record.", value).with("fate", word)
     };
+    let as_sent = |reason, value| {
+        counter("bodies_as_sent", "Captured bodies whose content codings could not be removed.", value)
+            .with("reason", reason)
+    };
     vec![
         fate("kept", stats.kept),
         fate("sampled_away", stats.sampled_away),
         fate("ignored", stats.ignored),
         fate("own", stats.own),
+        counter(
+            "bodies_decoded",
+            "Captured bodies whose content codings were removed.",
+            stats.bodies_decoded,
+        ),
+        counter("bodies_capped", "Of these, given in part: more than the limit.", stats.bodies_capped),
+        as_sent("unknown_coding", stats.bodies_unknown_coding),
+        as_sent("damaged", stats.bodies_damaged),
+        as_sent("window", stats.bodies_over_window),
         counter("redacted_values", "Secrets replaced.", stats.redacted),
         counter("responses_without_request", "Responses that answer no request.", stats.without_request),
         counter("http2_connections", "HTTP/2 connections, recognised and not decoded.", stats.http2),

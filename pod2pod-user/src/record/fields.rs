@@ -326,7 +326,7 @@ pub static FIELDS: &[Field] = &[
         "",
         IfKnown,
         "Framing that a strict reader would refuse.",
-        |r| { if r.anomalies.is_empty() { Value::Absent } else { Value::Words(&r.anomalies) } }
+        |r| { words(&r.anomalies) }
     ),
     field!(
         "sample.rate",
@@ -353,6 +353,14 @@ pub static FIELDS: &[Field] = &[
         |r| { encoding(&r.request.body) }
     ),
     field!(
+        "http.request.body.decoded",
+        Shape::Strings,
+        "",
+        IfKnown,
+        "Content codings that were removed from the content given, in the order in which they had been applied.",
+        |r| { words(&r.request.decoded) }
+    ),
+    field!(
         "http.response.body.content",
         Shape::String,
         "",
@@ -367,6 +375,14 @@ pub static FIELDS: &[Field] = &[
         IfKnown,
         "`base64` if the content given is not text.",
         |r| { encoding(&r.response.body) }
+    ),
+    field!(
+        "http.response.body.decoded",
+        Shape::Strings,
+        "",
+        IfKnown,
+        "Content codings that were removed from the content given, in the order in which they had been applied.",
+        |r| { words(&r.response.decoded) }
     ),
 ];
 
@@ -400,6 +416,10 @@ fn seconds(nanoseconds: Option<u64>) -> Value<'static> {
 
 fn mark(set: bool) -> Value<'static> {
     if set { Value::True } else { Value::Absent }
+}
+
+fn words<'a>(words: &'a [&'static str]) -> Value<'a> {
+    if words.is_empty() { Value::Absent } else { Value::Words(words) }
 }
 
 fn headers(headers: &[CapturedHeader]) -> Value<'_> {

@@ -118,6 +118,8 @@ pub struct MessageFacts {
     pub body_cut: bool,
     /// First bytes of the content; empty if not asked for.
     pub body: Bytes,
+    /// Content codings that were removed from `body`, in the order in which they had been applied.
+    pub decoded: Vec<&'static str>,
 }
 
 /// One observation. Times are nanoseconds since 1970 UTC, durations nanoseconds.

@@ -1,5 +1,6 @@
 //! Exchange → Record → line: the facts, redaction, sampling, the ignore list, the schema, the README's tables.
 
+mod content;
 mod facts;
 mod fates;
 mod identity;
@@ -14,7 +15,7 @@ use bytes::Bytes;
 use pod2pod_user::{
     capture::{KernelInstant, Scope},
     enrich::{Config, Enricher, Fate, WallOffset},
-    http::{Exchange, Header, Outcome, Protocol, Request, Response, exchange::Anomalies},
+    http::{Codings, Exchange, Header, Outcome, Protocol, Request, Response, exchange::Anomalies},
     reassembly::{Connection, ConnectionToken, Side, Start},
     record::{Record, json},
 };
@@ -61,6 +62,7 @@ fn request() -> Request {
         minor_version: 1,
         headers: [header("host", "cart.shop"), header("user-agent", "curl/8.5")].into(),
         body_size: 0,
+        codings: Codings::default(),
         body_prefix: Bytes::new(),
         first_byte: at(0),
         last_byte: Some(at(41_000)),
@@ -74,6 +76,7 @@ fn response() -> Response {
         minor_version: 1,
         headers: Vec::new(),
         body_size: 5120,
+        codings: Codings::default(),
         body_prefix: Bytes::new(),
         first_byte: at(1_702_000),
         last_byte: Some(at(1_834_000)),
