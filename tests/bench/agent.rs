@@ -48,6 +48,19 @@ pub(crate) fn get(address: SocketAddr, namespace: Option<&Path>, path: &str) -> 
     asked.join().unwrap_or_else(|_| bail!("the asking thread panicked"))
 }
 
+/// Payload bytes and exchanges that the loss ledger of a metrics page calls lost: shed ones are among them.
+pub(crate) fn lost(page: &str) -> Result<u64> {
+    let ours = |line: &&str| line.starts_with("pod2pod_ledger_") && line.contains("_total{");
+    let mut rows = page.lines().filter(ours).peekable();
+    rows.peek().context("the metrics page has no ledger")?;
+    rows.filter(|line| line.contains(r#"fate="lost""#) && !line.contains("_packets_"))
+        .map(|line| {
+            let value = line.rsplit_once(' ').and_then(|(_, value)| value.parse::<f64>().ok());
+            value.map(|value| value as u64).with_context(|| format!("not a count: {line}"))
+        })
+        .sum()
+}
+
 /// What the records' file holds about the server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Records {
@@ -173,6 +186,16 @@ fn program(fdinfo: &str) -> Option<(u64, (u64, u64))> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_ledger_says_what_is_lost() {
+        let page = "pod2pod_ledger_packets_total{fate=\"lost\",where=\"kernel\",reason=\"heartbeat_stale\"} 9\n\
+            pod2pod_ledger_bytes_total{fate=\"lost\",where=\"kernel\",reason=\"ring_full\"} 2\n\
+            pod2pod_ledger_bytes_total{fate=\"ignored\",where=\"kernel\",reason=\"skipped\"} 5\n\
+            pod2pod_ledger_exchanges_total{fate=\"lost\",where=\"sink\",reason=\"failed\"} 1\n";
+        assert_eq!(lost(page).expect("counts"), 3);
+        assert!(lost("pod2pod_x_total 1\n").is_err(), "a page without a ledger proves nothing");
+    }
 
     #[test]
     fn programs_are_known_by_their_files() {

@@ -15,6 +15,7 @@ mod cost;
 mod latency;
 mod live;
 mod machine;
+mod measured;
 mod memory;
 mod observers;
 mod paced;
@@ -111,6 +112,7 @@ fn main() -> ExitCode {
         }
         (paced::WORD, rest) => paced::become_client(rest).map(|()| ExitCode::SUCCESS),
         (bulk::SEND, rest) => bulk::become_sender(rest).map(|()| ExitCode::SUCCESS),
+        (measured::WORD, rest) => measured::become_parent(rest).map(|()| ExitCode::SUCCESS),
         (bulk::RECEIVE, _) => bulk::become_receiver().map(|()| ExitCode::SUCCESS),
         _ => Plan::parse(&words).and_then(|plan| run(&plan)),
     };

@@ -139,7 +139,7 @@ pub(crate) struct Watching {
 pub(crate) struct Seen {
     /// The agent's records.
     pub(crate) records: Records,
-    /// What the agent says it lost, wherever: the same counters that its metrics show, read once it has written all.
+    /// What the agent says it lost, wherever: the ledger of its metrics under load, and its last words.
     pub(crate) lost: u64,
     /// Another tool's lines or packets.
     pub(crate) lines: u64,
@@ -218,6 +218,10 @@ impl Watching {
     pub(crate) fn end(mut self, target: &str) -> Result<Seen> {
         let Some(mut process) = self.process.take() else { return Ok(Seen::default()) };
         let mut seen = Seen::default();
+        if self.observer.is_agent() {
+            let page = agent::get(self.admin, self.namespace.as_deref(), "/metrics")?;
+            seen.lost = agent::lost(&page)?;
+        }
         // As a terminal ends it, and as a service manager ends the agent.
         let signal = if self.observer.is_agent() { Signal::SIGTERM } else { Signal::SIGINT };
         process.signal(signal)?;
@@ -228,7 +232,8 @@ impl Watching {
                 bail!("the agent failed: {status}: {said}");
             }
             seen.records = Records::count(&self.output, target)?;
-            seen.lost = lost(&said)?;
+            // The same loss may be in both: whether there is any is what counts.
+            seen.lost = seen.lost.max(lost(&said)?);
         } else if self.observer == Observer::Tcpdump {
             seen.lines = told(&said, "packets captured");
             seen.missed = told(&said, "packets dropped by kernel");
@@ -270,7 +275,10 @@ pub(crate) fn wait_for(process: &mut Process, patience: Duration, done: impl Fn(
         if let Some(status) = process.ended()? {
             bail!("it ended before it was ready: {status}");
         }
-        if processes::interrupted() || Instant::now() > deadline {
+        if processes::interrupted() {
+            bail!("interrupted");
+        }
+        if Instant::now() > deadline {
             bail!("it is not ready");
         }
         thread::sleep(processes::PAUSE);

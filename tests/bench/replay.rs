@@ -1,21 +1,17 @@
 //! The replay figures: one generated file of small exchanges, read by the agent's binary, tshark and httpry in turn.
 
 use std::{
-    fs::{self, File},
+    fs,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    process::Stdio,
-    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
-use support::{
-    capture_file::{ACK, ETHERNET, FIN, Order, Pcap, SYN, Tcp, Unit},
-    processes::Process,
-};
+use support::capture_file::{ACK, ETHERNET, FIN, Order, Pcap, SYN, Tcp, Unit};
 
 use crate::{
     Plan,
+    measured::{self, Measured},
     report::{Report, Row},
     say,
     spread::Spread,
@@ -26,8 +22,8 @@ use crate::{
 const EXCHANGES: u64 = 200_000;
 /// Exchanges of one connection.
 const EXCHANGES_PER_CONNECTION: u64 = 100;
-/// How long a tool may take.
-const MAX_REPLAY: Duration = Duration::from_secs(300);
+/// One round of this for so many of the live figures: tshark takes its time.
+const ROUNDS_SHARE: usize = 2;
 
 /// Who reads the file: its name, its arguments around the file's name, and how many lines it makes of an exchange.
 struct Reader {
@@ -78,17 +74,19 @@ pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     let directory = tempfile::Builder::new().prefix("pod2pod-bench-").tempdir_in(stage::memory())?;
     let capture = directory.path().join("exchanges.pcap");
     write_capture(&capture)?;
-    let mut times = READERS.map(|_| Vec::new());
-    for cycle in 1..=plan.rounds {
-        for (reader, times) in READERS.iter().zip(&mut times) {
-            times.push(one(reader, plan, &capture, directory.path()).context(reader.name)?.as_secs_f64());
+    let mut runs = READERS.map(|_| Vec::new());
+    let rounds = plan.rounds.div_ceil(ROUNDS_SHARE);
+    for cycle in 1..=rounds {
+        let mut line = format!("replay, cycle {cycle} of {rounds}:");
+        for (reader, runs) in READERS.iter().zip(&mut runs) {
+            let measured = one(reader, plan, &capture, directory.path()).context(reader.name)?;
+            line.push_str(&format!(" {} {:.2} s", reader.name, measured.seconds));
+            runs.push(measured);
         }
-        let last = |(reader, times): (&Reader, &Vec<f64>)| {
-            format!("{} {:.2} s", reader.name, times.last().copied().unwrap_or_default())
-        };
-        let last: Vec<String> = READERS.iter().zip(&times).map(last).collect();
-        say(&format!("replay, cycle {cycle} of {}: {}", plan.rounds, last.join(", ")));
+        say(&line);
     }
+    let part = |runs: &[Measured], part: fn(&Measured) -> f64| runs.iter().map(part).collect::<Vec<f64>>();
+    let times = runs.each_ref().map(|runs| part(runs, |run| run.seconds));
     let figure = format!("replay of {EXCHANGES} small exchanges");
     for (reader, times) in READERS.iter().zip(&times) {
         report.push(Row::measured(&figure, reader.name, "s", Spread::of(times)));
@@ -99,24 +97,27 @@ pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
         let name = format!("pod2pod against {}", reader.name);
         report.push(Row::measured(&figure, &name, "×", Spread::of(&faster)).at_least(bound));
     }
+    for (reader, runs) in READERS.iter().zip(&runs) {
+        let peaks = part(runs, |run| run.peak);
+        report.push(Row::measured("peak memory of that replay", reader.name, "MiB", Spread::of(&peaks)));
+    }
     Ok(())
 }
 
-/// Lets a reader read; how long it took.
-fn one(reader: &Reader, plan: &Plan, capture: &Path, directory: &Path) -> Result<Duration> {
-    let output = directory.join("output");
+/// Lets a reader read.
+fn one(reader: &Reader, plan: &Plan, capture: &Path, directory: &Path) -> Result<Measured> {
+    let file = |name: &str| directory.join(name);
+    let output = file("output");
     let program = if reader.name == "pod2pod" { plan.agent.clone() } else { PathBuf::from(reader.name) };
-    let mut command = stage::command(None, program)?;
-    command.args(reader.before).arg(capture).args(reader.after);
+    let mut words: Vec<String> = reader.before.iter().map(|&word| word.to_owned()).collect();
+    words.push(capture.display().to_string());
+    words.extend(reader.after.iter().map(|&word| word.to_owned()));
+    let mut said = output.clone();
     if reader.name == "httpry" {
-        command.arg(&output).args(["tcp"]).stdout(Stdio::null());
-    } else {
-        command.stdout(File::create(&output)?);
+        words.extend([output.display().to_string(), "tcp".to_owned()]);
+        said = file("said");
     }
-    command.stderr(File::create(directory.join("log"))?);
-    let start = Instant::now();
-    Process::start(reader.name, &mut command)?.finish(MAX_REPLAY)?;
-    let time = start.elapsed();
+    let measured = measured::run(&program, &words, &said, &file("log"), &file("report"))?;
     let text = fs::read(&output).context("cannot read the output")?;
     let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty() && !line.starts_with(b"#"));
     let lines = lines.count() as u64;
@@ -124,7 +125,7 @@ fn one(reader: &Reader, plan: &Plan, capture: &Path, directory: &Path) -> Result
         bail!("{lines} lines of {EXCHANGES} exchanges");
     }
     fs::remove_file(output)?;
-    Ok(time)
+    Ok(measured)
 }
 
 /// Small exchanges over keep-alive connections, each exchange a packet each way.
