@@ -9,7 +9,7 @@ use crate::{
     flow::ConnectionState,
     gate::Facts,
     limits::{CREDIT_BYTES, SHED_CREDIT_BYTES, SHED_SEGMENT_BYTES},
-    segment::{MARK_CREDIT, MARK_SKIPPED, TCP_SYN},
+    segment::{MARK_CREDIT, MARK_SKIPPED, TCP_ACK, TCP_SYN},
     verdict::Verdict,
 };
 
@@ -70,7 +70,7 @@ impl ConnectionState {
             && verdict.holds(self.known_generation())
         {
             if let Some(told) = verdict.read(facts.direction) {
-                read = told;
+                read = read.wrapping_add(ahead(told, read));
             }
             if let Some(until) = verdict.skip_until(facts.direction) {
                 let unwanted = ahead(until, first);
@@ -82,9 +82,23 @@ impl ConnectionState {
             }
         }
         self.set_read(facts.direction, read);
+        self.renew(facts);
         let begin = first.wrapping_add(skipped);
         let after = after_skip(begin, facts.payload_length - skipped, read, shed_level);
         Portion { silent, skipped, marks: marks | after.marks, ..after }
+    }
+
+    /// HTTP takes turns: who speaks has got what it acknowledges, and what comes back begins a message. So the credit of
+    /// the other direction begins there, or the head behind a large body would be beyond it.
+    #[inline(always)]
+    fn renew(&mut self, facts: &Facts) {
+        let other = (facts.direction ^ 1) as usize & 1;
+        let got = facts.acknowledgement;
+        let speaks = facts.payload_length > 0 && facts.flags & TCP_ACK != 0;
+        if speaks && self.read_known[other] != 0 && ahead(got, self.next_sequence[other]) == 0 {
+            self.read_sequence[other] =
+                self.read_sequence[other].wrapping_add(ahead(got, self.read_sequence[other]));
+        }
     }
 
     #[inline(always)]
@@ -140,7 +154,7 @@ mod tests {
     use super::*;
     use crate::{
         control::SHED_CONNECTIONS,
-        segment::{DIRECTION_EGRESS, DIRECTION_INGRESS, TCP_ACK, TCP_FIN, TCP_RST},
+        segment::{DIRECTION_EGRESS, DIRECTION_INGRESS, TCP_FIN, TCP_RST},
         verdict::{ACTION_CREDIT, ACTION_SKIP},
     };
 
@@ -244,6 +258,40 @@ mod tests {
         assert_eq!(state.portion(&segment(CREDIT_BYTES, 1), None, SHED_NONE).captured, 0);
         let request = Facts { direction: DIRECTION_INGRESS, ..segment(CREDIT_BYTES, 1) };
         assert_eq!(state.portion(&request, None, SHED_NONE).captured, 1);
+    }
+
+    #[test]
+    fn what_is_answered_has_its_own_credit() {
+        let speak = |state: &mut ConnectionState, length: u32, got: u32| {
+            let facts = Facts {
+                direction: DIRECTION_INGRESS,
+                sequence: GENERATION + 1,
+                acknowledgement: BEGIN.wrapping_add(got),
+                ..segment(0, length)
+            };
+            state.portion(&facts, None, SHED_NONE);
+        };
+        let sent = 10 * CREDIT_BYTES;
+        // A request that acknowledges the whole response, a part of it, nothing, more than there was; a bare acknowledgement.
+        let cases = [(1, sent, sent), (1, 5, 5), (1, 0, 0), (1, sent + 1, 0), (0, sent, 0)];
+        for (length, got, from) in cases {
+            let mut state = opened();
+            for offset in [0, sent / 2] {
+                let facts = segment(offset, sent / 2);
+                state.portion(&facts, None, SHED_NONE);
+                state.note(&facts, 0);
+            }
+            speak(&mut state, length, got);
+            let captured = |state: &mut ConnectionState, offset| {
+                state.portion(&segment(offset, 1), None, SHED_NONE).captured
+            };
+            assert_eq!(captured(&mut state, from + CREDIT_BYTES - 1), 1, "{length} {got}");
+            assert_eq!(captured(&mut state, from + CREDIT_BYTES), 0, "{length} {got}");
+            // What is said to be read does not take it back.
+            let told = verdict(ACTION_CREDIT, 0, 1);
+            let next = segment(from.max(1) + CREDIT_BYTES - 1, 2);
+            assert_eq!(state.portion(&next, Some(&told), SHED_NONE).captured, 1);
+        }
     }
 
     #[test]
