@@ -90,9 +90,10 @@ impl Flow {
     /// Tells what is due at `now`.
     pub(super) fn catch_up(&mut self, now: KernelInstant, shared: &mut Shared) {
         if self.armed.is_some_and(|at| at <= now) {
+            self.settle_unframed(now, shared);
             let (pairing, mut teller) = self.split(shared);
             let next = pairing.expire(now, &mut teller);
-            self.armed = next;
+            self.armed = next.into_iter().chain(self.unframed_due()).min();
         }
     }
 
@@ -114,6 +115,7 @@ impl Flow {
             let due = start.plus(shared.config.timeout.min(shared.config.progress));
             self.armed = Some(self.armed.map_or(due, |armed| armed.min(due)));
         }
+        self.armed = self.armed.into_iter().chain(self.unframed_due()).min();
     }
 
     /// Takes the end of the connection.
@@ -126,6 +128,7 @@ impl Flow {
             CloseCause::Evicted | CloseCause::SourceEnded => Outcome::Gap,
         };
         for side in [Side::Originator, Side::Responder] {
+            self.give_up_unframed(side, chunk.time, shared);
             self.forget_head(side, shared);
         }
         let (pairing, mut teller) = self.split(shared);
@@ -198,7 +201,7 @@ impl Flow {
                     GivenUp::NoMemory => shared.stats.heads_no_memory += 1,
                 }
                 self.cut_head(sender, Some((bytes, place)), time, shared);
-                self.messages_lost(sender, true);
+                self.messages_lost(sender, true, time, shared);
             }
             Step::Body { content, ended } => self.content(sender, content, ended, time, shared),
             Step::Broken(broken, anomalies) => self.broken(sender, broken, anomalies, time, shared),
@@ -313,6 +316,7 @@ impl Flow {
         let request = request_of(&line, place, shared);
         self.set_client(sender, shared);
         shared.stats.anomalous_messages += u64::from(!anomalies.is_empty());
+        self.turn(sender.other(), shared);
         let method = Method::of(line.method);
         let open = Open::asked(request, method, place.offset, self.connection.retransmits, anomalies);
         let (pairing, mut teller) = self.split(shared);
@@ -345,6 +349,7 @@ impl Flow {
             return true;
         }
         let response = response_of(&line, place, shared);
+        self.turn(sender.other(), shared);
         let upgrade = upgrade.or(self.upgrade);
         let (pairing, mut teller) = self.split(shared);
         let method = pairing.answered_method(time, &mut teller);
@@ -417,6 +422,7 @@ impl Flow {
             return;
         }
         let Some(client) = self.client else { return };
+        self.finish_unframed(sender, time, shared);
         let until_close = self.reader(sender).in_body_until_close();
         self.forget_head(sender, shared);
         let (pairing, mut teller) = self.split(shared);

@@ -31,17 +31,20 @@ impl Flow {
         let from_client = self.client.map_or(sender == Side::Originator, |client| client == sender);
         // A cut segment was seen with its length: the time of its last byte is known.
         let last_byte = (cause == GapCause::Cut).then_some(time);
-        let effect = self.reader(sender).gap(length);
+        let may_be_unframed = cause == GapCause::Cut && self.may_be_unframed(sender);
+        let effect = self.reader(sender).gap(length, time, may_be_unframed);
         let (content, ended, lost) = match effect {
             GapEffect::Inside { content, ended } => (content, ended, false),
             GapEffect::PastEnd { content } => (content, true, true),
             GapEffect::BodyLost { content } => (content, false, true),
+            GapEffect::Unframed { content } => (content, false, false),
             GapEffect::MessagesLost => (0, false, true),
         };
         let (pairing, mut teller) = self.split(shared);
         if from_client {
             pairing.request_content(b"", content, &mut teller);
             match effect {
+                GapEffect::Unframed { .. } => pairing.mark_cut(from_client),
                 _ if ended => pairing.end_request(time, last_byte, Anomalies::NONE, &mut teller),
                 GapEffect::BodyLost { .. } => pairing.cut_request(time, Anomalies::NONE, &mut teller),
                 GapEffect::Inside { .. } | GapEffect::PastEnd { .. } | GapEffect::MessagesLost => {}
@@ -51,6 +54,7 @@ impl Flow {
                 pairing.response_content(b"", content, time, &mut teller);
             }
             match effect {
+                GapEffect::Unframed { .. } => pairing.mark_cut(from_client),
                 _ if ended => pairing.end_response(time, last_byte, Anomalies::NONE, &mut teller),
                 GapEffect::BodyLost { .. } => {
                     pairing.cut_response(Outcome::Gap, Anomalies::NONE, time, &mut teller)
@@ -67,7 +71,7 @@ impl Flow {
                 self.reader(sender).expect_head();
             }
             let may_be_ours = matches!(chunk.content, Content::Gap { may_be_ours: true, .. });
-            self.messages_lost(sender, may_be_ours);
+            self.messages_lost(sender, may_be_ours, time, shared);
         }
     }
 
@@ -88,8 +92,16 @@ impl Flow {
     }
 
     /// Whole messages of `sender` may be missing, maybe by our own loss.
-    pub(super) fn messages_lost(&mut self, sender: Side, may_be_ours: bool) {
+    pub(super) fn messages_lost(
+        &mut self,
+        sender: Side,
+        may_be_ours: bool,
+        time: KernelInstant,
+        shared: &mut Shared,
+    ) {
         if self.client.map_or(sender == Side::Originator, |client| client == sender) {
+            // What would have ended the response may be among them.
+            self.give_up_unframed(sender.other(), time, shared);
             self.pairing.client_gap();
         } else {
             self.pairing.server_gap(may_be_ours);

@@ -34,6 +34,7 @@ mod resync;
 mod skip;
 mod start_line;
 mod telling;
+mod unframed;
 
 use std::{
     cmp::Reverse,

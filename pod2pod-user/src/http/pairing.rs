@@ -99,6 +99,25 @@ impl Pairing {
         }
     }
 
+    /// A part of the body being read was not seen.
+    pub(super) fn mark_cut(&mut self, from_client: bool) {
+        if from_client {
+            let request = self.queue.back_mut().filter(|_| self.reading_request);
+            let Some(request) = request.and_then(|open| open.request.as_mut()) else { return };
+            request.body_cut = true;
+        } else {
+            let response = self.queue.front_mut().filter(|_| self.reading_response);
+            let Some(response) = response.and_then(|open| open.response.as_mut()) else { return };
+            response.body_cut = true;
+        }
+    }
+
+    /// Whether the message being read, of client or server, is the only one outstanding: nobody speaks out of turn.
+    pub(super) fn takes_turns(&self, from_client: bool) -> bool {
+        let reading = if from_client { self.reading_request } else { self.reading_response };
+        reading && self.queue.len() == 1 && !self.pipelined
+    }
+
     /// Whether more of the content of the request being read is to be kept, of `limit` bytes in all.
     pub(super) fn wants_request_content(&self, limit: usize) -> bool {
         let request =

@@ -12,6 +12,7 @@ use super::{
     head::{self, LineState},
     proxy::{self, ProxyHeader},
     start_line::{self, StartLine, Wanted},
+    unframed::Tail,
 };
 use crate::capture::KernelInstant;
 
@@ -110,6 +111,8 @@ pub(super) enum Phase {
     Lost,
     /// Passes over the TLVs of a PROXY header.
     Skip(u64),
+    /// In a chunked body of which a part with its framing was left out.
+    Unframed(Tail),
 }
 
 /// What a gap did to a direction.
@@ -121,6 +124,8 @@ pub(super) enum GapEffect {
     PastEnd { content: u64 },
     /// Inside a body whose framing is lost with it: whole messages may be missing behind it.
     BodyLost { content: u64 },
+    /// As before, but its end can be known.
+    Unframed { content: u64 },
     /// Between messages or in a head: whole messages may be missing.
     MessagesLost,
 }
@@ -257,12 +262,15 @@ impl Reader {
                 }
                 if skipped.is_empty() { Step::NeedMore } else { Step::Skipped(0) }
             }
-            Phase::Length(_) | Phase::Chunked(_) | Phase::UntilClose => self.body_step(input),
+            Phase::Length(_) | Phase::Chunked(_) | Phase::UntilClose | Phase::Unframed(_) => {
+                self.body_step(input)
+            }
         }
     }
 
-    /// Passes over `length` bytes that were not seen.
-    pub(super) fn gap(&mut self, length: u64) -> GapEffect {
+    /// Passes over `length` bytes that were not seen, the last of them sent at `time`. `may_be_unframed`: no message can
+    /// be among them whose end is not known by other means.
+    pub(super) fn gap(&mut self, length: u64, time: KernelInstant, may_be_unframed: bool) -> GapEffect {
         match &mut self.phase {
             Phase::Length(left) => {
                 let content = length.min(*left);
@@ -283,8 +291,20 @@ impl Reader {
                 if chunked.skip_content(length) {
                     return GapEffect::Inside { content, ended: false };
                 }
+                if may_be_unframed {
+                    self.phase = Phase::Unframed(Tail::behind_gap(time));
+                    return GapEffect::Unframed { content };
+                }
                 self.lose();
                 GapEffect::BodyLost { content }
+            }
+            Phase::Unframed(tail) if may_be_unframed => {
+                *tail = Tail::behind_gap(time);
+                GapEffect::Unframed { content: 0 }
+            }
+            Phase::Unframed(_) => {
+                self.lose();
+                GapEffect::BodyLost { content: 0 }
             }
             Phase::Skip(left) if *left > length => {
                 *left -= length;
@@ -322,6 +342,10 @@ impl Reader {
                         Step::Broken(broken, anomalies)
                     }
                 }
+            }
+            Phase::Unframed(tail) => {
+                tail.read(input.take(usize::MAX), input.place.time);
+                Step::Body { content: b"", ended: None }
             }
             Phase::UntilClose | Phase::Opening | Phase::Head | Phase::Lost | Phase::Skip(_) => {
                 Step::Body { content: input.take(usize::MAX), ended: None }

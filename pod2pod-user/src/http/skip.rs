@@ -58,7 +58,7 @@ impl Reader {
             Phase::Length(left) => *left,
             Phase::Chunked(chunked) => chunked.content_ahead(),
             Phase::UntilClose => MAX_SKIP,
-            Phase::Opening | Phase::Head | Phase::Lost | Phase::Skip(_) => 0,
+            Phase::Opening | Phase::Head | Phase::Lost | Phase::Skip(_) | Phase::Unframed(_) => 0,
         };
         (ahead >= least && self.position >= self.skipped_until)
             .then(|| self.position.wrapping_add(ahead.min(MAX_SKIP)))

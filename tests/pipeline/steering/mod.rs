@@ -59,7 +59,12 @@ impl Writer {
     }
 
     fn chunked(self, lengths: &[usize]) -> Vec<u8> {
-        let mut bytes = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+        self.chunked_as("HTTP/1.1 200 OK", lengths)
+    }
+
+    /// As [`Self::chunked`], with another start line.
+    fn chunked_as(self, start: &str, lengths: &[usize]) -> Vec<u8> {
+        let mut bytes = format!("{start}\r\nTransfer-Encoding: chunked\r\n\r\n").into_bytes();
         for &length in lengths {
             bytes.extend(format!("{length:x}\r\n").into_bytes());
             bytes.extend(self.body(length));

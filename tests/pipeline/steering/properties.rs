@@ -142,3 +142,46 @@ fn nothing_wrong_is_told_whatever_is_lost_or_left_out() {
     }
     assert!(complete > 2000, "{complete}");
 }
+
+#[test]
+fn chunked_bodies_beyond_the_credit_are_told_as_cut_and_nothing_else_changes() {
+    let mut cut = 0;
+    for seed in 0..600 {
+        let mut rng = Rng::new(seed);
+        // Sides that take turns: what the credit leaves out hides no message.
+        let mut said = Conversation::new().cut_every(5 + rng.below(60));
+        for index in 0..1 + rng.below(5) {
+            let lengths: Vec<usize> = (0..1 + rng.below(60)).map(|_| 1 + rng.below(40)).collect();
+            let (request, response) =
+                (Writer(MESSAGES).chunked_as("POST /a HTTP/1.1", &lengths), rng.below(400));
+            said = match rng.below(3) {
+                0 => said.client(request).server(Writer(MESSAGES).ok(response)),
+                1 => said.client(get(&format!("/{index}"))).server(Writer(MESSAGES).chunked(&lengths)),
+                _ => said.client(get(&format!("/{index}"))).server(Writer(MESSAGES).ok(response)),
+            };
+        }
+        let manner = Manner { credit: Some(300), lag: 30, ..Manner::PLAIN };
+        for said in [said.clone().close().seen_by_client(), said.close().seen_by_server()] {
+            let segments = said.segments();
+            let whole = run(&segments, &Manner::PLAIN, &Config::default());
+            let told = run(&segments, &manner, &Config::default());
+            assert_eq!(told.exchanges.len(), whole.exchanges.len(), "seed {seed}: {:#?}", told.lines());
+            for (exchange, whole) in told.exchanges.iter().zip(&whole.exchanges) {
+                let what = format!("seed {seed}: {exchange:?}");
+                assert_eq!(exchange.outcome, Some(Outcome::Complete), "{what}");
+                assert_eq!((exchange.offset, exchange.index), (whole.offset, whole.index), "{what}");
+                assert_eq!((exchange.start, exchange.end), (whole.start, whole.end), "{what}");
+                let sizes = |exchange: &Exchange| {
+                    let (request, response) =
+                        (exchange.request.as_ref().unwrap(), exchange.response.as_ref().unwrap());
+                    [(request.body_size, request.body_cut), (response.body_size, response.body_cut)]
+                };
+                for ((size, is_cut), (true_size, _)) in sizes(exchange).into_iter().zip(sizes(whole)) {
+                    assert!(size == true_size || is_cut && size < true_size, "{what}");
+                    cut += usize::from(is_cut && size < true_size);
+                }
+            }
+        }
+    }
+    assert!(cut > 200, "{cut}");
+}
