@@ -18,8 +18,17 @@ const BODY: usize = 10 * 1024 * 1024;
 /// Still many times what one packet can hold.
 const LEAST_BODY: usize = 4 * 1024 * 1024;
 
+/// Whether the hook where packets leave sees a SYN-ACK.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum SynAck {
+    /// As it sees all others; before Linux 6.6 not over IPv6.
+    Ordinary,
+    /// With a SYN cookie it is no socket's packet (TCP_SYNACK_COOKIE in tcp_make_synack, net/ipv4/tcp_output.c).
+    Cookie,
+}
+
 /// Both ends saw both streams whole, SYN and FIN of both sides among them.
-fn assert_whole(watch: &Watch, ends: Ends, turns: &[Turn]) {
+fn assert_whole(watch: &Watch, ends: Ends, turns: &[Turn], syn_ack: SynAck) {
     let mut sent = [Vec::new(), Vec::new()];
     for turn in turns {
         match turn {
@@ -34,8 +43,8 @@ fn assert_whole(watch: &Watch, ends: Ends, turns: &[Turn]) {
                 watch.distinct(|s| s.source == source && s.direction == direction && test(s))
             };
             let syns = seen(|segment| segment.flags.syn());
-            // Before Linux 6.6 the hook does not see a SYN-ACK over IPv6 leave.
-            let unseen = source == ends.server && source.is_ipv6() && direction == Direction::Egress;
+            let may_hide = source.is_ipv6() || syn_ack == SynAck::Cookie;
+            let unseen = source == ends.server && may_hide && direction == Direction::Egress;
             assert!(syns == 1 || (unseen && syns == 0), "{syns} SYN, {direction:?} from {source}");
             assert_eq!(seen(|segment| segment.flags.fin()), 1, "FIN, {direction:?} from {source}");
         }
@@ -51,12 +60,16 @@ fn assert_whole(watch: &Watch, ends: Ends, turns: &[Turn]) {
 
 /// Talks, compares, and says how long the longest record's payload was.
 fn check(from: &Namespace, at: &Namespace, address: &str, turns: &[Turn]) -> usize {
+    check_with(SynAck::Ordinary, from, at, address, turns)
+}
+
+fn check_with(syn_ack: SynAck, from: &Namespace, at: &Namespace, address: &str, turns: &[Turn]) -> usize {
     let mut longest = 0;
     for scope in [ScopeChoice::Cookie, ScopeChoice::Cgroup] {
         let cgroup = Cgroup::new();
         let mut watch = Watch::on(&cgroup, scope);
         let ends = watch.during(talk(&cgroup, from, at, address, turns));
-        assert_whole(&watch, ends, turns);
+        assert_whole(&watch, ends, turns, syn_ack);
         assert_eq!(watch.counter(Counter::GateHttp), 2, "one decision an end");
         longest = longest.max(watch.seen.iter().map(|seen| seen.payload.len()).max().unwrap_or(0));
     }
@@ -81,6 +94,50 @@ fn over_a_wire() {
     let (one, two) = two_hosts();
     check(&one, &two, "10.9.0.2", &[client(REQUEST), server(RESPONSE), client(REQUEST), server(RESPONSE)]);
     check(&one, &two, "[fd09::2]", &[client(REQUEST), server(RESPONSE)]);
+}
+
+/// SYN cookies that the namespace has sent (`TcpExt` of proc_net_netstat: a line of names, then one of values).
+fn cookies_sent(host: &Namespace) -> u64 {
+    let host = host.clone();
+    let read = std::thread::spawn(move || {
+        host.enter();
+        std::fs::read_to_string("/proc/thread-self/net/netstat").unwrap()
+    });
+    let told = read.join().unwrap();
+    let mut rows = told.lines().filter(|line| line.starts_with("TcpExt:")).map(str::split_whitespace);
+    let (names, values) = (rows.next().unwrap(), rows.next().unwrap());
+    let sent = names.zip(values).find(|(name, _)| *name == "SyncookiesSent");
+    sent.unwrap().1.parse().unwrap()
+}
+
+#[test]
+fn with_syn_cookies() {
+    let host = Namespace::new();
+    // Always, not only when the queue of half-open connections is full (Documentation/networking/ip-sysctl.rst).
+    host.run_with("tee /proc/sys/net/ipv4/tcp_syncookies", "2");
+    for address in ["127.0.0.1", "[::1]"] {
+        check_with(SynAck::Cookie, &host, &host, address, &[client(REQUEST), server(RESPONSE)]);
+    }
+    assert!(cookies_sent(&host) >= 4, "one for each of four connections");
+}
+
+#[test]
+fn to_a_closed_port() {
+    let host = Namespace::new();
+    for address in ["127.0.0.1:9", "[::1]:9"] {
+        let cgroup = Cgroup::new();
+        let mut watch = Watch::on(&cgroup, ScopeChoice::Cookie);
+        let refused = watch.during(cgroup.spawn(&host, move || std::net::TcpStream::connect(address)));
+        assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+        // Only the client has a socket: its SYN leaves, and the answer arrives.
+        let told: Vec<_> = watch.seen.iter().map(|seen| (seen.direction, seen.flags)).collect();
+        assert!(
+            matches!(told[..], [(Direction::Egress, syn), (Direction::Ingress, rst)]
+                if syn.syn() && !syn.ack() && rst.rst()),
+            "{told:?}"
+        );
+        watch.assert_lossless();
+    }
 }
 
 #[test]

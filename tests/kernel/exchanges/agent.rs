@@ -1,6 +1,7 @@
 //! The real agent on a test's cgroup: started, asked for its metrics, ended as a service manager would.
 
 use std::{
+    collections::BTreeSet,
     io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
@@ -98,6 +99,18 @@ impl Agent {
 
     pub(crate) fn signal(&self, signal: Signal) {
         self.running.signal(signal);
+    }
+
+    /// Ids of the programs that it holds in the kernel (`prog_id` of proc_pid_fdinfo(5)).
+    pub(crate) fn programs(&self) -> BTreeSet<u32> {
+        let files = std::fs::read_dir(format!("/proc/{}/fdinfo", self.running.id())).unwrap();
+        // A file may be closed in the meantime.
+        let told = files.flatten().filter_map(|file| std::fs::read_to_string(file.path()).ok());
+        told.filter_map(|text| {
+            let id = text.lines().find_map(|line| line.strip_prefix("prog_id:"))?;
+            id.trim().parse().ok()
+        })
+        .collect()
     }
 
     /// All metrics, by name and labels as they are rendered, without `pod2pod_`.

@@ -10,6 +10,7 @@ mod stage;
 
 mod agent_itself;
 mod bodies;
+mod detach;
 mod ends;
 mod late;
 mod load;

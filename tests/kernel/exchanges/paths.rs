@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    process::Command,
 };
 
 use support::world::{CLIENT_POD, POD_PORT, SERVER_POD, SERVICE};
@@ -64,6 +65,20 @@ fn both_ends_join_over_every_path() {
     }
     let is_pod = |seen: &&Seen| seen.client.ip() == CLIENT_POD.v4;
     assert_eq!(records.iter().filter(is_pod).count(), 3 * 3 * 2, "three paths are from the pod's address");
+}
+
+#[test]
+fn both_ends_join_with_syn_cookies() {
+    let mut stage = Stage::new();
+    let mut always = Command::new("nsenter");
+    always.arg(format!("--net={}", stage.world.server.path().display()));
+    always.args(["sh", "-c", "echo 2 > /proc/sys/net/ipv4/tcp_syncookies"]);
+    assert!(always.status().unwrap().success(), "{always:?}");
+    let agent = Agent::watch(&stage);
+    let Stage { client, server, .. } = &mut stage;
+    let of_pod = [server.listen((SERVER_POD.v4, 0)), server.listen((SERVER_POD.v6, 0))].map(Server::start);
+    let clients = [("v4", &of_pod[0]), ("v6", &of_pod[1])].map(|(name, to)| talk(client, name, to.address));
+    check(&agent.end().records(), &clients.map(|client| client.done).concat());
 }
 
 #[test]
