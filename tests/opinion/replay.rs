@@ -18,10 +18,19 @@ use crate::{
 
 /// What `pod2pod replay` says of `capture`; `accepted` are its expected exit codes.
 pub(crate) fn replay(capture: &Path, directory: &Path, accepted: &[i32]) -> Result<Listing> {
+    run_replay(capture, directory, &[], accepted)
+}
+
+/// The same with more arguments.
+pub(crate) fn replay_with(capture: &Path, directory: &Path, arguments: &[&str]) -> Result<Listing> {
+    run_replay(capture, directory, arguments, &[0])
+}
+
+fn run_replay(capture: &Path, directory: &Path, arguments: &[&str], accepted: &[i32]) -> Result<Listing> {
     let program = binary()?;
     let capture = capture.display().to_string();
-    let lines =
-        run(&program.display().to_string(), &["replay", "--redact", "off", &capture], directory, accepted)?;
+    let arguments = [&["replay", "--redact", "off", &capture], arguments].concat();
+    let lines = run(&program.display().to_string(), &arguments, directory, accepted)?;
     let lines = String::from_utf8(lines).context("replay's output is not UTF-8")?;
     list(&lines).with_context(|| format!("replay of {capture}"))
 }
