@@ -34,6 +34,7 @@ pub mod sinks;
 pub mod admin;
 pub mod config;
 pub mod exit;
+pub mod host;
 pub mod logging;
 pub mod metrics;
 pub mod shutdown;

@@ -15,6 +15,7 @@ use crate::{
         self, Filter, Verdict,
         sightings::{SightingStats, Sightings},
     },
+    host::Host,
     http::{self, Exchange, HttpTracker},
     metrics::HttpMetrics,
     reassembly::{self, Activity, Chunk, CloseCause, Connection, Content, Reassembler, Side, Steering},
@@ -74,6 +75,7 @@ pub struct Pipeline {
 /// Judges connections, and keeps those that are refused from the stages behind.
 struct Gate {
     filter: Filter,
+    host: Host,
     /// Nothing is to be judged.
     is_open: bool,
     /// Where connections may be seen at several interfaces.
@@ -246,7 +248,7 @@ pub struct Stats<'a> {
 impl Gate {
     fn new(filter: Filter) -> Self {
         let is_open = filter.is_open();
-        Self { filter, is_open, sightings: None, refused: Vec::new() }
+        Self { filter, host: Host::default(), is_open, sightings: None, refused: Vec::new() }
     }
 
     /// Hands a chunk on if its connection is wanted; a connection is judged with its first one.
@@ -259,7 +261,7 @@ impl Gate {
             let sightings = self.sightings.as_ref();
             let is_duplicate =
                 || sightings.is_some_and(|sightings| sightings.lock().is_duplicate(chunk.connection, now));
-            if let Verdict::Ignore(_) = self.filter.judge(chunk.connection, is_duplicate) {
+            if let Verdict::Ignore(_) = self.filter.judge(chunk.connection, &mut self.host, is_duplicate) {
                 self.refused.push(*chunk.connection);
                 return;
             }

@@ -9,7 +9,7 @@ use crate::{
     admin::Listen,
     capture::kernel::{MAX_RING_BYTES, MIN_RING_BYTES, Pattern, ScopeChoice, SourceChoice},
     enrich::{Redaction, ignore::Subject},
-    filter::{Network, PortRange, Roles},
+    filter::{CgroupRule, Network, Pattern, PortRange, Roles},
     logging,
     sinks::{self, Format},
 };
@@ -41,6 +41,9 @@ const DURATION: &str = "a duration such as 250ms, 10s, 2m";
 const BYTES: &str = "a size such as 4096, 64KiB, 8MiB";
 const PORTS: &str = "a list of ports and ranges such as 80, 8000-8100";
 const NETWORKS: &str = "a list of addresses and networks such as 10.0.0.1, 10.0.0.0/8, fd00::/8";
+const INTERFACES: &str = "a list of names and globs of interfaces such as eth0, veth*";
+const CGROUPS: &str =
+    "a list of units such as nginx.service, container ids (six digits or more), paths, and globs of them";
 const GLOBS: &str = "a list of globs (*, ?, [abc], {a,b})";
 const LISTEN: &str = "an address and port such as 127.0.0.1:9464, or off";
 const HEADERS: &str = "a list of header names";
@@ -150,6 +153,20 @@ pub static KEYS: &[Key] = &[
         default: "",
         sentence: "No connections with client or server in these.",
         set: |config, given| put(&mut config.filter.ignore_networks, all(given, Network::parse)),
+    },
+    Key {
+        path: "filter.interfaces",
+        allowed: INTERFACES,
+        default: "",
+        sentence: "Connections first seen at these interfaces of this network namespace only; agent only.",
+        set: |config, given| put(&mut config.filter.interfaces, all(given, Pattern::parse)),
+    },
+    Key {
+        path: "filter.cgroups",
+        allowed: CGROUPS,
+        default: "",
+        sentence: "Sockets of these cgroups and those below them only; agent only.",
+        set: |config, given| put(&mut config.filter.cgroups, all(given, CgroupRule::parse)),
     },
     Key {
         path: "filter.expression",
@@ -504,7 +521,8 @@ mod tests {
     #[test]
     fn nonsense_is_refused_by_every_key_but_paths_and_globs() {
         let any_text = ["output.file", "capture.cgroup", "filter.expression"];
-        for key in KEYS.iter().filter(|key| key.allowed != GLOBS && !any_text.contains(&key.path)) {
+        let is_glob = |key: &&Key| [GLOBS, INTERFACES, CGROUPS].contains(&key.allowed);
+        for key in KEYS.iter().filter(|key| !is_glob(key) && !any_text.contains(&key.path)) {
             let mut config = Config::default();
             assert!((key.set)(&mut config, &Given::one("\u{1}?")).is_none(), "{}", key.path);
         }

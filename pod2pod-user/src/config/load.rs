@@ -2,12 +2,14 @@
 
 use std::{fmt, path::Path};
 
+use nix::net::if_::if_nametoindex;
+
 use super::{
     Config, file,
     keys::{self, KEYS, Key},
     value::Given,
 };
-use crate::filter::{Expression, ExpressionError};
+use crate::filter::{Expression, ExpressionError, Pattern};
 
 /// What environment variables of ours begin with.
 pub const ENVIRONMENT_PREFIX: &str = "POD2POD_";
@@ -92,6 +94,11 @@ pub enum Mistake {
          that come later"
     )]
     NoInterface(String),
+    /// The same for the filter.
+    #[error(
+        "filter.interfaces: there is no interface {0}; a glob such as {0}* also means those that come later"
+    )]
+    NoFilterInterface(String),
     /// Values that exclude each other.
     #[error("{0}")]
     Contradiction(&'static str),
@@ -140,6 +147,7 @@ pub fn load(sources: &Sources) -> Result<Config, Vec<Mistake>> {
         let missing = loading.config.capture.missing_interfaces();
         loading.mistakes.extend(missing.into_iter().map(|name| Mistake::NoInterface(name.to_owned())));
     }
+    loading.look_for_places(sources.live);
     if loading.mistakes.is_empty() { Ok(loading.config) } else { Err(loading.mistakes) }
 }
 
@@ -200,6 +208,20 @@ impl Loading {
                 let nearest = nearest(path, KEYS.iter().map(|key| key.path.to_owned()));
                 self.mistakes.push(Mistake::UnknownKey { source_of: source, key: path.to_owned(), nearest });
             }
+        }
+    }
+
+    /// Interfaces and cgroups are this machine's, and capture files do not tell them.
+    fn look_for_places(&mut self, live: bool) {
+        let filter = &self.config.filter;
+        if live {
+            let names = filter.interfaces.iter().filter_map(Pattern::name);
+            let missing = names.filter(|name| if_nametoindex(*name).is_err()).map(str::to_owned);
+            self.mistakes.extend(missing.map(Mistake::NoFilterInterface));
+        } else if !filter.interfaces.is_empty() || !filter.cgroups.is_empty() {
+            self.mistakes.push(Mistake::Contradiction(
+                "filter.interfaces and filter.cgroups: capture files do not tell them; they are for the agent",
+            ));
         }
     }
 
@@ -314,6 +336,25 @@ mod tests {
         assert_eq!(told.len(), 2, "{told:?}");
         assert!(told[1].starts_with("capture.interfaces: there is no interface nowhere0 "), "{told:?}");
         assert_eq!(mistakes(&sources(false)).len(), 1);
+    }
+
+    #[test]
+    fn places_are_to_be_there() {
+        let places = |live| Sources {
+            settings: vec!["filter.interfaces=lo, nowhere0, nowhere*".to_owned(), "rate=1".to_owned()],
+            live,
+            ..Sources::default()
+        };
+        let told = mistakes(&places(true));
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[1].starts_with("filter.interfaces: there is no interface nowhere0;"), "{told:?}");
+        assert!(mistakes(&places(false))[1].ends_with("they are for the agent"));
+        let cgroups = |live| Sources {
+            settings: vec!["filter.cgroups=nginx.service".to_owned()],
+            live,
+            ..Sources::default()
+        };
+        assert_eq!((mistakes(&cgroups(true)).len(), mistakes(&cgroups(false)).len()), (0, 1));
     }
 
     #[test]

@@ -8,11 +8,13 @@
 //! Looks at no payload, and remembers nothing of a connection.
 
 pub mod expression;
+mod places;
 mod rules;
 pub mod sightings;
 
 pub use self::{
     expression::{Expression, ExpressionError},
+    places::{CgroupRule, Pattern, Places},
     rules::{Network, PortRange},
 };
 
@@ -35,7 +37,7 @@ impl Default for Roles {
 }
 
 /// Rules; a list without entries rules nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
     /// The server's port must be one of these.
     pub ports: Vec<PortRange>,
@@ -49,6 +51,10 @@ pub struct Config {
     pub roles: Roles,
     /// A packet of either direction must match.
     pub expression: Option<Expression>,
+    /// The interface of the first segment must be one of these.
+    pub interfaces: Vec<Pattern>,
+    /// The observed socket's cgroup must be one of these, or below one.
+    pub cgroups: Vec<CgroupRule>,
 }
 
 /// What is to become of a connection.
@@ -75,6 +81,10 @@ pub enum Reason {
     Expression,
     /// Another interface tells of it.
     Duplicate,
+    /// [`Config::interfaces`]; also if the interface has no name here.
+    Interface,
+    /// [`Config::cgroups`]; also if the cgroup is not known.
+    Cgroup,
 }
 
 /// What this stage counted: judgements, each connection once, but one that was undecided twice.
@@ -94,6 +104,10 @@ pub struct Stats {
     pub refused_expression: u64,
     /// By [`Reason::Duplicate`].
     pub refused_duplicate: u64,
+    /// By [`Reason::Interface`].
+    pub refused_interface: u64,
+    /// By [`Reason::Cgroup`].
+    pub refused_cgroup: u64,
     /// Exchanges that were read before their connection was refused.
     pub refused_exchanges: u64,
 }
@@ -101,7 +115,12 @@ pub struct Stats {
 impl Stats {
     /// Connections refused by a rule.
     pub const fn refused(&self) -> u64 {
-        self.refused_port + self.refused_address + self.refused_role + self.refused_expression
+        self.refused_port
+            + self.refused_address
+            + self.refused_role
+            + self.refused_expression
+            + self.refused_interface
+            + self.refused_cgroup
     }
 }
 
@@ -123,9 +142,18 @@ impl Filter {
         self.config == Config::default()
     }
 
-    /// Judges a connection, once. `is_duplicate` is asked of one that no rule refuses.
-    pub fn judge(&mut self, connection: &Connection, is_duplicate: impl FnOnce() -> bool) -> Verdict {
-        let mut verdict = self.verdict(connection, opener(connection));
+    /// Judges a connection, once. `places` knows names, and is asked only if there are rules about them; `is_duplicate` is
+    /// asked of one that no rule refuses.
+    pub fn judge(
+        &mut self,
+        connection: &Connection,
+        places: &mut dyn Places,
+        is_duplicate: impl FnOnce() -> bool,
+    ) -> Verdict {
+        let mut verdict = match self.refused_place(connection, places) {
+            Some(reason) => Verdict::Ignore(reason),
+            None => self.verdict(connection, opener(connection)),
+        };
         if matches!(verdict, Verdict::Keep | Verdict::Undecided) && is_duplicate() {
             verdict = Verdict::Ignore(Reason::Duplicate);
         }
@@ -169,6 +197,8 @@ impl Filter {
             Reason::Role => self.stats.refused_role += 1,
             Reason::Expression => self.stats.refused_expression += 1,
             Reason::Duplicate => self.stats.refused_duplicate += 1,
+            Reason::Interface => self.stats.refused_interface += 1,
+            Reason::Cgroup => self.stats.refused_cgroup += 1,
         }
     }
 
@@ -195,6 +225,19 @@ impl Filter {
             (true, Some(_)) => Verdict::Undecided,
             (false, reason) => Verdict::Ignore(reason.unwrap_or(Reason::Role)),
         }
+    }
+
+    fn refused_place(&self, connection: &Connection, places: &mut dyn Places) -> Option<Reason> {
+        let Config { interfaces, cgroups, .. } = &self.config;
+        if !interfaces.is_empty() {
+            let name = places.interface(connection.interface_index);
+            if !name.is_some_and(|name| interfaces.iter().any(|pattern| pattern.matches(&name))) {
+                return Some(Reason::Interface);
+            }
+        }
+        let is_wanted = |path: &str| cgroups.iter().any(|rule| rule.matches(path));
+        (!cgroups.is_empty() && !places.cgroup(connection.cgroup_id).is_some_and(is_wanted))
+            .then_some(Reason::Cgroup)
     }
 
     fn wants_addresses(&self, connection: &Connection) -> bool {
@@ -250,6 +293,19 @@ mod tests {
         }
     }
 
+    /// Interface 1 is eth0, cgroup 7 is nginx's.
+    struct Here;
+
+    impl Places for Here {
+        fn interface(&mut self, index: u32) -> Option<String> {
+            (index == 1).then(|| "eth0".to_owned())
+        }
+
+        fn cgroup(&mut self, id: u64) -> Option<&str> {
+            (id == 7).then_some("/system.slice/nginx.service")
+        }
+    }
+
     fn ports(text: &str) -> Vec<PortRange> {
         text.split(',').map(|range| PortRange::parse(range).unwrap()).collect()
     }
@@ -259,7 +315,7 @@ mod tests {
     }
 
     fn judged(config: Config, connection: &Connection) -> Verdict {
-        Filter::new(config).judge(connection, || false)
+        Filter::new(config).judge(connection, &mut Here, || false)
     }
 
     fn still_wanted(config: Config, connection: &Connection, client: Side) -> bool {
@@ -336,17 +392,35 @@ mod tests {
     }
 
     #[test]
+    fn places_go_by_their_names() {
+        let interface =
+            |name| Config { interfaces: vec![Pattern::parse(name).unwrap()], ..Config::default() };
+        let cgroup = |name| Config { cgroups: vec![CgroupRule::parse(name).unwrap()], ..Config::default() };
+        let mut seen = connection(None, Start::Handshake);
+        seen.cgroup_id = 7;
+        assert_eq!(judged(interface("eth*"), &seen), Verdict::Keep);
+        assert_eq!(judged(interface("lo"), &seen), Verdict::Ignore(Reason::Interface));
+        assert_eq!(judged(cgroup("nginx.service"), &seen), Verdict::Keep);
+        assert_eq!(judged(cgroup("sshd.service"), &seen), Verdict::Ignore(Reason::Cgroup));
+        (seen.interface_index, seen.cgroup_id) = (2, 8);
+        assert_eq!(judged(interface("*"), &seen), Verdict::Ignore(Reason::Interface), "it has no name");
+        assert_eq!(judged(cgroup("/**"), &seen), Verdict::Ignore(Reason::Cgroup), "it has no name");
+    }
+
+    #[test]
     fn every_judgement_is_counted() {
         let mut filter = Filter::new(Config {
             ports: ports("8080"),
             roles: Roles { server: true, client: false },
             ..Config::default()
         });
-        filter.judge(&connection(Some(Side::Responder), Start::Handshake), || false);
-        filter.judge(&connection(Some(Side::Responder), Start::Handshake), || true);
-        filter.judge(&connection(Some(Side::Originator), Start::Handshake), || unreachable!("it is refused"));
+        filter.judge(&connection(Some(Side::Responder), Start::Handshake), &mut Here, || false);
+        filter.judge(&connection(Some(Side::Responder), Start::Handshake), &mut Here, || true);
+        filter.judge(&connection(Some(Side::Originator), Start::Handshake), &mut Here, || {
+            unreachable!("it is refused")
+        });
         let joined = connection(Some(Side::Responder), Start::Middle);
-        filter.judge(&joined, || false);
+        filter.judge(&joined, &mut Here, || false);
         assert!(filter.still_wants(&joined, Side::Originator));
         assert!(!filter.still_wants(&joined, Side::Responder));
         filter.count_exchange();

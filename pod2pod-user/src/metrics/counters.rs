@@ -99,6 +99,8 @@ counters! { FILTER, filter::Stats, "filter",
     refused_role: "Connections refused by the observed end's role.",
     refused_expression: "Connections refused by the filter expression.",
     refused_duplicate: "Connections refused because another interface tells of them.",
+    refused_interface: "Connections refused by their interface, or because it has no name here.",
+    refused_cgroup: "Connections refused by their cgroup, or because it is not known.",
     refused_exchanges: "Exchanges that were read before their connection was refused.",
 }
 

@@ -52,6 +52,14 @@ use super::{
 };
 use crate::reassembly::{Activity, Connection, Steering};
 
+/// The root of cgroup v2, for the names of cgroups.
+///
+/// # Errors
+/// There is none, or it is not visible.
+pub fn cgroup_root() -> Result<std::fs::File, OpenError> {
+    cgroup::open(None).map(|(root, _)| root)
+}
+
 /// What this stage counted since it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
