@@ -9,7 +9,7 @@ use crate::{
     admin::Listen,
     capture::kernel::{MAX_RING_BYTES, MIN_RING_BYTES, Pattern, ScopeChoice, SourceChoice},
     enrich::{Redaction, ignore::Subject},
-    filter::{CgroupRule, Network, Pattern, PortRange, Roles},
+    filter::{CgroupRule, NamePattern, Network, PortRange, Roles},
     logging,
     sinks::{self, Format},
 };
@@ -159,7 +159,7 @@ pub static KEYS: &[Key] = &[
         allowed: INTERFACES,
         default: "",
         sentence: "Connections first seen at these interfaces of this network namespace only; agent only.",
-        set: |config, given| put(&mut config.filter.interfaces, all(given, Pattern::parse)),
+        set: |config, given| put(&mut config.filter.interfaces, all(given, NamePattern::parse)),
     },
     Key {
         path: "filter.cgroups",
@@ -418,8 +418,12 @@ pub fn contradictions(config: &Config) -> Vec<&'static str> {
             "capture.source cgroup and capture.interfaces: interfaces are watched with capture.source tc",
         );
     }
-    if capture.cgroup.is_some() && (capture.source == SourceChoice::Tc || !capture.interfaces.is_empty()) {
+    let at_interfaces = capture.source == SourceChoice::Tc || !capture.interfaces.is_empty();
+    if capture.cgroup.is_some() && at_interfaces {
         found.push("capture.cgroup and interfaces: a cgroup is watched with capture.source cgroup");
+    }
+    if !config.filter.cgroups.is_empty() && at_interfaces {
+        found.push("filter.cgroups and interfaces: only capture.source cgroup tells cgroups");
     }
     if config.output.file.is_some() && config.output.format == Format::Text {
         found.push("output.file and output.format text: columns are for terminals; a file gets JSON lines");
@@ -507,6 +511,11 @@ mod tests {
         assert_eq!(count(SourceChoice::Auto, true, true), 1);
         assert_eq!(count(SourceChoice::Tc, false, true), 1);
         assert_eq!(count(SourceChoice::Cgroup, true, false), 1);
+        let mut config = Config::default();
+        config.filter.cgroups.extend(CgroupRule::parse("nginx.service"));
+        assert_eq!(contradictions(&config).len(), 0);
+        config.capture.source = SourceChoice::Tc;
+        assert_eq!(contradictions(&config).len(), 1);
     }
 
     #[test]

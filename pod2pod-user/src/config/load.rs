@@ -9,7 +9,7 @@ use super::{
     keys::{self, KEYS, Key},
     value::Given,
 };
-use crate::filter::{Expression, ExpressionError, Pattern};
+use crate::filter::{Expression, ExpressionError, NamePattern};
 
 /// What environment variables of ours begin with.
 pub const ENVIRONMENT_PREFIX: &str = "POD2POD_";
@@ -215,7 +215,7 @@ impl Loading {
     fn look_for_places(&mut self, live: bool) {
         let filter = &self.config.filter;
         if live {
-            let names = filter.interfaces.iter().filter_map(Pattern::name);
+            let names = filter.interfaces.iter().filter_map(NamePattern::name);
             let missing = names.filter(|name| if_nametoindex(*name).is_err()).map(str::to_owned);
             self.mistakes.extend(missing.map(Mistake::NoFilterInterface));
         } else if !filter.interfaces.is_empty() || !filter.cgroups.is_empty() {

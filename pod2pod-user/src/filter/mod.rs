@@ -14,7 +14,7 @@ pub mod sightings;
 
 pub use self::{
     expression::{Expression, ExpressionError},
-    places::{CgroupRule, Pattern, Places},
+    places::{CgroupRule, NamePattern, Places},
     rules::{Network, PortRange},
 };
 
@@ -52,7 +52,7 @@ pub struct Config {
     /// A packet of either direction must match.
     pub expression: Option<Expression>,
     /// The interface of the first segment must be one of these.
-    pub interfaces: Vec<Pattern>,
+    pub interfaces: Vec<NamePattern>,
     /// The observed socket's cgroup must be one of these, or below one.
     pub cgroups: Vec<CgroupRule>,
 }
@@ -394,7 +394,7 @@ mod tests {
     #[test]
     fn places_go_by_their_names() {
         let interface =
-            |name| Config { interfaces: vec![Pattern::parse(name).unwrap()], ..Config::default() };
+            |name| Config { interfaces: vec![NamePattern::parse(name).unwrap()], ..Config::default() };
         let cgroup = |name| Config { cgroups: vec![CgroupRule::parse(name).unwrap()], ..Config::default() };
         let mut seen = connection(None, Start::Handshake);
         seen.cgroup_id = 7;

@@ -19,18 +19,18 @@ pub trait Places {
 /// A name or a glob: `*` stands for any characters but `/`, `**` for any at all, `?` for one, `[…]` for one of several,
 /// `{a,b}` for either.
 #[derive(Clone, Debug)]
-pub struct Pattern {
+pub struct NamePattern {
     text: String,
     glob: GlobMatcher,
 }
 
-impl PartialEq for Pattern {
+impl PartialEq for NamePattern {
     fn eq(&self, other: &Self) -> bool {
         self.text == other.text
     }
 }
 
-impl Pattern {
+impl NamePattern {
     /// Reads a pattern; absent if it is empty or no glob.
     pub fn parse(text: &str) -> Option<Self> {
         let glob = GlobBuilder::new(text).literal_separator(true).build().ok()?;
@@ -52,7 +52,7 @@ impl Pattern {
 #[derive(Clone, Debug, PartialEq)]
 pub struct CgroupRule {
     /// For the last part of a path; for all of it if there is a `/` in the rule.
-    pattern: Pattern,
+    pattern: NamePattern,
     is_path: bool,
     /// The beginning of a container's id.
     id: Option<String>,
@@ -66,7 +66,7 @@ impl CgroupRule {
         let id = text.to_ascii_lowercase();
         let is_id = (SHORTEST_ID..=ID_LENGTH).contains(&id.len()) && is_hexadecimal(&id);
         let pattern = if is_path { format!("/{}", text.trim_matches('/')) } else { text.to_owned() };
-        Some(Self { pattern: Pattern::parse(&pattern)?, is_path, id: is_id.then_some(id) })
+        Some(Self { pattern: NamePattern::parse(&pattern)?, is_path, id: is_id.then_some(id) })
     }
 
     /// Whether the cgroup at `path`, from the root on, or one above it is meant.
@@ -101,16 +101,16 @@ mod tests {
     #[test]
     fn names_and_globs() {
         let check = |pattern: &str, name: &str, expected: bool| {
-            assert_eq!(Pattern::parse(pattern).unwrap().matches(name), expected, "{pattern} {name}");
+            assert_eq!(NamePattern::parse(pattern).unwrap().matches(name), expected, "{pattern} {name}");
         };
         check("eth0", "eth0", true);
         check("eth0", "eth01", false);
         check("eth*", "eth01", true);
         check("{eth,veth}*", "veth1", true);
         check("en?", "enp0", false);
-        assert!(Pattern::parse("").is_none() && Pattern::parse("[").is_none());
-        assert_eq!(Pattern::parse("eth0").unwrap().name(), Some("eth0"));
-        assert_eq!(Pattern::parse("eth*").unwrap().name(), None);
+        assert!(NamePattern::parse("").is_none() && NamePattern::parse("[").is_none());
+        assert_eq!(NamePattern::parse("eth0").unwrap().name(), Some("eth0"));
+        assert_eq!(NamePattern::parse("eth*").unwrap().name(), None);
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod agent_itself;
 mod bodies;
 mod detach;
 mod ends;
+mod filter;
 mod late;
 mod load;
 mod loss;

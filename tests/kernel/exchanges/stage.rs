@@ -48,7 +48,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    fn new(namespace: &Path, cgroup: &Path) -> Self {
+    pub(crate) fn new(namespace: &Path, cgroup: &Path) -> Self {
         let mut command = party(namespace, cgroup);
         let mut party = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let asked = party.stdin.take().unwrap();
