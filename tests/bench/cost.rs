@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use crate::{
     Plan,
     agent::{Meter, Used},
+    checks::{self, Checks},
     live,
     observers::{Observer, Seen},
     paced::{self, Pace},
@@ -37,11 +38,12 @@ pub(crate) fn at_full_load(plan: &Plan, stage: &mut Stage, report: &mut Report) 
     let mut costs = Costs::default();
     for round in 1..=plan.rounds {
         say(&format!("{FULL}, round {round} of {}", plan.rounds));
-        let (used, (requests, _)) = one(plan, stage, |stage| {
+        let (used, requests, found) = one(plan, stage, |stage| {
             let load = wrk::run(stage, SMALL, plan.round)?;
             Ok((load.requests, wrk::CONNECTIONS))
         })?;
         costs.add(used, requests);
+        costs.checks.add(found);
     }
     report.push(costs.row(FULL).at_most(3.0));
     Ok(())
@@ -53,8 +55,9 @@ pub(crate) fn at_a_pace(plan: &Plan, stage: &mut Stage, report: &mut Report) -> 
     let pace = Pace { connections: CONNECTIONS, rate: PACED_RATE, time: plan.round };
     for round in 1..=plan.rounds {
         say(&format!("{PACED}, round {round} of {}", plan.rounds));
-        let (used, (requests, _)) = one(plan, stage, |stage| Ok((paced::run(stage, pace)?.requests, 0)))?;
+        let (used, requests, found) = one(plan, stage, |stage| Ok((paced::run(stage, pace)?.requests, 0)))?;
         costs.add(used, requests);
+        costs.checks.add(found);
     }
     report.push(costs.row(PACED).at_most(3.0));
     Ok(())
@@ -64,39 +67,43 @@ pub(crate) fn at_a_pace(plan: &Plan, stage: &mut Stage, report: &mut Report) -> 
 pub(crate) fn when_quiet(plan: &Plan, stage: &mut Stage, report: &mut Report) -> Result<()> {
     let pace = Pace { connections: CONNECTIONS, rate: QUIET_RATE, time: plan.round * QUIET_ROUND };
     let rounds = plan.rounds.div_ceil(QUIET_ROUNDS);
-    let (mut shares, mut programs) = (Vec::new(), Vec::new());
+    let (mut shares, mut programs, mut checks) = (Vec::new(), Vec::new(), Checks::default());
     for round in 1..=rounds {
         say(&format!("{QUIET}, round {round} of {rounds}"));
         let mut seconds = 0.0;
-        let (used, _) = one(plan, stage, |stage| {
+        let (used, _, found) = one(plan, stage, |stage| {
             let answered = paced::run(stage, pace)?;
             seconds = answered.seconds;
             Ok((answered.requests, 0))
         })?;
         shares.push(100.0 * (used.agent + used.programs).as_secs_f64() / seconds);
+        checks.add(found);
         programs.push(100.0 * used.programs.as_secs_f64() / seconds);
     }
     let programs = Spread::of(&programs).map_or(0.0, |spread| spread.median);
-    let row = Row::measured(QUIET, Observer::Pod2pod.name(), "%", Spread::of(&shares)).at_most(0.2);
+    let row = Row::measured(QUIET, Observer::Pod2pod.name(), "%", Spread::of(&shares))
+        .at_most(0.2)
+        .checked(&checks);
     report
         .push(row.note(format!("of it kernel programs {programs:.3} %; CPU time in interrupts is nobody's")));
     Ok(())
 }
 
-/// One load under the agent: what it used, how many requests there were, and how many more may have been begun.
+/// One load under the agent: what it used, how many requests there were, and whether they are what it told. `load` says
+/// how many more may have been begun.
 fn one(
     plan: &Plan,
     stage: &mut Stage,
     load: impl FnOnce(&Stage) -> Result<(u64, u64)>,
-) -> Result<(Used, (u64, u64))> {
+) -> Result<(Used, u64, Result<()>)> {
     let watching = live::agent(plan, stage)?;
     let meter = Meter::start(watching.pid().context("the agent is a process")?)?;
     let (requests, more) = load(stage)?;
     let used = meter.stop()?;
     let seen: Seen = watching.end(SMALL)?;
-    live::whole(requests, more, &seen)?;
+
     stage.check()?;
-    Ok((used, (requests, more)))
+    Ok((used, requests, checks::both_ends(requests, more, &seen)))
 }
 
 /// Costs of exchanges in microseconds, round by round.
@@ -106,6 +113,7 @@ struct Costs {
     agent: Vec<f64>,
     programs: Vec<f64>,
     runs: Vec<f64>,
+    checks: Checks,
 }
 
 impl Costs {
@@ -120,7 +128,8 @@ impl Costs {
 
     fn row(&self, figure: &str) -> Row {
         let median = |values: &[f64]| Spread::of(values).map_or(0.0, |spread| spread.median);
-        let row = Row::measured(figure, Observer::Pod2pod.name(), "µs", Spread::of(&self.all));
+        let row = Row::measured(figure, Observer::Pod2pod.name(), "µs", Spread::of(&self.all))
+            .checked(&self.checks);
         row.note(format!(
             "agent {:.2} µs; kernel programs {:.2} µs in {:.1} runs an exchange",
             median(&self.agent),

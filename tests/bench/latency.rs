@@ -5,7 +5,9 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::{
-    Plan, live,
+    Plan,
+    checks::{self, Checks},
+    live,
     observers::Observer,
     paced::{self, Answered, Pace},
     report::{Report, Row},
@@ -30,12 +32,13 @@ pub(crate) fn measure(plan: &Plan, stage: &mut Stage, report: &mut Report) -> Re
     let full = (flooded.requests as f64 / flooded.seconds) as u64;
     let rate = (full / 2 / STEP).max(1) * STEP;
     let pace = Pace { connections: CONNECTIONS, rate, time: plan.round };
+    let mut checks = Checks::default();
     let rounds = live::rounds(
         plan,
         stage,
         FIGURE,
         |stage| paced::run(stage, pace),
-        |answered, seen| live::whole(answered.requests, 0, seen),
+        |answered, seen| checks.add(checks::both_ends(answered.requests, 0, seen)),
         SMALL,
     )?;
     for (name, bound, part) in [
@@ -53,7 +56,7 @@ pub(crate) fn measure(plan: &Plan, stage: &mut Stage, report: &mut Report) -> Re
         };
         let row =
             Row::measured(&format!("{FIGURE}, {name}"), Observer::Pod2pod.name(), "%", Spread::of(&added));
-        report.push(row.at_most(bound).note(format!(
+        report.push(row.at_most(bound).checked(&checks).note(format!(
             "{:.0} µs, {:.0} µs with nobody watching; {rate} requests/s",
             median(Observer::Pod2pod),
             median(Observer::None)

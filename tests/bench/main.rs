@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, bail};
 
 mod agent;
 mod bulk;
+mod checks;
 mod cost;
 mod latency;
 mod live;
@@ -124,6 +125,7 @@ fn main() -> ExitCode {
 
 fn run(plan: &Plan) -> Result<ExitCode> {
     processes::watch_signals()?;
+    let mut wrong = 0;
     for section in &plan.sections {
         let mut report = Report::new(section, plan.quick);
         let result = match section.as_str() {
@@ -135,12 +137,16 @@ fn run(plan: &Plan) -> Result<ExitCode> {
         // What was measured before something failed is worth reading.
         writeln!(io::stdout(), "{}", report.table())?;
         result?;
+        wrong += report.rows.iter().filter(|row| !row.wrong.is_empty()).count();
         if plan.only.is_none() {
             report.save(&plan.out)?;
         }
     }
     report::collect(&plan.out, &SECTIONS)?;
     say(&format!("{0}/results.json, {0}/results.svg and {0}/table.md have it all", plan.out.display()));
+    if wrong > 0 {
+        bail!("{wrong} rows are WRONG: see the table");
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -10,7 +10,9 @@ use anyhow::{Context as _, Result};
 use nix::unistd::Pid;
 
 use crate::{
-    Plan, live,
+    Plan,
+    checks::{self, Checks},
+    live,
     observers::Observer,
     paced::{self, Pace},
     report::{Report, Row},
@@ -54,7 +56,7 @@ const MAX_ROUNDS: usize = 3;
 pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     let stage = Stage::build()?;
     let pace = Pace { connections: LOAD_CONNECTIONS, rate: LOAD_RATE, time: plan.round * LOAD_ROUND };
-    let (mut idle, mut loaded) = (Vec::new(), Vec::new());
+    let (mut idle, mut loaded, mut checks) = (Vec::new(), Vec::new(), Checks::default());
     let rounds = plan.rounds.min(MAX_ROUNDS);
     for round in 1..=rounds {
         say(&format!("memory, round {round} of {rounds}"));
@@ -65,7 +67,7 @@ pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
         let mut client = paced::start(&stage, pace)?;
         loaded.push(most(pid, || client.ended())?);
         let answered = client.finish()?;
-        live::whole(answered.requests, 0, &watching.end(SMALL)?)?;
+        checks.add(checks::both_ends(answered.requests, 0, &watching.end(SMALL)?));
     }
     let row = |figure: &str, seen: &[Memory], part: fn(&Memory) -> f64| {
         let spread = |part: fn(&Memory) -> f64| Spread::of(&seen.iter().map(part).collect::<Vec<_>>());
@@ -74,7 +76,7 @@ pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
         row.note(format!("peak of a round; beside it the kernel's maps without the ring: {maps:.1} MiB"))
     };
     report.push(row(IDLE, &idle, |memory| memory.without_rings).at_most(12.0));
-    report.push(row(LOADED, &loaded, |memory| memory.resident).at_most(32.0));
+    report.push(row(LOADED, &loaded, |memory| memory.resident).at_most(32.0).checked(&checks));
     Ok(())
 }
 

@@ -16,7 +16,7 @@ pub(crate) fn section(reports: &[Report]) -> String {
         // A figure is named once, in its first row.
         let figure = if row.figure == above { "" } else { &row.figure };
         above = &row.figure;
-        let cells = [figure, &row.observer, &median, &quartiles, &target, &row.note];
+        let cells = [figure, &row.observer, &median, &quartiles, &target, &row.words()];
         text.push_str(&format!("| {} |\n", cells.map(|cell| cell.replace('|', "\\|")).join(" | ")));
     }
     text

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::{machine::Machine, plot, readme, spread::Spread};
+use crate::{checks::Checks, machine::Machine, plot, readme, spread::Spread};
 
 /// One figure of one observer.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -25,6 +25,9 @@ pub(crate) struct Row {
     pub(crate) target: Option<Target>,
     /// What else is to be said; why it was not measured.
     pub(crate) note: String,
+    /// What makes the figure worthless; empty if nothing does.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) wrong: String,
 }
 
 /// A bound that a figure is to keep.
@@ -43,6 +46,7 @@ impl Row {
             spread,
             target: None,
             note: String::new(),
+            wrong: String::new(),
         }
     }
 
@@ -50,6 +54,25 @@ impl Row {
         let mut row = Self::measured(figure, observer, "", None);
         row.note = format!("not measured: {why}");
         row
+    }
+
+    /// A figure whose measurement failed.
+    pub(crate) fn failed(figure: &str, observer: &str, why: &str) -> Self {
+        let mut row = Self::measured(figure, observer, "", None);
+        row.wrong = format!("FAILED: {why}");
+        row
+    }
+
+    /// With what the rounds' checks found.
+    pub(crate) fn checked(mut self, checks: &Checks) -> Self {
+        self.wrong = checks.verdict();
+        self
+    }
+
+    /// Everything that is to be said in words.
+    pub(crate) fn words(&self) -> String {
+        let words = [self.wrong.as_str(), self.note.as_str()];
+        words.into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>().join("; ")
     }
 
     pub(crate) fn at_least(mut self, bound: f64) -> Self {
@@ -138,14 +161,7 @@ impl Report {
             vec![["FIGURE", "OBSERVER", "MEDIAN", "QUARTILES", "TO REACH", "NOTE"].map(str::to_owned)];
         for row in &self.rows {
             let [median, quartiles, target] = row.cells();
-            lines.push([
-                row.figure.clone(),
-                row.observer.clone(),
-                median,
-                quartiles,
-                target,
-                row.note.clone(),
-            ]);
+            lines.push([row.figure.clone(), row.observer.clone(), median, quartiles, target, row.words()]);
         }
         let quick = if self.quick { ", quick" } else { "" };
         format!("\n{}{quick}: {}\n{}", self.section, self.machine.line(), aligned(&lines))
@@ -207,6 +223,7 @@ mod tests {
         assert_eq!(row().at_most(0.95).reached(), Some(true));
         assert_eq!(row().at_most(0.93).reached(), Some(false));
         assert_eq!(Row::skipped("kept", "tc", "no such key").reached(), None);
+        assert_eq!(Row::failed("kept", "tc", "no").note("more").words(), "FAILED: no; more");
     }
 
     #[test]

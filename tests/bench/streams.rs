@@ -27,7 +27,6 @@ pub(crate) fn large(plan: &Plan, stage: &mut Stage, report: &mut Report) -> Resu
         |load, seen| {
             (requests, records) = (requests + load.requests, records + seen.records.total());
             lost += seen.lost;
-            Ok(())
         },
         LARGE_TARGET,
     )?;
@@ -41,7 +40,7 @@ pub(crate) fn large(plan: &Plan, stage: &mut Stage, report: &mut Report) -> Resu
 /// A stream that is no HTTP.
 pub(crate) fn bulk(plan: &Plan, stage: &mut Stage, report: &mut Report) -> Result<()> {
     let rates =
-        live::rounds(plan, stage, BULK, |stage| bulk::run(stage, plan.round), |_, _| Ok(()), LARGE_TARGET)?;
+        live::rounds(plan, stage, BULK, |stage| bulk::run(stage, plan.round), |_, _| {}, LARGE_TARGET)?;
     report.push(kept(BULK, &rates, 1e-9, "GB/s").at_least(0.98));
     Ok(())
 }
