@@ -32,7 +32,9 @@ pub(crate) fn large(plan: &Plan, stage: &mut Stage, report: &mut Report) -> Resu
     )?;
     let rates: Vec<(Observer, f64)> = rounds.iter().map(|(observer, load)| (*observer, load.rate)).collect();
     let mut row = kept(LARGE, &rates, 1.0, "responses/s").at_least(0.97);
-    row.note.push_str(&format!("; {records} records of 2 × {requests} requests, lost {lost}"));
+    row.note.push_str(&format!(
+        "; {records} records of 2 × {requests} requests; lost, in bytes and records: {lost}"
+    ));
     report.push(row);
     Ok(())
 }
