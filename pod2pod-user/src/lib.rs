@@ -37,6 +37,7 @@ pub mod exit;
 pub mod host;
 pub mod logging;
 pub mod metrics;
+pub mod restraint;
 pub mod shutdown;
 pub mod summary;
 

@@ -40,7 +40,14 @@ fn configuration_mistakes_are_told_at_once() {
     .unwrap();
     for mode in [&["agent"][..], &["replay", "file"]] {
         let mut agent = command(mode);
-        agent.arg("--config").arg(&file).args(["--format", "xml", "--set", "ignore.paths=[z"]);
+        agent.arg("--config").arg(&file).args([
+            "--format",
+            "xml",
+            "--set",
+            "ignore.paths=[z",
+            "--set",
+            "limits.memory=20MiB",
+        ]);
         agent.env("POD2POD_METRICS_LISTEN", "everywhere").env("POD2POD_REDACTED", "on");
         let finished = run(agent, b"");
         assert_eq!((finished.code, finished.stdout.as_str()), (Some(64), ""), "{finished:?}");
@@ -54,10 +61,11 @@ fn configuration_mistakes_are_told_at_once() {
             "--set: ignore.paths: \"[z\" is not allowed".to_owned(),
             "--format: output.format: \"xml\" is not allowed; allowed: auto, json, text".to_owned(),
             "output.http: values are given, but no output.http.url".to_owned(),
+            "limits.memory: 20971520 bytes are too few: rings take 16777216".to_owned(),
         ] {
             assert!(finished.stderr.contains(&wanted), "{wanted} is not in\n{}", finished.stderr);
         }
-        assert_eq!(finished.stderr.lines().count(), 8, "{}", finished.stderr);
+        assert_eq!(finished.stderr.lines().count(), 9, "{}", finished.stderr);
     }
 }
 

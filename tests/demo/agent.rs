@@ -22,6 +22,8 @@ const MAX_END: Duration = Duration::from_secs(10);
 /// 10 MiB bodies pass both ends within milliseconds. That is more than the default ring when a busy machine does not
 /// let the agent read meanwhile, and the demo is about exactness, not about loss.
 const RING_BYTES: &str = "64MiB";
+/// What that takes.
+const MEMORY: &str = "256MiB";
 
 /// The agent while it watches.
 pub(crate) struct Agent {
@@ -35,7 +37,8 @@ impl Agent {
         let admin = free_port()?;
         let name = cgroup.file_name().and_then(|name| name.to_str()).context("the cgroup has a name")?;
         let config = records.with_extension("yaml");
-        let capture = format!("capture:\n  cgroup: {name}\n  ring_bytes: {RING_BYTES}\n");
+        let capture =
+            format!("capture:\n  cgroup: {name}\n  ring_bytes: {RING_BYTES}\nlimits:\n  memory: {MEMORY}\n");
         std::fs::write(&config, format!("{capture}metrics:\n  listen: {admin}\n"))?;
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["become", binary, "agent", "--config"]).arg(&config);

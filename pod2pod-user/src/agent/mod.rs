@@ -2,6 +2,7 @@
 //! loop itself is the worker's.
 
 mod clock;
+mod limits;
 mod waiting;
 mod worker;
 
@@ -16,11 +17,12 @@ use std::{
 
 use self::{
     clock::{monotonic, wall_offset},
+    limits::Limits,
     worker::Worker,
 };
 use crate::{
     admin::{self, Listen},
-    capture::kernel::Capture,
+    capture::kernel::{Capture, Snapshot},
     config::Config,
     exit,
     metrics::{HttpMetrics, Ledger, Metrics, counters, ledger, stages},
@@ -40,7 +42,14 @@ const WARNING_PERIOD: Duration = Duration::from_secs(60);
 const OUTPUT_SHARE: Duration = Duration::from_millis(3500);
 
 /// Watches until a signal comes or the reader goes away; says how the program should exit.
-pub fn run(config: Config, shutdown: &Shutdown) -> u8 {
+pub fn run(mut config: Config, shutdown: &Shutdown) -> u8 {
+    if let Err(too_small) = config.divide_memory() {
+        exit::tell(too_small);
+        return exit::CONFIGURATION;
+    }
+    // Pages of two megabytes for a table that is touched here and there would be memory that nobody uses. Where the
+    // kernel knows none, there is nothing to switch off.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     let capture = match Capture::open(&config.capture) {
         Ok(capture) => capture,
         Err(error) => {
@@ -64,6 +73,7 @@ struct Agent {
 
 /// What is done beside reading: the heartbeat, metrics, warnings.
 struct House {
+    limits: Limits,
     metrics: Arc<Metrics>,
     sightings: Option<SharedSightings>,
     last_beat: Instant,
@@ -98,9 +108,11 @@ impl Agent {
         if let Some(sightings) = &sightings {
             pipeline.share_sightings(sightings.clone());
         }
+        let limits = Limits::new(config.limits, &[config.capture.ring_bytes]);
         let now = Instant::now();
         let mut worker = Worker::new(capture, pipeline, sinks, own, shutdown, config.capture.ring_bytes)?;
         let mut house = House {
+            limits,
             metrics,
             sightings,
             last_beat: now,
@@ -161,7 +173,10 @@ impl House {
         self.last_housekeeping = now;
         worker.pipeline.set_wall(wall_offset());
         worker.pipeline.publish_metrics();
-        let mut rows = counted(worker);
+        let kernel = worker.capture.snapshot();
+        self.limits.keep(&mut worker.capture, &kernel, now);
+        let mut rows = counted(worker, &kernel);
+        rows.extend(self.limits.rows());
         rows.extend(self.sightings.iter().flat_map(|sightings| counters::sightings(&sightings.stats())));
         self.metrics.publish(rows);
         self.warn_of_loss(worker, now);
@@ -176,6 +191,7 @@ impl House {
                 lost = lost - self.warned,
                 total = lost,
                 in_kernel,
+                remedy = if in_kernel > 0 { "raise capture.ring_bytes" } else { "raise output.queue_bytes" },
                 "records were lost; see the loss counters"
             );
             self.warned = lost;
@@ -184,12 +200,11 @@ impl House {
     }
 }
 
-fn counted(worker: &Worker) -> Vec<stages::Counted> {
-    let kernel = worker.capture.snapshot();
+fn counted(worker: &Worker, kernel: &Snapshot) -> Vec<stages::Counted> {
     let stages = worker.pipeline.stats();
     let sinks = worker.sinks.borrow().stats();
     let ledger = Ledger::of(&ledger::Sources {
-        kernel: &kernel,
+        kernel,
         reader: worker.capture.stats(),
         http: stages.http,
         open: stages.open_exchanges as u64,

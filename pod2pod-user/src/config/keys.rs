@@ -10,7 +10,7 @@ use crate::{
     capture::kernel::{MAX_RING_BYTES, MIN_RING_BYTES, Pattern, ScopeChoice, SourceChoice},
     enrich::{Redaction, ignore::Subject},
     filter::{CgroupRule, NamePattern, Network, PortRange, Roles},
-    logging,
+    logging, restraint,
     sinks::{self, Format},
 };
 
@@ -49,6 +49,7 @@ const LISTEN: &str = "an address and port such as 127.0.0.1:9464, or off";
 const HEADERS: &str = "a list of header names";
 const BODY: &str = "a size from 0 to 64KiB";
 const SWITCH: &str = "on, off";
+const CORES: &str = "a number of cores such as 0.2, a percentage of one core, or off";
 const RATE: &str = "a share from 0 to 1, or a percentage";
 
 /// First bytes of a body that can be asked for: a record stays a line that log pipelines take.
@@ -358,6 +359,20 @@ pub static KEYS: &[Key] = &[
         set: |config, given| put(&mut config.http_sink.timeout, positive(given)),
     },
     Key {
+        path: "limits.memory",
+        allowed: BYTES,
+        default: "64MiB",
+        sentence: "What the agent may take: its own memory, each ring once, and its kernel maps. Tables and queues get their shares of it.",
+        set: |config, given| put(&mut config.limits.memory, given.bytes().filter(|bytes| *bytes > 0)),
+    },
+    Key {
+        path: "limits.cpu",
+        allowed: CORES,
+        default: "off",
+        sentence: "Processor time that the agent may take on average; past it bodies, then headers, then new connections are left out, and counted.",
+        set: |config, given| put(&mut config.limits.cpu, given.millicores()),
+    },
+    Key {
         path: "metrics.listen",
         allowed: LISTEN,
         default: "127.0.0.1:9464",
@@ -405,7 +420,7 @@ pub static KEYS: &[Key] = &[
 ];
 
 /// What cannot be together.
-pub fn contradictions(config: &Config) -> Vec<&'static str> {
+pub fn contradictions(config: &Config) -> Vec<String> {
     let mut found = Vec::new();
     let http_defaults = super::HttpSink::default();
     let http_without_url = super::HttpSink { url: None, ..config.http_sink.clone() };
@@ -428,6 +443,9 @@ pub fn contradictions(config: &Config) -> Vec<&'static str> {
     if config.output.file.is_some() && config.output.format == Format::Text {
         found.push("output.file and output.format text: columns are for terminals; a file gets JSON lines");
     }
+    let mut found: Vec<String> = found.into_iter().map(str::to_owned).collect();
+    let budget = restraint::budget::split(&config.wanted());
+    found.extend(budget.err().map(|too_small| too_small.to_string()));
     found
 }
 

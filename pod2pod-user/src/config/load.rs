@@ -101,7 +101,7 @@ pub enum Mistake {
     NoFilterInterface(String),
     /// Values that exclude each other.
     #[error("{0}")]
-    Contradiction(&'static str),
+    Contradiction(String),
 }
 
 fn suggestion(nearest: &Option<String>) -> String {
@@ -220,7 +220,7 @@ impl Loading {
             self.mistakes.extend(missing.map(Mistake::NoFilterInterface));
         } else if !filter.interfaces.is_empty() || !filter.cgroups.is_empty() {
             self.mistakes.push(Mistake::Contradiction(
-                "filter.interfaces and filter.cgroups: capture files do not tell them; they are for the agent",
+                "filter.interfaces and filter.cgroups: capture files do not tell them; they are for the agent".to_owned(),
             ));
         }
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::{
     admin, capture, enrich,
     filter::{self, Expression},
-    http, logging, reassembly, sinks,
+    http, logging, reassembly, restraint, sinks,
 };
 
 /// Every stage's configuration.
@@ -38,6 +38,8 @@ pub struct Config {
     pub output: sinks::Config,
     /// The HTTP collector, as written: without a URL there is none.
     pub http_sink: HttpSink,
+    /// What the agent may take.
+    pub limits: restraint::Config,
     /// The metrics endpoint.
     pub metrics: admin::Config,
     /// Logs.
@@ -74,6 +76,49 @@ impl Default for HttpSink {
             queue_bytes: sinks::http::DEFAULT_QUEUE_BYTES,
             timeout: sinks::http::DEFAULT_TIMEOUT,
         }
+    }
+}
+
+impl Config {
+    /// What memory is asked for.
+    pub fn wanted(&self) -> restraint::budget::Wanted {
+        let queue = |bytes: usize, default: usize| (bytes as u64, bytes != default);
+        restraint::budget::Wanted {
+            memory: self.limits.memory,
+            rings: u64::from(self.capture.ring_bytes),
+            output_queue: queue(self.output.queue_bytes, sinks::DEFAULT_QUEUE_BYTES),
+            collector_queue: self
+                .http_sink
+                .url
+                .as_ref()
+                .map(|_| queue(self.http_sink.queue_bytes, sinks::http::DEFAULT_QUEUE_BYTES)),
+        }
+    }
+
+    /// Gives every stage its share of the memory.
+    ///
+    /// # Errors
+    /// There is too little.
+    pub fn divide_memory(&mut self) -> Result<(), restraint::TooSmall> {
+        let shares = restraint::budget::split(&self.wanted())?;
+        let entries = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+        let of_kernel = |count: u64, most: u32| u32::try_from(count).unwrap_or(most).min(most);
+        self.capture.max_connections = of_kernel(shares.kernel_connections, self.capture.max_connections);
+        self.capture.max_verdicts = of_kernel(shares.kernel_verdicts, self.capture.max_verdicts);
+        let reassembly = &mut self.reassembly;
+        reassembly.reserve = true;
+        reassembly.max_connections = entries(shares.connections);
+        reassembly.max_handshakes = entries(shares.handshakes);
+        reassembly.max_lingering = entries(shares.lingering);
+        reassembly.max_total_held_bytes = entries(shares.held);
+        reassembly.max_held_bytes = reassembly.max_held_bytes.min(reassembly.max_total_held_bytes);
+        self.http.reserve = entries(shares.connections);
+        // A buffer that grows is up to twice as large as what is in it.
+        self.http.max_kept = entries(shares.kept / 4);
+        self.http.max_open_bytes = entries(shares.kept / 2);
+        self.output.queue_bytes = entries(shares.output_queue);
+        self.http_sink.queue_bytes = entries(shares.collector_queue);
+        Ok(())
     }
 }
 

@@ -80,6 +80,17 @@ impl Given {
         u32::try_from(millionths).ok().and_then(Rate::from_millionths)
     }
 
+    /// `0.2`, `20%`, `2`: thousandths of a core; `off` is none. At least one.
+    pub fn millicores(&self) -> Option<Option<u32>> {
+        let text = self.text()?;
+        if matches!(text, "off" | "false") {
+            return Some(None);
+        }
+        let (digits, scale) = text.strip_suffix('%').map_or((text, 1000), |digits| (digits, 10));
+        let millicores = scaled(digits.trim(), scale).filter(|millicores| *millicores > 0)?;
+        u32::try_from(millicores).ok().map(Some)
+    }
+
     /// `on` or `off`, as YAML's other words for them too.
     pub fn switch(&self) -> Option<bool> {
         match self.text()?.to_ascii_lowercase().as_str() {
@@ -138,6 +149,22 @@ mod tests {
         assert_eq!(Given::one("1").rate(), Some(Rate::ALL));
         assert_eq!(Given::one("1.01").rate(), None);
         assert_eq!(Given::one("0.0000001").rate(), None);
+    }
+
+    #[test]
+    fn cores() {
+        let check = |text: &str, expected: Option<Option<u32>>| {
+            assert_eq!(Given::one(text).millicores(), expected, "{text}");
+        };
+        check("0.2", Some(Some(200)));
+        check("20%", Some(Some(200)));
+        check("2", Some(Some(2000)));
+        check("0.001", Some(Some(1)));
+        check("off", Some(None));
+        check("0", None);
+        check("0.0001", None);
+        check("-1", None);
+        check("two", None);
     }
 
     #[test]

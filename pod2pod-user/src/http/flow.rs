@@ -193,7 +193,6 @@ impl Flow {
                     self.skipped(sender, bytes.len() as u64, shared);
                     self.reader(sender).lose();
                 }
-                self.reader(sender).recycle(bytes);
             }
             Step::CutHead(bytes, place, why) => {
                 match why {
@@ -356,7 +355,7 @@ impl Flow {
         let (framing, mut anomalies) = framing_fields.of_response(line.minor_version, line.status, method);
         anomalies.insert(line.anomalies);
         teller.shared.stats.anomalous_messages += u64::from(!anomalies.is_empty());
-        pairing.begin_response(response, anomalies, place.offset, retransmits, &mut teller.shared.stats);
+        pairing.begin_response(response, anomalies, place.offset, retransmits, &mut teller);
         let tunnel = line.status == 101 || (method == Method::Connect && line.status < 300);
         if tunnel {
             pairing.upgrade(time, &mut teller);

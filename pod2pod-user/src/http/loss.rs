@@ -147,7 +147,7 @@ impl Flow {
             let retransmits = self.connection.retransmits;
             let (pairing, mut teller) = self.split(shared);
             pairing.answered_method(time, &mut teller);
-            pairing.begin_response(response, anomalies, place.offset, retransmits, &mut teller.shared.stats);
+            pairing.begin_response(response, anomalies, place.offset, retransmits, &mut teller);
             pairing.cut_response(Outcome::Gap, Anomalies::NONE, time, &mut teller);
         }
     }

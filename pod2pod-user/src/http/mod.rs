@@ -52,7 +52,7 @@ pub use exchange::{Anomalies, Exchange, Header, Headers, Outcome, Protocol, Requ
 use self::{fields::Scratch, flow::Flow};
 use crate::{
     capture::KernelInstant,
-    reassembly::{Chunk, Connection, ConnectionToken, Content, Side},
+    reassembly::{Chunk, Connection, ConnectionToken, Content, Side, config::table},
 };
 
 /// Longest wait for a response before a time-out is told: the predecessor's limit, and most proxies' is longer.
@@ -78,6 +78,12 @@ pub const DEFAULT_MIN_SKIP: u64 = 64 * 1024;
 /// are skipped piece by piece.
 pub const MAX_SKIP: u64 = pod2pod_common::limits::MAX_SKIP_BYTES as u64 / 2;
 
+/// Bytes of requests that wait for their responses, all connections together: some twenty thousand usual ones.
+pub const DEFAULT_MAX_OPEN_BYTES: usize = 16 * 1024 * 1024;
+
+/// Empty queues kept for reuse: one for each connection that is busy at the same time would do no more.
+const MAX_SPARE_QUEUES: usize = 256;
+
 /// Bytes of a connection that begins with something else, after which it is not wanted any more.
 pub const MAX_FOREIGN_BYTES: u64 = 64 * 1024;
 
@@ -94,6 +100,10 @@ pub struct Config {
     pub max_pending: usize,
     /// See [`DEFAULT_MAX_KEPT`]; the head or prefix that would pass it is given up.
     pub max_kept: usize,
+    /// See [`DEFAULT_MAX_OPEN_BYTES`]; a request past it is told at once without its response, with outcome `gap`.
+    pub max_open_bytes: usize,
+    /// Connections that there is room for from the start: a table that grows is there twice while it does.
+    pub reserve: usize,
     /// Request header fields to keep beside `Host`, `User-Agent` and `traceparent`, in any case.
     pub request_headers: Vec<String>,
     /// Response header fields to keep, in any case.
@@ -114,6 +124,8 @@ impl Default for Config {
             max_head: DEFAULT_MAX_HEAD,
             max_pending: DEFAULT_MAX_PENDING,
             max_kept: DEFAULT_MAX_KEPT,
+            max_open_bytes: DEFAULT_MAX_OPEN_BYTES,
+            reserve: 0,
             request_headers: Vec::new(),
             response_headers: Vec::new(),
             request_body_prefix: 0,
@@ -184,6 +196,8 @@ pub struct Stats {
     pub heads_unfinished: u64,
     /// Requests over [`Config::max_pending`].
     pub requests_over_limit: u64,
+    /// Requests told at once, or responses kept without their headers, because of [`Config::max_open_bytes`].
+    pub open_no_memory: u64,
     /// Body prefixes cut short because of [`Config::max_kept`].
     pub prefixes_no_memory: u64,
     /// Chunked bodies whose framing broke.
@@ -219,6 +233,10 @@ struct Shared {
     scratch: Scratch,
     /// Bytes kept now, see [`Config::max_kept`].
     kept: usize,
+    /// Bytes of open requests now, see [`Config::max_open_bytes`].
+    open_bytes: usize,
+    /// Queues that no connection needs now.
+    spare_queues: Vec<VecDeque<telling::Open>>,
     told: VecDeque<Exchange>,
     unwanted: VecDeque<Connection>,
     /// Directions in the midst of an unwanted body.
@@ -242,6 +260,7 @@ impl HttpTracker {
     pub fn new(config: Config) -> Self {
         let request_headers = names(&fields::ALWAYS_KEPT, &config.request_headers);
         let response_headers = names(&[], &config.response_headers);
+        let reserve = config.reserve;
         let shared = Shared {
             config,
             request_headers,
@@ -249,11 +268,17 @@ impl HttpTracker {
             stats: Stats::default(),
             scratch: Scratch::default(),
             kept: 0,
+            open_bytes: 0,
+            spare_queues: Vec::new(),
             told: VecDeque::new(),
             unwanted: VecDeque::new(),
             skips: VecDeque::new(),
         };
-        Self { flows: HashMap::default(), timers: BinaryHeap::new(), shared }
+        Self {
+            flows: HashMap::with_capacity_and_hasher(reserve, foldhash::fast::RandomState::default()),
+            timers: BinaryHeap::with_capacity(if reserve > 0 { max_timers(reserve) } else { 0 }),
+            shared,
+        }
     }
 
     /// Takes the next step of one direction. `now` is not before the chunk's time; time-outs that were due before the
@@ -264,6 +289,7 @@ impl HttpTracker {
             if let Some(mut flow) = self.flows.remove(&token) {
                 flow.catch_up(chunk.time.min(now), &mut self.shared);
                 flow.close(&chunk, cause, &mut self.shared);
+                flow.pairing.rest(&mut self.shared);
             }
             return;
         }
@@ -271,6 +297,7 @@ impl HttpTracker {
         let armed = flow.armed();
         flow.catch_up(chunk.time.min(now), &mut self.shared);
         flow.push(&chunk, &mut self.shared);
+        flow.pairing.rest(&mut self.shared);
         let rearmed = flow.armed();
         if let Some(at) = rearmed
             && rearmed != armed
@@ -348,16 +375,34 @@ impl HttpTracker {
         self.shared.kept
     }
 
+    /// Bytes of requests that wait for their responses, see [`Config::max_open_bytes`].
+    pub const fn open_bytes(&self) -> usize {
+        self.shared.open_bytes
+    }
+
     fn arm(&mut self, at: KernelInstant, token: ConnectionToken) {
         self.timers.push(Reverse((at, token)));
         // Short connections leave stale entries: they are swept before they outnumber the others.
-        if self.timers.len() > 2 * self.flows.len() + 1024 {
+        if self.timers.len() >= max_timers(self.flows.len()) {
             let flows = &self.flows;
             self.timers.retain(|Reverse((at, token))| {
                 flows.get(token).is_some_and(|flow| flow.armed() == Some(*at))
             });
         }
     }
+}
+
+/// Timers that `connections` may have, stale ones among them.
+const fn max_timers(connections: usize) -> usize {
+    2 * connections + 1024
+}
+
+/// Most bytes of the tables for so many connections, [`Config::reserve`]d.
+pub fn bytes_of_tables(connections: u64) -> u64 {
+    let flows = table(connections, size_of::<(ConnectionToken, Flow)>() as u64);
+    let timer = size_of::<Reverse<(KernelInstant, ConnectionToken)>>();
+    let spare = MAX_SPARE_QUEUES * pairing::SPARE_CAPACITY * size_of::<telling::Open>();
+    flows + (max_timers(connections as usize) * timer + spare) as u64
 }
 
 /// Lower-case names, each once. The fixed ones come first and cost nothing to share.
@@ -370,4 +415,68 @@ fn names(fixed: &[&'static [u8]], configured: &[String]) -> Vec<Bytes> {
         }
     }
     kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{capture::Scope, reassembly::Start};
+
+    /// Connection `token` says `bytes`.
+    fn say(tracker: &mut HttpTracker, token: u64, sender: Side, bytes: &[u8]) {
+        let connection = Connection {
+            token: ConnectionToken(token),
+            scope: Scope(0),
+            originator: ([10, 0, 0, 1], 1).into(),
+            responder: ([10, 0, 0, 2], 80).into(),
+            local: None,
+            start: Start::Handshake,
+            originator_isn: None,
+            responder_isn: None,
+            syn_time: None,
+            established_time: None,
+            retransmits: 0,
+            cgroup_id: 0,
+            socket_cookie: 0,
+            interface_index: 0,
+        };
+        let now = KernelInstant::from_nanos(1);
+        let content = Content::Bytes(bytes);
+        tracker.push(Chunk { connection: &connection, sender, time: now, offset: 1, content }, now);
+    }
+
+    #[test]
+    fn idle_connections_keep_no_queue_and_few_are_spare() {
+        let mut tracker = HttpTracker::new(Config { reserve: 10, ..Config::default() });
+        let all = 0..=MAX_SPARE_QUEUES as u64;
+        for token in all.clone() {
+            say(&mut tracker, token, Side::Originator, b"GET / HTTP/1.1\r\n\r\n");
+        }
+        assert_eq!((tracker.open_exchanges(), tracker.shared.spare_queues.len()), (MAX_SPARE_QUEUES + 1, 0));
+        assert!(tracker.open_bytes() > 0);
+        for token in all {
+            say(&mut tracker, token, Side::Responder, b"HTTP/1.1 204 N\r\n\r\n");
+        }
+        assert_eq!((tracker.open_exchanges(), tracker.open_bytes()), (0, 0));
+        assert_eq!(tracker.shared.spare_queues.len(), MAX_SPARE_QUEUES);
+        assert_eq!(tracker.stats().complete, tracker.stats().begun);
+        say(&mut tracker, 0, Side::Originator, b"GET / HTTP/1.1\r\n\r\n");
+        assert_eq!(tracker.shared.spare_queues.len(), MAX_SPARE_QUEUES - 1);
+    }
+
+    #[test]
+    fn open_requests_at_their_limit_and_one_past() {
+        let told = |max_open_bytes: usize, requests: u64| {
+            let mut tracker = HttpTracker::new(Config { max_open_bytes, ..Config::default() });
+            for token in 0..requests {
+                say(&mut tracker, token, Side::Originator, b"GET / HTTP/1.1\r\n\r\n");
+            }
+            (tracker.open_bytes(), tracker.stats().open_no_memory, tracker.stats().gap)
+        };
+        let (one, refused, _) = told(DEFAULT_MAX_OPEN_BYTES, 1);
+        assert!(one > 0 && refused == 0);
+        assert_eq!(told(2 * one, 2), (2 * one, 0, 0));
+        assert_eq!(told(2 * one, 3), (2 * one, 1, 1));
+        assert_eq!(told(2 * one - 1, 2), (one, 1, 1));
+    }
 }

@@ -6,12 +6,15 @@
 use std::collections::VecDeque;
 
 use super::{
-    Stats,
+    MAX_SPARE_QUEUES, Shared,
     exchange::{Anomalies, Outcome, Protocol, Response},
     framing::Method,
-    telling::{Kind, Open, Teller},
+    telling::{Kind, Open, Teller, cost_of_headers},
 };
 use crate::capture::KernelInstant;
+
+/// Largest queue that is kept for reuse: what a `VecDeque` of large entries begins with.
+pub(super) const SPARE_CAPACITY: usize = 4;
 
 /// The queue of one connection.
 #[derive(Debug)]
@@ -53,6 +56,17 @@ impl Pairing {
         pairing
     }
 
+    /// Gives the queue's memory back while nothing is in it: most connections are idle most of the time.
+    pub(super) fn rest(&mut self, shared: &mut Shared) {
+        if !self.queue.is_empty() || self.queue.capacity() == 0 {
+            return;
+        }
+        let queue = std::mem::take(&mut self.queue);
+        if queue.capacity() <= SPARE_CAPACITY && shared.spare_queues.len() < MAX_SPARE_QUEUES {
+            shared.spare_queues.push(queue);
+        }
+    }
+
     /// Exchanges that were not told yet.
     pub(super) fn open(&self) -> usize {
         self.queue.iter().filter(|open| open.kind != Kind::Lost && !open.told_timeout).count()
@@ -76,12 +90,19 @@ impl Pairing {
         }
         open.index = self.next_index;
         self.next_index = self.next_index.map(|index| index.wrapping_add(1));
-        if self.queue.len() >= teller.shared.config.max_pending {
-            teller.shared.stats.requests_over_limit += 1;
+        let is_over = self.queue.len() >= teller.shared.config.max_pending;
+        teller.shared.stats.requests_over_limit += u64::from(is_over);
+        let cost = open.cost_of_request();
+        if is_over || !teller.charge(&mut open, cost) {
             self.reading_request = false;
             teller.tell(open, Some(Outcome::Gap), start, Protocol::Http1);
             self.push_lost();
             return;
+        }
+        if self.queue.capacity() == 0
+            && let Some(spare) = teller.shared.spare_queues.pop()
+        {
+            self.queue = spare;
         }
         self.queue.push_back(open);
         self.reading_request = true;
@@ -189,20 +210,24 @@ impl Pairing {
     /// A final response's head was read; to be called behind [`Self::answered_method`].
     pub(super) fn begin_response(
         &mut self,
-        response: Response,
+        mut response: Response,
         anomalies: Anomalies,
         offset: u64,
         retransmits: u64,
-        stats: &mut Stats,
+        teller: &mut Teller<'_>,
     ) {
         if !self.queue.front().is_some_and(Open::unanswered) {
-            stats.begun += 1;
+            teller.shared.stats.begun += 1;
             let unsure = self.queue.front().is_some_and(|open| open.kind == Kind::Lost);
             let open = Open::new(Kind::Unasked, offset, response.first_byte, retransmits);
             self.waits_from(open.start);
             self.queue.push_front(Open { unsure, ..open });
         }
         if let Some(open) = self.queue.front_mut() {
+            let cost = cost_of_headers(&response.headers);
+            if cost > 0 && !teller.charge(open, cost) {
+                response.headers = Vec::new();
+            }
             open.response = Some(response);
             open.anomalies.insert(anomalies);
             self.reading_response = true;
@@ -368,11 +393,12 @@ impl Pairing {
         }
         if doubt {
             // So long without a word: nothing is outstanding, or nobody will ever know.
-            let kept = &mut teller.shared.kept;
+            let shared = &mut *teller.shared;
             let before = self.queue.len();
             self.queue.retain(|open| {
                 let over = open.told_timeout && open.unanswered();
-                *kept -= if over { open.request_prefix.len() } else { 0 };
+                shared.kept -= if over { open.request_prefix.len() } else { 0 };
+                shared.open_bytes -= if over { open.cost } else { 0 };
                 !over
             });
             self.server_doubt &= self.queue.iter().any(Open::unanswered);
@@ -406,6 +432,7 @@ impl Pairing {
                 Some(open) if open.unanswered() => {
                     if open.told_timeout {
                         teller.shared.kept -= open.request_prefix.len();
+                        teller.shared.open_bytes -= open.cost;
                     } else {
                         teller.tell(open, Some(outcome), time, Protocol::Http1);
                     }

@@ -16,9 +16,6 @@ use super::{
 };
 use crate::capture::KernelInstant;
 
-/// A buffer larger than this is given back after use, so that one large head does not stay.
-const KEPT_CAPACITY: usize = 1024;
-
 /// Where a message's first byte is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Place {
@@ -77,7 +74,7 @@ pub(super) enum Step<'a> {
     NeedMore,
     /// A whole head, borrowed from the input.
     Head(&'a [u8], Place),
-    /// A whole head out of the reader's buffer, to be given back by [`Reader::recycle`].
+    /// A whole head out of the reader's buffer.
     KeptHead(Vec<u8>, Place),
     /// The first part of a head that will not be followed to its end.
     CutHead(Vec<u8>, Place, GivenUp),
@@ -231,14 +228,6 @@ impl Reader {
             Some(0x04 | 0x05) => Foreign::Socks,
             _ => Foreign::Other,
         })
-    }
-
-    /// Takes back the buffer of a kept head.
-    pub(super) fn recycle(&mut self, mut buffer: Vec<u8>) {
-        if buffer.capacity() <= KEPT_CAPACITY && self.buffer.capacity() == 0 {
-            buffer.clear();
-            self.buffer = buffer;
-        }
     }
 
     /// The first part of a head that will not be finished, or of its start line.
@@ -479,10 +468,8 @@ impl Reader {
     }
 
     fn forget(&mut self) {
-        if self.buffer.capacity() > KEPT_CAPACITY {
-            self.buffer = Vec::new();
-        }
-        self.buffer.clear();
+        // A head in pieces is seldom, and idle connections are many: none of them keeps a buffer.
+        self.buffer = Vec::new();
         self.begun = false;
         self.lines = LineState::Inside;
         self.line_start = 0;

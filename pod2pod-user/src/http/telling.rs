@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use super::{
     Shared,
-    exchange::{Anomalies, Exchange, Outcome, Protocol, Request, Response},
+    exchange::{Anomalies, Exchange, Header, Outcome, Protocol, Request, Response},
     framing::Method,
 };
 use crate::{
@@ -48,6 +48,8 @@ pub(super) struct Open {
     pub(super) anomalies: Anomalies,
     pub(super) request_prefix: Vec<u8>,
     pub(super) response_prefix: Vec<u8>,
+    /// What it was counted as in [`Shared::open_bytes`].
+    pub(super) cost: usize,
 }
 
 impl Open {
@@ -72,6 +74,7 @@ impl Open {
             anomalies: Anomalies::NONE,
             request_prefix: Vec::new(),
             response_prefix: Vec::new(),
+            cost: 0,
         }
     }
 
@@ -88,6 +91,16 @@ impl Open {
         Self { method, request, anomalies, ..Self::new(Kind::Asked, offset, start, retransmits) }
     }
 
+    /// Bytes of a request that waits: its place in the queue, and what is kept of its head.
+    pub(super) fn cost_of_request(&self) -> usize {
+        const HEAD: usize = 256;
+        let request = self.request.as_ref();
+        let fields = request.map_or(0, |request| {
+            request.method.len() + request.target.len() + cost_of_headers(&request.headers)
+        });
+        size_of::<Self>() + fields.max(HEAD)
+    }
+
     /// Marks it as not to be judged: a part of it was not seen.
     pub(super) fn unsure(self) -> Self {
         Self { unsure: true, ..self }
@@ -97,6 +110,11 @@ impl Open {
     pub(super) fn unanswered(&self) -> bool {
         self.kind == Kind::Asked && self.response.is_none()
     }
+}
+
+/// Bytes of header fields and their values.
+pub(super) fn cost_of_headers(headers: &[Header]) -> usize {
+    headers.iter().map(|header| size_of::<Header>() + header.value.len()).sum()
 }
 
 /// What telling an exchange takes beside the exchange.
@@ -129,6 +147,7 @@ impl Teller<'_> {
             outcome => outcome,
         };
         self.shared.kept -= open.request_prefix.len() + open.response_prefix.len();
+        self.shared.open_bytes -= open.cost;
         if let Some(request) = &mut open.request {
             request.body_prefix = open.request_prefix.into();
         }
@@ -158,7 +177,7 @@ impl Teller<'_> {
     /// Tells how it stands, and keeps it.
     pub(super) fn tell_copy(&mut self, open: &Open, outcome: Option<Outcome>, end: KernelInstant) {
         self.shared.kept += open.request_prefix.len() + open.response_prefix.len();
-        self.tell(open.clone(), outcome, end, Protocol::Http1);
+        self.tell(Open { cost: 0, ..open.clone() }, outcome, end, Protocol::Http1);
     }
 
     fn count(&mut self, outcome: Option<Outcome>, late: bool, unasked: bool) {
@@ -175,6 +194,17 @@ impl Teller<'_> {
             Some(Outcome::Upgraded) => &mut stats.upgraded,
         };
         *counter += 1;
+    }
+
+    /// Counts `cost` more bytes for an open exchange, if there is room.
+    pub(super) fn charge(&mut self, open: &mut Open, cost: usize) -> bool {
+        if cost > self.shared.config.max_open_bytes.saturating_sub(self.shared.open_bytes) {
+            self.shared.stats.open_no_memory += 1;
+            return false;
+        }
+        self.shared.open_bytes += cost;
+        open.cost += cost;
+        true
     }
 
     /// Keeps the first bytes of content, if they are wanted and there is room.

@@ -26,8 +26,9 @@ pub(super) struct Aged<T> {
 }
 
 impl<T> Aged<T> {
-    pub(super) const fn new() -> Self {
-        Self { nodes: Vec::new(), free: NONE, oldest: NONE, newest: NONE, len: 0 }
+    /// Room for so many entries; more are taken all the same.
+    pub(super) fn with_capacity(entries: usize) -> Self {
+        Self { nodes: Vec::with_capacity(entries), free: NONE, oldest: NONE, newest: NONE, len: 0 }
     }
 
     pub(super) const fn len(&self) -> usize {
@@ -122,7 +123,7 @@ mod tests {
     /// Every operation against a plain list.
     #[test]
     fn agrees_with_a_list() {
-        let mut aged = Aged::new();
+        let mut aged = Aged::with_capacity(0);
         let mut list: Vec<(Slot, u32)> = Vec::new();
         let mut state = 7_u64;
         for step in 0..20_000_u32 {

@@ -2,6 +2,14 @@
 
 use std::time::Duration;
 
+use super::{
+    aged::Slot,
+    flow::Flow,
+    handshakes::Pending,
+    key::FlowKey,
+    reassembler::{Ended, Entry},
+};
+
 /// Connections at once, as many as the kernel side remembers. One past it: the least recently active is closed as
 /// evicted.
 pub const DEFAULT_MAX_CONNECTIONS: usize = 65_536;
@@ -85,6 +93,8 @@ pub const PIECE_OVERHEAD: usize = 128;
 pub struct Config {
     /// [`DEFAULT_MAX_CONNECTIONS`].
     pub max_connections: usize,
+    /// Tables have room for all they may hold from the start: one that grows is there twice while it does.
+    pub reserve: bool,
     /// [`DEFAULT_MAX_HANDSHAKES`].
     pub max_handshakes: usize,
     /// [`DEFAULT_MAX_LINGERING`].
@@ -113,6 +123,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             max_connections: DEFAULT_MAX_CONNECTIONS,
+            reserve: false,
             max_handshakes: DEFAULT_MAX_HANDSHAKES,
             max_lingering: DEFAULT_MAX_LINGERING,
             max_held_bytes: DEFAULT_MAX_HELD_BYTES,
@@ -128,24 +139,56 @@ impl Default for Config {
     }
 }
 
+/// Keys of a connection at most: its own, and its child's where scopes are socket cookies.
+const KEYS_PER_CONNECTION: u64 = 2;
+
+/// Most bytes of all tables, [`Config::reserve`]d, with so many entries in them; what connections hold apart.
+pub fn bytes_of_tables(connections: u64, handshakes: u64, lingering: u64) -> u64 {
+    const LINKS: u64 = 16;
+    let entry = size_of::<(FlowKey, Entry)>() as u64;
+    let keys = table(KEYS_PER_CONNECTION * (connections + lingering), entry);
+    let unlinked = table(connections, size_of::<(FlowKey, Vec<Slot>)>() as u64);
+    keys + unlinked
+        + connections * (size_of::<Flow>() as u64 + LINKS)
+        + handshakes * (size_of::<Pending>() as u64 + LINKS)
+        + table(handshakes, entry)
+        + lingering * (size_of::<Ended>() as u64 + LINKS)
+}
+
+/// Bytes of a hash table for `entries` of `size` bytes: hashbrown has a power of two of buckets, seven eighths full at
+/// most, and one byte beside each.
+pub const fn table(entries: u64, size: u64) -> u64 {
+    (entries * 8 / 7 + 1).next_power_of_two() * (size + 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reassembly::{flow::Flow, handshakes::Pending, key::FlowKey};
 
     /// What the table costs when every limit is reached at once, in bytes: the bound that is promised.
     #[test]
     fn memory_is_bounded() {
-        let key = size_of::<FlowKey>() + 16;
-        let connections = DEFAULT_MAX_CONNECTIONS * (size_of::<Flow>() + 16 + 2 * key);
-        let handshakes = DEFAULT_MAX_HANDSHAKES * (size_of::<Pending>() + 16 + key);
-        let lingering = DEFAULT_MAX_LINGERING * (256 + 2 * key);
-        // Tables double when they grow, so they may be twice as large as what is in them.
-        let most = 2 * (connections + handshakes + lingering) + DEFAULT_MAX_TOTAL_HELD_BYTES;
-        assert!(most <= 192 << 20, "{most} bytes, {} a connection", size_of::<Flow>());
+        let tables = bytes_of_tables(
+            DEFAULT_MAX_CONNECTIONS as u64,
+            DEFAULT_MAX_HANDSHAKES as u64,
+            DEFAULT_MAX_LINGERING as u64,
+        );
+        let most = tables + DEFAULT_MAX_TOTAL_HELD_BYTES as u64;
+        assert!(most <= 128 << 20, "{most} bytes, {} a connection", size_of::<Flow>());
         const { assert!(DEFAULT_MAX_HELD_BYTES <= DEFAULT_MAX_TOTAL_HELD_BYTES) };
         const { assert!(DEFAULT_MAX_HELD_PIECES * PIECE_OVERHEAD <= DEFAULT_MAX_HELD_BYTES) };
         const { assert!(MAX_HANDSHAKES_PER_TUPLE < DEFAULT_MAX_HANDSHAKES) };
+    }
+
+    #[test]
+    fn a_table_is_as_large_as_hashbrown_makes_it() {
+        for entries in [1000_u64, 7168, 7169, 100_000] {
+            let made: hashbrown::HashMap<u64, u64> = hashbrown::HashMap::with_capacity(entries as usize);
+            let real = made.allocation_size() as u64;
+            let told = table(entries, 16);
+            assert!(real <= told + 64 && told <= 2 * real, "{entries}: {real} {told}");
+        }
+        assert!(table(KEYS_PER_CONNECTION, 1) >= 2 * KEYS_PER_CONNECTION);
     }
 
     #[test]

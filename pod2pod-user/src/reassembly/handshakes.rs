@@ -78,8 +78,10 @@ pub(super) struct Handshakes {
 }
 
 impl Handshakes {
-    pub(super) fn new() -> Self {
-        Self { newest: HashMap::default(), entries: Aged::new(), payload_bytes: 0 }
+    /// Room for so many.
+    pub(super) fn with_capacity(entries: usize) -> Self {
+        let newest = HashMap::with_capacity_and_hasher(entries, foldhash::fast::RandomState::default());
+        Self { newest, entries: Aged::with_capacity(entries), payload_bytes: 0 }
     }
 
     pub(super) fn is_empty(&self) -> bool {

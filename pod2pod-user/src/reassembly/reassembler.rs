@@ -76,15 +76,21 @@ pub struct Reassembler {
 impl Reassembler {
     /// An empty table.
     pub fn new(config: Config) -> Self {
+        let (connections, handshakes, lingering) = match config.reserve {
+            true => (config.max_connections, config.max_handshakes, config.max_lingering),
+            false => (0, 0, 0),
+        };
+        let keyed =
+            |entries| Keyed::with_capacity_and_hasher(entries, foldhash::fast::RandomState::default());
         Self {
             config,
             stats: Stats::default(),
             now: KernelInstant::default(),
             next_token: 0,
-            keys: Keyed::default(),
-            flows: Aged::new(),
-            ended: Aged::new(),
-            handshakes: Handshakes::new(),
+            keys: keyed(2 * (connections + lingering)),
+            flows: Aged::with_capacity(connections),
+            ended: Aged::with_capacity(lingering),
+            handshakes: Handshakes::with_capacity(handshakes),
             unlinked: Keyed::default(),
             due: BTreeSet::new(),
             longest: BTreeSet::new(),

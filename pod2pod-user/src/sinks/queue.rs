@@ -85,7 +85,7 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// A queue of at most `limit` bytes; a single batch may be larger when the queue is empty.
+    /// A queue of at most `limit` bytes, by what its buffers take; a single batch may be larger when the queue is empty.
     pub fn new(limit: usize, overflow: Overflow) -> Self {
         Self { state: Mutex::new(State::default()), changed: Condvar::new(), limit, overflow }
     }
@@ -106,7 +106,7 @@ impl Queue {
         } else if self.overflow == Overflow::DropNewest && self.is_full(&state, &batch) {
             state.stats.dropped_queue_full += batch.records;
         } else {
-            state.bytes += batch.bytes.len();
+            state.bytes += batch.bytes.capacity();
             state.batches.push_back(batch);
             self.changed.notify_all();
         }
@@ -118,7 +118,7 @@ impl Queue {
         let mut state = self.lock();
         loop {
             if let Some(batch) = state.batches.pop_front() {
-                state.bytes -= batch.bytes.len();
+                state.bytes -= batch.bytes.capacity();
                 state.taken += batch.records;
                 self.changed.notify_all();
                 return Some(batch);
@@ -202,7 +202,7 @@ impl Queue {
     }
 
     fn is_full(&self, state: &State, batch: &Batch) -> bool {
-        !state.batches.is_empty() && state.bytes + batch.bytes.len() > self.limit
+        !state.batches.is_empty() && state.bytes + batch.bytes.capacity() > self.limit
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

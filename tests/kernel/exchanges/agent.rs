@@ -24,6 +24,9 @@ pub(crate) const AMPLE_RING: &str = "capture.ring_bytes=64MiB";
 /// The same for the records on their way to the file.
 const AMPLE_QUEUE: &str = "output.queue_bytes=256MiB";
 
+/// What that takes.
+const AMPLE_MEMORY: &str = "limits.memory=1GiB";
+
 /// Time between two looks at a condition.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -83,6 +86,7 @@ impl Agent {
         set(format!("metrics.listen={admin}"));
         set(format!("output.file={}", records.display()));
         set(AMPLE_QUEUE.to_owned());
+        set(AMPLE_MEMORY.to_owned());
         settings.iter().for_each(|setting| set((*setting).to_owned()));
         if let Some(cgroup) = cgroup {
             set(format!("capture.cgroup={}", cgroup.display()));
@@ -95,6 +99,10 @@ impl Agent {
         assert!(!self.running.stderr().contains("pod2pod: "), "it ended: {}", self.running.stderr());
         let answer = TcpStream::connect(self.admin).map(|stream| get(stream, "/ready"));
         answer.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.running.id()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -178,6 +186,18 @@ impl Metrics {
         let values: Vec<f64> = rows.collect();
         assert!(!values.is_empty(), "no metric {name}");
         values.iter().sum::<f64>() as u64
+    }
+
+    /// All rows of `name`, without `pod2pod_`, whose labels contain `label`, together.
+    pub(crate) fn sum(&self, name: &str, label: &str) -> u64 {
+        let name = format!("pod2pod_{name}");
+        let rows = self.0.lines().filter_map(|line| {
+            let rest = line.strip_prefix(&name)?;
+            let (labels, value) = rest.rsplit_once(' ')?;
+            let is_one = labels.is_empty() || labels.starts_with('{');
+            (is_one && labels.contains(label)).then(|| value.parse::<f64>().unwrap_or_default())
+        });
+        rows.sum::<f64>() as u64
     }
 
     /// A kernel counter.

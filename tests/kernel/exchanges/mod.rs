@@ -17,5 +17,6 @@ mod late;
 mod load;
 mod loss;
 mod paths;
+mod restraint;
 mod root;
 mod switch;

@@ -1,0 +1,240 @@
+//! Divides the memory before anything takes it: so much for the process itself and the rings, the rest for what traffic fills.
+//!
+//! What is configured for itself (rings, queues) comes first; tables, kernel maps and stores share what is left. A share
+//! is a bound that its owner keeps: one past it something is given up and counted. Pure: takes numbers and gives numbers.
+
+use crate::{http, reassembly};
+
+/// The process before it has seen anything, and what no traffic can multiply: code, runtime, stacks, metrics and a scrape of
+/// them. Measured: 12 MiB of an unoptimised build. Bytes.
+pub const PROCESS_BYTES: u64 = 14 << 20;
+/// What an allocator keeps beside what is in use, and what is in use for a moment. Share of the rest: one of this many.
+pub const SLACK_SHARE: u64 = 8;
+/// The most that a queue takes that was not configured. Share of the rest: one of this many.
+pub const QUEUE_SHARE: u64 = 8;
+/// As [`QUEUE_SHARE`], for bytes that came before their turn, and for heads and exchanges that are not whole.
+pub const STORE_SHARE: u64 = 8;
+/// A collector's batch on its way, its copy, and the connection. Bytes.
+pub const COLLECTOR_BYTES: u64 = 3 << 20;
+/// What a socket end costs in the kernel's state table: key, state, and the table's own (kernel/bpf/hashtab.c). Bytes.
+pub const KERNEL_CONNECTION_BYTES: u64 = 192;
+/// What a verdict costs likewise. Bytes.
+pub const KERNEL_VERDICT_BYTES: u64 = 152;
+/// The kernel's other maps: counters, control, sockets, its log. Bytes.
+pub const KERNEL_OTHER_BYTES: u64 = 1 << 20;
+/// Fewer connections than this are no observer.
+pub const MIN_CONNECTIONS: u64 = 256;
+/// More are of no use: as many as the kernel side can remember.
+pub const MAX_CONNECTIONS: u64 = reassembly::config::DEFAULT_MAX_CONNECTIONS as u64;
+
+/// What memory is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// All there is. Bytes.
+    pub memory: u64,
+    /// All rings. Bytes.
+    pub rings: u64,
+    /// The output's queue, and whether somebody chose it. Bytes.
+    pub output_queue: (u64, bool),
+    /// The collector's, if there is a collector.
+    pub collector_queue: Option<(u64, bool)>,
+}
+
+/// What each may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shares {
+    /// Connections that reassembly and the HTTP stage follow at once.
+    pub connections: u64,
+    /// SYNs that nothing answered.
+    pub handshakes: u64,
+    /// Ended connections that are still recognised.
+    pub lingering: u64,
+    /// Socket ends that the kernel remembers.
+    pub kernel_connections: u64,
+    /// Verdicts that it holds.
+    pub kernel_verdicts: u64,
+    /// Bytes that came before their turn.
+    pub held: u64,
+    /// Bytes of heads, bodies' first bytes and exchanges that are not whole.
+    pub kept: u64,
+    /// The output's queue. Bytes.
+    pub output_queue: u64,
+    /// The collector's. Bytes.
+    pub collector_queue: u64,
+}
+
+/// The budget is too small to work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "limits.memory: {given} bytes are too few: rings take {rings}, queues {queues}, the program itself the rest of {least}; \
+     give it at least {least}, or lower capture.ring_bytes or output.queue_bytes"
+)]
+pub struct TooSmall {
+    given: u64,
+    rings: u64,
+    queues: u64,
+    /// What would do. Bytes.
+    pub least: u64,
+}
+
+/// Divides.
+///
+/// # Errors
+/// It is too small for the least of everything.
+pub fn split(wanted: &Wanted) -> Result<Shares, TooSmall> {
+    shares(wanted).filter(|shares| shares.connections >= MIN_CONNECTIONS).ok_or_else(|| {
+        let fixed = fixed(wanted);
+        let enough = |rest: &u64| {
+            let more = Wanted { memory: fixed + rest, ..*wanted };
+            shares(&more).is_some_and(|shares| shares.connections >= MIN_CONNECTIONS)
+        };
+        // In steps that a person would write.
+        let least = (1..).map(|step| step * (256 << 10)).find(enough).unwrap_or_default();
+        let queues = chosen(wanted);
+        TooSmall {
+            given: wanted.memory,
+            rings: wanted.rings,
+            queues,
+            least: (fixed + least).next_multiple_of(1 << 20),
+        }
+    })
+}
+
+/// What is taken whatever the traffic is.
+fn fixed(wanted: &Wanted) -> u64 {
+    let collector = wanted.collector_queue.map_or(0, |_| COLLECTOR_BYTES);
+    PROCESS_BYTES + wanted.rings + KERNEL_OTHER_BYTES + collector + chosen(wanted)
+}
+
+/// The queues that somebody chose.
+fn chosen(wanted: &Wanted) -> u64 {
+    let queues = [Some(wanted.output_queue), wanted.collector_queue];
+    queues.into_iter().flatten().filter(|(_, chosen)| *chosen).map(|(bytes, _)| bytes).sum()
+}
+
+fn shares(wanted: &Wanted) -> Option<Shares> {
+    let rest = wanted.memory.checked_sub(fixed(wanted))?;
+    let queue = |(bytes, chosen): (u64, bool)| if chosen { bytes } else { bytes.min(rest / QUEUE_SHARE) };
+    let output_queue = queue(wanted.output_queue);
+    let collector_queue = wanted.collector_queue.map_or(0, queue);
+    let left_over = |(bytes, chosen): (u64, bool)| if chosen { 0 } else { bytes.min(rest / QUEUE_SHARE) };
+    let queues = left_over(wanted.output_queue) + wanted.collector_queue.map_or(0, left_over);
+    let store = rest / STORE_SHARE;
+    let held = store.min(reassembly::config::DEFAULT_MAX_TOTAL_HELD_BYTES as u64);
+    let kept = store.min(http::DEFAULT_MAX_KEPT as u64);
+    let tables = rest - rest / SLACK_SHARE - queues - held - kept;
+    let connections = most_connections(tables)?;
+    Some(Shares {
+        connections,
+        handshakes: connections / 4,
+        lingering: connections / 4,
+        kernel_connections: 2 * connections,
+        kernel_verdicts: connections,
+        held,
+        kept,
+        output_queue,
+        collector_queue,
+    })
+}
+
+/// The most connections whose tables take no more than `bytes`.
+fn most_connections(bytes: u64) -> Option<u64> {
+    let (mut fits, mut does_not) = (0, MAX_CONNECTIONS + 1);
+    while does_not - fits > 1 {
+        let middle = fits.midpoint(does_not);
+        if tables(middle) <= bytes { fits = middle } else { does_not = middle }
+    }
+    (fits > 0).then_some(fits)
+}
+
+/// What `connections` cost in all tables of kernel and process.
+fn tables(connections: u64) -> u64 {
+    let user = reassembly::config::bytes_of_tables(connections, connections / 4, connections / 4)
+        + http::bytes_of_tables(connections);
+    let kernel = 2 * connections * KERNEL_CONNECTION_BYTES + connections * KERNEL_VERDICT_BYTES;
+    user + kernel
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn wanted(memory: u64, rings: u64) -> Wanted {
+        Wanted { memory, rings, output_queue: (8 * MIB, false), collector_queue: None }
+    }
+
+    /// Everything at its bound at once.
+    fn total(wanted: &Wanted, shares: &Shares) -> u64 {
+        let queues = shares.output_queue + shares.collector_queue;
+        fixed(wanted) - chosen(wanted) + queues + shares.held + shares.kept + tables(shares.connections)
+    }
+
+    #[test]
+    fn all_shares_together_are_within_the_budget() {
+        for memory in [24, 32, 48, 64, 100, 128, 512, 4096] {
+            for rings in [256 << 10, MIB, 4 * MIB, 16 * MIB, 64 * MIB] {
+                for collector_queue in [None, Some((8 * MIB, false)), Some((3 * MIB, true))] {
+                    let wanted = Wanted { collector_queue, ..wanted(memory * MIB, rings) };
+                    let Ok(shares) = split(&wanted) else { continue };
+                    assert!(total(&wanted, &shares) <= wanted.memory, "{wanted:?} {shares:?}");
+                    assert!(shares.connections >= MIN_CONNECTIONS && shares.connections <= MAX_CONNECTIONS);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_default_is_enough_for_thousands_of_connections() {
+        let shares = split(&wanted(crate::restraint::DEFAULT_MEMORY, 16 * MIB)).unwrap();
+        assert!(shares.connections >= 5_000, "{shares:?}");
+        assert!(shares.output_queue >= 4 * MIB, "{shares:?}");
+        assert!(shares.kept >= 16 * http::DEFAULT_MAX_HEAD as u64, "{shares:?}");
+    }
+
+    #[test]
+    fn more_memory_is_more_of_everything() {
+        let mut last = 0;
+        for memory in [32, 64, 128, 256] {
+            let shares = split(&wanted(memory * MIB, MIB)).unwrap();
+            assert!(shares.connections > last, "{memory} {shares:?}");
+            last = shares.connections;
+        }
+        assert_eq!(split(&wanted(1 << 40, MIB)).unwrap().connections, MAX_CONNECTIONS);
+    }
+
+    #[test]
+    fn too_small_says_what_would_do() {
+        for (memory, rings) in [(0, 16 * MIB), (MIB, MIB), (64 * MIB, 64 * MIB)] {
+            let error = split(&wanted(memory, rings)).unwrap_err();
+            assert!(error.least > memory, "{error}");
+            assert!(split(&wanted(error.least, rings)).is_ok(), "{error}");
+            assert!(split(&wanted(error.least - 2 * MIB, rings)).is_err(), "{error}");
+            let text = error.to_string();
+            assert!(text.starts_with("limits.memory: ") && text.contains(&error.least.to_string()), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_was_chosen_is_kept() {
+        let chosen = Wanted { output_queue: (20 * MIB, true), ..wanted(64 * MIB, MIB) };
+        assert_eq!(split(&chosen).unwrap().output_queue, 20 * MIB);
+        let chosen = Wanted { output_queue: (256 * MIB, true), ..wanted(64 * MIB, MIB) };
+        assert!(split(&chosen).is_err());
+    }
+
+    #[test]
+    fn each_share_is_a_part_of_the_rest() {
+        let wanted = wanted(64 * MIB, 16 * MIB);
+        let rest = wanted.memory - fixed(&wanted);
+        let shares = split(&wanted).unwrap();
+        assert_eq!((shares.held, shares.kept), (rest / STORE_SHARE, rest / STORE_SHARE));
+        assert_eq!(shares.output_queue, rest / QUEUE_SHARE);
+        assert!(tables(shares.connections + 1) > rest - rest / SLACK_SHARE - 3 * (rest / STORE_SHARE));
+        let kernel = shares.connections * (2 * KERNEL_CONNECTION_BYTES + KERNEL_VERDICT_BYTES);
+        assert!(kernel < tables(shares.connections));
+        let sum = PROCESS_BYTES + KERNEL_OTHER_BYTES + COLLECTOR_BYTES + wanted.rings;
+        assert_eq!(fixed(&Wanted { collector_queue: Some((MIB, false)), ..wanted }), sum);
+    }
+}

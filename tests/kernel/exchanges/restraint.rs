@@ -1,0 +1,292 @@
+//! Self-restraint and the ledger, by the real agent: under full load, with a tiny ring, and under floods of what it remembers.
+
+use std::{
+    io::Write as _,
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    os::fd::AsRawFd as _,
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, sendto, socket,
+};
+use pod2pod_user::capture::kernel::IN_PROGRAM_PER_CPU;
+use support::{
+    netns::{Cgroup, Namespace},
+    world::{POD_PORT, SERVER_POD},
+};
+
+use super::{
+    agent::{Agent, Metrics, wait_until},
+    stage::{Stage, party},
+};
+
+/// How long the load lasts. The demonstration does the same for a minute.
+const LOAD: Duration = Duration::from_secs(5);
+/// Time between two looks at the metrics, which are published once a second.
+const PAUSE: Duration = Duration::from_millis(250);
+const TINY_RING: &str = "capture.ring_bytes=256KiB";
+
+/// A program that is ended with the test.
+struct Program(Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// nginx in the server's pod, answering everything with `body`.
+fn nginx(stage: &Stage, directory: &Path, body: usize) -> Program {
+    std::fs::write(directory.join("body"), vec![b'x'; body]).unwrap();
+    let text = format!(
+        "daemon off; master_process off; pid {0}/pid; error_log {0}/log; events {{ worker_connections 4096; }}\n\
+         http {{ access_log off; keepalive_requests 100000000; client_body_temp_path {0}/t1; proxy_temp_path {0}/t2;\n\
+         fastcgi_temp_path {0}/t3; uwsgi_temp_path {0}/t4; scgi_temp_path {0}/t5;\n\
+         server {{ listen {1}:{2}; location / {{ root {0}; try_files /body =404; }} }} }}",
+        directory.display(),
+        SERVER_POD.v4,
+        POD_PORT,
+    );
+    let file = directory.join("nginx.conf");
+    std::fs::write(&file, text).unwrap();
+    let mut command = in_pod(stage, "server");
+    command.arg("nginx").arg("-c").arg(&file).stderr(Stdio::null());
+    let program = Program(command.spawn().unwrap());
+    let pid = directory.join("pid");
+    wait_until("nginx listens", || pid.metadata().is_ok_and(|metadata| metadata.len() > 0));
+    program
+}
+
+/// A command in one of the pods.
+fn in_pod(stage: &Stage, pod: &str) -> Command {
+    let namespace = if pod == "server" { stage.world.server.path() } else { stage.world.client.path() };
+    party(&namespace, &stage.world.cgroup.part(pod).unwrap())
+}
+
+/// wrk in the client's pod, as fast as it can.
+fn wrk(stage: &Stage, seconds: u64, connections: u32, header: &str) -> Program {
+    let mut command = in_pod(stage, "client");
+    command.args(["wrk", "-t1", &format!("-c{connections}"), &format!("-d{seconds}"), "-H", header]);
+    command.arg(format!("http://{}:{POD_PORT}/", SERVER_POD.v4)).stdout(Stdio::null());
+    Program(command.spawn().unwrap())
+}
+
+/// The ledger as scraped: what was seen and what is accounted for, and how far apart they may be at an instant.
+fn check_ledger(metrics: &Metrics, slack: u64) {
+    let cpus = std::fs::read_to_string("/sys/devices/system/cpu/possible").unwrap();
+    let cpus = cpus.trim().rsplit(['-', ',']).next().unwrap().parse::<u64>().unwrap() + 1;
+    for (unit, slack) in [("packets", slack * cpus), ("bytes", slack * cpus * 600_000), ("exchanges", 0)] {
+        let seen = metrics.sum(&format!("ledger_{unit}_total"), "fate=\"seen\"");
+        let fates = ["delivered", "ignored", "lost"];
+        let fates =
+            fates.map(|fate| metrics.sum(&format!("ledger_{unit}_total"), &format!("fate=\"{fate}\"")));
+        let flying = metrics.sum(&format!("ledger_{unit}_in_flight"), "");
+        let accounted = fates.iter().sum::<u64>() + flying;
+        assert!(
+            seen.abs_diff(accounted) <= slack,
+            "{unit}: {seen} seen, {accounted} accounted for: {fates:?} {flying}"
+        );
+    }
+    if slack == 0 {
+        assert_eq!(metrics.sum("ledger_balanced", ""), 1);
+    }
+}
+
+/// The ledger under full load with the smallest ring: at every instant that it was read at within its bound, and
+/// exact when the load is over.
+fn ledger_under_load(load: Duration) {
+    let stage = Stage::new();
+    let directory = tempfile::tempdir().unwrap();
+    let agent = Agent::start(Some(stage.world.cgroup.path()), &[TINY_RING]);
+    let _nginx = nginx(&stage, directory.path(), 100);
+    let mut wrk = wrk(&stage, load.as_secs(), 32, "X-Load: 1");
+    let mut exact = 0;
+    while wrk.0.try_wait().unwrap().is_none() {
+        let metrics = agent.metrics();
+        if metrics.sum("ledger_exact", "") == 1 {
+            exact += 1;
+            check_ledger(&metrics, IN_PROGRAM_PER_CPU);
+        }
+        std::thread::park_timeout(PAUSE);
+    }
+    assert!(exact > 0, "the ledger was never read at an instant");
+    let metrics = agent.wait_metrics("what is in the ring is read", |metrics| {
+        metrics.sum("ledger_packets_in_flight", "") == 0 && metrics.balance().is_ok()
+    });
+    check_ledger(&metrics, 0);
+    assert!(metrics.sum("ledger_packets_total", "reason=\"ring_full\"") > 0, "nothing was lost");
+    assert!(metrics.sum("ledger_exchanges_total", "fate=\"delivered\"") > 1000, "nothing was told");
+    agent.end();
+}
+
+#[test]
+fn the_ledger_adds_up_under_full_load_with_the_smallest_ring() {
+    ledger_under_load(LOAD);
+}
+
+/// Connections of the flood; each is a socket, so twice as many ends.
+const FLOOD_CONNECTIONS: usize = 100_000;
+/// Of these, so many are open at once.
+const OPEN_AT_ONCE: usize = 4000;
+/// What the agent may take in the flood.
+const BUDGET: u64 = 40 << 20;
+
+/// Resident memory of a process without mapped rings, and what the kernel charges for its maps, both read from outside.
+fn taken(pid: u32) -> u64 {
+    let smaps = std::fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap();
+    let mut ring = false;
+    let mut resident = 0;
+    for line in smaps.lines() {
+        if line.contains("-") && line.split(' ').next().is_some_and(|range| range.contains('-')) {
+            ring = line.contains("bpf-map");
+        } else if let Some(size) = line.strip_prefix("Rss:").filter(|_| !ring) {
+            resident += size.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024;
+        }
+    }
+    let mut maps = std::collections::HashMap::new();
+    for entry in std::fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap().flatten() {
+        let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+        let field = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+            line.trim().parse::<u64>().ok()
+        };
+        if let (Some(id), Some(bytes)) = (field("map_id:"), field("memlock:")) {
+            maps.insert(id, bytes);
+        }
+    }
+    resident + maps.values().sum::<u64>()
+}
+
+/// Watches `agent` while `flood` runs: what it takes never passes its budget, and its ledger adds up in the end.
+fn never_over_budget(agent: &Agent, flood: JoinHandle<()>) -> Metrics {
+    let mut most = 0;
+    while !flood.is_finished() {
+        most = most.max(taken(agent.id()));
+        assert!(most <= BUDGET, "{most} bytes are taken");
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+    flood.join().unwrap();
+    let metrics = agent.wait_metrics("it has read what is left", |metrics| {
+        metrics.sum("ledger_packets_in_flight", "") == 0 && metrics.balance().is_ok()
+    });
+    check_ledger(&metrics, 0);
+    let told = metrics.sum("memory_peak_bytes", "");
+    assert!(told <= BUDGET && told * 10 >= taken(agent.id()) * 9, "{told} bytes at most, it says");
+    metrics
+}
+
+fn flooded(flood: impl FnOnce() + Send + 'static) -> Metrics {
+    let (cgroup, host) = (Cgroup::new(), Namespace::new());
+    let budget = format!("limits.memory={}", BUDGET);
+    let settings = [budget.as_str(), "capture.ring_bytes=4MiB", "output.queue_bytes=8MiB"];
+    let agent = Agent::start(Some(cgroup.path()), &settings);
+    let metrics = never_over_budget(&agent, cgroup.spawn(&host, flood));
+    agent.end();
+    metrics
+}
+
+/// A reset instead of TIME-WAIT: ports are free at once.
+fn drop_hard(stream: &TcpStream) {
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    nix::sys::socket::setsockopt(stream, nix::sys::socket::sockopt::Linger, &linger).unwrap();
+}
+
+#[test]
+fn a_flood_of_connections_and_half_open_heads_stays_within_the_budget() {
+    let metrics = flooded(|| {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address: SocketAddr = listener.local_addr().unwrap();
+        // A head that never ends.
+        let head = format!("GET /slow HTTP/1.1\r\nHost: flood\r\nX-Padding: {}", "p".repeat(1500));
+        let mut open = std::collections::VecDeque::new();
+        for _ in 0..FLOOD_CONNECTIONS {
+            let mut client = TcpStream::connect(address).unwrap();
+            let server = listener.accept().unwrap().0;
+            client.write_all(head.as_bytes()).unwrap();
+            drop_hard(&client);
+            open.push_back((client, server));
+            if open.len() > OPEN_AT_ONCE {
+                open.pop_front();
+            }
+        }
+    });
+    assert!(metrics.counter("reassembly_opened_handshake") > 10_000);
+}
+
+const TCP_SYN: u8 = 0x02;
+const TCP_ACK: u8 = 0x10;
+
+/// Sends raw TCP segments from addresses that nobody has.
+struct Raw(std::os::fd::OwnedFd);
+
+impl Raw {
+    fn new() -> Self {
+        Self(socket(AddressFamily::Inet, SockType::Raw, SockFlag::empty(), SockProtocol::Raw).unwrap())
+    }
+
+    /// A segment of connection `number`.
+    fn send(&self, number: u32, flags: u8, sequence: u32, payload: &[u8]) {
+        let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 6, 0, 0];
+        packet.extend([&[10, 66][..], &(number as u16).to_be_bytes()].concat());
+        packet.extend(Ipv4Addr::LOCALHOST.octets());
+        packet.extend((1024 + (number >> 16) as u16).to_be_bytes());
+        packet.extend(9_u16.to_be_bytes());
+        packet.extend(sequence.to_be_bytes());
+        packet.extend([0; 4]);
+        packet.extend([0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+        packet.extend(payload);
+        let to: SocketAddr = (Ipv4Addr::LOCALHOST, 0).into();
+        // A queue that is full for a moment loses a packet of the flood.
+        let _ = sendto(self.0.as_raw_fd(), &packet, &SockaddrStorage::from(to), MsgFlags::empty());
+    }
+}
+
+#[test]
+fn a_flood_of_syns_stays_within_the_budget() {
+    let metrics = flooded(|| {
+        let raw = Raw::new();
+        for number in 0..200_000 {
+            raw.send(number, TCP_SYN, number, b"");
+        }
+    });
+    assert!(metrics.counter("reassembly_handshakes_forgotten") > 0);
+}
+
+#[test]
+fn a_flood_of_segments_out_of_order_stays_within_the_budget() {
+    let metrics = flooded(|| {
+        let raw = Raw::new();
+        let head = b"POST /hole HTTP/1.1\r\nHost: flood\r\nContent-Length: 1000000000\r\n\r\n";
+        let piece = [b'x'; 1400];
+        for number in 0..8000 {
+            raw.send(number, TCP_ACK, 1, head);
+            for step in 1..10 {
+                raw.send(number, TCP_ACK, 1 + head.len() as u32 + step * 2000, &piece);
+            }
+        }
+    });
+    assert!(metrics.counter("reassembly_out_of_order") > 1000);
+    assert!(metrics.counter("reassembly_limit_total") > 0);
+}
+
+#[test]
+fn a_flood_of_giant_heads_stays_within_the_budget() {
+    let metrics = flooded(|| {
+        let raw = Raw::new();
+        let line = format!("GET /giant HTTP/1.1\r\nX-Giant: {}", "g".repeat(1200));
+        let more = [b'h'; 1400];
+        for number in 0..3000 {
+            raw.send(number, TCP_ACK, 1, line.as_bytes());
+            for step in 0..20 {
+                raw.send(number, TCP_ACK, 1 + line.len() as u32 + step * 1400, &more);
+            }
+        }
+    });
+    assert!(metrics.counter("http_heads_no_memory") > 0);
+}
