@@ -126,3 +126,19 @@ fn without_privilege_the_agent_exits_77() {
     assert_eq!((finished.code, finished.stdout.as_str()), (Some(77), ""), "{finished:?}");
     assert!(finished.stderr.lines().count() >= 1, "{finished:?}");
 }
+
+#[test]
+fn an_interface_that_does_not_exist_is_a_mistake_among_others() {
+    let mut agent = command(["agent", "--interface", "nowhere0", "--interface", "nowhere*"]);
+    agent.args(["--set", "capture.source=cgroup", "--format", "xml"]);
+    let finished = run(agent, b"");
+    assert_eq!((finished.code, finished.stdout.as_str()), (Some(64), ""), "{finished:?}");
+    for wanted in [
+        "capture.interfaces: there is no interface nowhere0 in this network namespace",
+        "capture.source cgroup and capture.interfaces",
+        "--format: output.format: \"xml\" is not allowed",
+    ] {
+        assert!(finished.stderr.contains(wanted), "{wanted} is not in\n{}", finished.stderr);
+    }
+    assert_eq!(finished.stderr.lines().count(), 3, "{}", finished.stderr);
+}

@@ -1,5 +1,6 @@
 //! The second attacher: programs on network interfaces, by tcx and by clsact. Everything that the kernel offers is tried.
 
+mod frames;
 mod others;
 mod seen;
-mod world;
+pub(crate) mod world;

@@ -13,6 +13,7 @@ mod bodies;
 mod detach;
 mod ends;
 mod filter;
+mod interfaces;
 mod late;
 mod load;
 mod loss;

@@ -48,6 +48,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// In `namespace` and `cgroup`; `-` for ours.
     pub(crate) fn new(namespace: &Path, cgroup: &Path) -> Self {
         let mut command = party(namespace, cgroup);
         let mut party = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();

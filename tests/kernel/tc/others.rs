@@ -3,15 +3,15 @@
 use pod2pod_user::capture::kernel::TcWay;
 use support::{fact, netns::Namespace};
 
-use super::world::{Node, TWO, VETH_ONE, WAYS, said, until};
+use super::world::{Node, TWO, VETH_ONE, said, until, ways};
 use crate::{
     talk::{client, server, talk},
     watch::Watch,
 };
 
-/// A filter that counts what passes by copying it to where nobody is, and leaves the rest to those behind.
-const COUNTING: &str =
-    "tc filter add dev one ingress protocol all u32 match u32 0 0 action mirred egress mirror dev away";
+/// A filter that counts what passes by copying it to where nobody is.
+const COUNTING: &str = "filter add dev one ingress protocol all bpf bytecode '1,6 0 0 4294967295,' \
+                        action mirred egress mirror dev away\n";
 
 /// A node with somewhere to copy packets to.
 fn node() -> Node {
@@ -43,10 +43,10 @@ fn assert_counts(node: &Node, watch: &mut Watch) {
 
 #[test]
 fn a_filter_that_was_there_before_works_during_and_after() {
-    for way in WAYS {
+    for way in ways() {
         let node = node();
         node.node.run("tc qdisc add dev one clsact");
-        node.node.run(COUNTING);
+        node.node.run_with("tc -batch -", COUNTING);
         let mut watch = node.watch(way, &[]);
         assert_counts(&node, &mut watch);
         drop(watch);
@@ -60,13 +60,13 @@ fn a_filter_that_was_there_before_works_during_and_after() {
 
 #[test]
 fn a_filter_that_comes_later_works_during_and_after() {
-    for way in WAYS {
+    for way in ways() {
         let node = node();
         let mut watch = node.watch(way, &[]);
         if way == TcWay::Newest && !said(&node.node, "tc qdisc show dev one").contains("clsact") {
             node.node.run("tc qdisc add dev one clsact");
         }
-        node.node.run(COUNTING);
+        node.node.run_with("tc -batch -", COUNTING);
         assert_counts(&node, &mut watch);
         drop(watch);
         assert_nothing_of_ours(&node.node);
@@ -77,7 +77,7 @@ fn a_filter_that_comes_later_works_during_and_after() {
 
 #[test]
 fn nothing_is_left_and_nothing_of_others_is_taken() {
-    for way in WAYS {
+    for way in ways() {
         let node = node();
         let watch = node.watch(way, &[]);
         assert_eq!(watch.capture.interface_stats().unwrap().attaches, 2);
@@ -97,7 +97,7 @@ fn nothing_is_left_and_nothing_of_others_is_taken() {
 
 #[test]
 fn two_agents_see_the_same() {
-    for way in WAYS {
+    for way in ways() {
         let node = node();
         let mut first = node.watch(way, &[]);
         let mut second = node.watch(way, &[]);
@@ -116,7 +116,7 @@ fn two_agents_see_the_same() {
 fn what_a_killed_agent_left_is_taken_away() {
     let node = node();
     node.node.run("tc qdisc add dev one clsact");
-    node.node.run(COUNTING);
+    node.node.run_with("tc -batch -", COUNTING);
     // Nobody tells its programs any more that it lives.
     std::mem::forget(node.watch(TcWay::Clsact, &[VETH_ONE]));
     let mut watch = node.watch(TcWay::Clsact, &[VETH_ONE]);

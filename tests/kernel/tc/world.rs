@@ -6,30 +6,34 @@ use std::{
 };
 
 use pod2pod_user::capture::kernel::{Config, Pattern, SourceChoice, TcWay};
-use support::netns::{Cgroup, Namespace};
+use support::{
+    fact,
+    netns::{Cgroup, Namespace},
+    scale,
+};
 
 use crate::watch::{PATIENCE, Watch};
 
 /// Where the pods are.
-pub(super) const ONE: &str = "10.8.1.2";
-pub(super) const TWO: &str = "10.8.2.2";
+pub(crate) const ONE: &str = "10.8.1.2";
+pub(crate) const TWO: &str = "10.8.2.2";
 /// The second pod over IPv6.
-pub(super) const TWO_V6: &str = "[fd08:2::2]";
+pub(crate) const TWO_V6: &str = "[fd08:2::2]";
 /// Host-side veths of the pods.
-pub(super) const VETH_ONE: &str = "one";
-pub(super) const VETH_TWO: &str = "two";
+pub(crate) const VETH_ONE: &str = "one";
+pub(crate) const VETH_TWO: &str = "two";
 
 /// A node and two pods.
-pub(super) struct Node {
-    pub(super) node: Namespace,
-    pub(super) one: Namespace,
-    pub(super) two: Namespace,
-    pub(super) cgroup: Cgroup,
+pub(crate) struct Node {
+    pub(crate) node: Namespace,
+    pub(crate) one: Namespace,
+    pub(crate) two: Namespace,
+    pub(crate) cgroup: Cgroup,
 }
 
 impl Node {
     /// The pods reach each other through the node's routing.
-    pub(super) fn routed() -> Self {
+    pub(crate) fn routed() -> Self {
         let (node, one, two) = (Namespace::new(), Namespace::new(), Namespace::new());
         let sides = [(&one, VETH_ONE, 1), (&two, VETH_TWO, 2)];
         for (pod, veth, number) in sides {
@@ -50,7 +54,7 @@ impl Node {
     }
 
     /// The pods reach each other through a bridge of the node.
-    pub(super) fn bridged() -> Self {
+    pub(crate) fn bridged() -> Self {
         let (node, one, two) = (Namespace::new(), Namespace::new(), Namespace::new());
         node.run("ip link add name cni0 type bridge");
         node.run("ip link set cni0 up");
@@ -62,7 +66,7 @@ impl Node {
     }
 
     /// Watches `interfaces` of the node. The calling thread is in the node's namespace from here on.
-    pub(super) fn watch(&self, way: TcWay, interfaces: &[&str]) -> Watch {
+    pub(crate) fn watch(&self, way: TcWay, interfaces: &[&str]) -> Watch {
         self.node.enter();
         let interfaces = interfaces.iter().map(|text| Pattern::parse(text).unwrap()).collect();
         let source = SourceChoice::Tc;
@@ -83,7 +87,7 @@ fn forward(namespace: &Namespace) {
 }
 
 /// What a program prints.
-pub(super) fn said(namespace: &Namespace, line: &str) -> String {
+pub(crate) fn said(namespace: &Namespace, line: &str) -> String {
     let (namespace, line) = (namespace.clone(), line.to_owned());
     let told = std::thread::spawn(move || {
         namespace.enter();
@@ -97,7 +101,7 @@ pub(super) fn said(namespace: &Namespace, line: &str) -> String {
 }
 
 /// Waits until `condition`.
-pub(super) fn until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < deadline, "still not: {what}");
@@ -105,5 +109,20 @@ pub(super) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Both ways of attaching where the kernel has both.
-pub(super) const WAYS: [TcWay; 2] = [TcWay::Newest, TcWay::Clsact];
+/// Both ways of attaching where the kernel has both; the newest where time is short.
+pub(crate) fn ways() -> Vec<TcWay> {
+    let mut ways = vec![TcWay::Newest, TcWay::Clsact];
+    if !has_tcx() {
+        fact::lacks("tcx");
+        ways.truncate(1);
+    }
+    ways.truncate(scale::count(ways.len(), 1));
+    ways
+}
+
+/// From Linux 6.6 on.
+pub(crate) fn has_tcx() -> bool {
+    let release = nix::sys::utsname::uname().unwrap().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map(|number| number.parse::<u32>().unwrap());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(6))
+}

@@ -44,6 +44,11 @@ impl Namespace {
         namespace
     }
 
+    /// A path by which any process can open it.
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd()))
+    }
+
     /// Moves the calling thread into it.
     pub fn enter(&self) {
         setns(&*self.0, CloneFlags::CLONE_NEWNET).unwrap();
@@ -75,8 +80,8 @@ impl Namespace {
 
     /// A wire from interface `here` of this namespace to interface `there` of `other`, each with its addresses.
     pub fn wire(&self, here: &str, addresses: &[&str], other: &Self, there: &str, others: &[&str]) {
-        let path = format!("/proc/{}/fd/{}", std::process::id(), other.0.as_raw_fd());
-        self.run(&format!("ip link add name {here} type veth peer name {there} netns {path}"));
+        let path = other.path();
+        self.run(&format!("ip link add name {here} type veth peer name {there} netns {}", path.display()));
         for (namespace, name, addresses) in [(self, here, addresses), (other, there, others)] {
             for address in addresses {
                 // Without it an IPv6 address cannot be bound to until nobody else claimed it.

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use aya::maps::{HashMap, MapData};
 use pod2pod_common::{
-    flow::{ConnectionState, FlowKey, SCOPE_COOKIE},
+    flow::{ConnectionState, FlowKey, SCOPE_COOKIE, SCOPE_INTERFACE},
     segment::{DIRECTION_EGRESS, DIRECTION_INGRESS},
     verdict::{ACTION_CREDIT, ACTION_IGNORE, ACTION_SKIP, Verdict},
 };
@@ -28,8 +28,16 @@ pub(super) struct Verdicts {
 }
 
 impl Verdicts {
-    /// Tells the kernel what is wanted of a connection; nothing of one that was seen on a path.
+    /// Tells the kernel what is wanted of a connection.
     pub(super) fn write(&mut self, steering: &Steering, stats: &mut Stats) {
+        for local in self.ends(&steering.connection) {
+            let mut steering = *steering;
+            steering.connection.local = Some(local);
+            self.write_of_end(&steering, stats);
+        }
+    }
+
+    fn write_of_end(&mut self, steering: &Steering, stats: &mut Stats) {
         let Some(key) = key_of(&steering.connection, self.scope_kind) else { return };
         let Some(verdict) = verdict_of(steering) else {
             // The table may have had to forget it before.
@@ -48,8 +56,19 @@ impl Verdicts {
 
     /// How a connection stands: the kernel sees also what it does not send. Absent if it has forgotten it.
     pub(super) fn activity(&self, connection: &Connection) -> Option<Activity> {
-        let key = key_of(connection, self.scope_kind)?;
-        activity_of(connection, &self.connections.get(&key, 0).ok()?)
+        self.ends(connection).find_map(|local| {
+            let connection = Connection { local: Some(local), ..*connection };
+            let key = key_of(&connection, self.scope_kind)?;
+            activity_of(&connection, &self.connections.get(&key, 0).ok()?)
+        })
+    }
+
+    /// The ends by which the kernel may have filed a connection: the observed one. On an interface where neither is, the
+    /// kernel takes the one for it whose packets go out there; which that is, user space does not know.
+    fn ends(&self, connection: &Connection) -> impl Iterator<Item = Side> + use<> {
+        let on_path = connection.local.is_none() && self.scope_kind == SCOPE_INTERFACE;
+        let either = [Side::Originator, Side::Responder].into_iter().filter(move |_| on_path);
+        connection.local.into_iter().chain(either)
     }
 }
 
