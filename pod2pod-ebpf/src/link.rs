@@ -40,8 +40,9 @@ pub(crate) fn network_offset(context: &SkBuffContext, now: u64) -> Result<u32, C
         let to = header.as_mut_ptr().cast();
         bpf_skb_load_bytes_relative(context.skb.skb.cast(), 0, to, length, BPF_HDR_START_NET)
     };
-    let mut offset = if read == 0 { place_of(context, header)? } else { ETHERNET_HEADER };
-    // A received frame with a tag that is not the outermost: the kernel takes it for the network header.
+    // What has a tag is an Ethernet frame, and the kernel may take the tag or what is behind it for the network header.
+    let found = read == 0 && !is_tag(protocol);
+    let mut offset = if found { place_of(context, header)? } else { ETHERNET_HEADER };
     if is_tag(protocol) {
         offset += VLAN_TAG;
         let inner: [u8; 2] = context.load(offset as usize - 2).map_err(|_| Counter::MalformedHeader)?;
