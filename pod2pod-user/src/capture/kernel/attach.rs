@@ -4,7 +4,7 @@ use std::{fs::File, path::PathBuf};
 
 use aya::{
     Ebpf,
-    programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType},
+    programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, ProgramError},
 };
 use pod2pod_common::{
     flow::{SCOPE_COOKIE, SCOPE_INTERFACE},
@@ -16,6 +16,9 @@ use super::{
     tc::{TcPrograms, load_tc},
     tc_follow::Follower,
 };
+
+/// Times that a program is given to a verifier that was interrupted, as libbpf does.
+const LOAD_TRIES: u32 = 5;
 
 /// A place where packets are met.
 pub(super) enum Place {
@@ -118,8 +121,21 @@ impl Place {
 
 fn load(ebpf: &mut Ebpf, name: &'static str) -> Result<Option<u32>, OpenError> {
     let program = program(ebpf, name)?;
-    program.load().map_err(|cause| OpenError::of_program(name, cause))?;
+    insist(|| program.load()).map_err(|cause| OpenError::of_program(name, cause))?;
     Ok(program.info().ok().and_then(|info| info.verified_instruction_count()))
+}
+
+/// Loads again what the kernel broke off: its verifier gives up when the thread has a signal to look at
+/// (kernel/bpf/verifier.c), which says nothing of the program.
+pub(super) fn insist(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
+    for _ in 1..LOAD_TRIES {
+        match load() {
+            Err(ProgramError::LoadError { io_error, .. })
+                if io_error.raw_os_error() == Some(libc::EAGAIN) => {}
+            other => return other,
+        }
+    }
+    load()
 }
 
 /// Attaches a cgroup_skb program to `cgroup`, as a link: it goes with this process.

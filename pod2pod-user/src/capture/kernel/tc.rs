@@ -15,6 +15,7 @@ use pod2pod_common::names;
 
 use super::{
     OpenError,
+    attach::insist,
     config::TcWay,
     interfaces::View,
     interfaces_socket::Questions,
@@ -155,7 +156,7 @@ impl Attached {
 /// Loads a program; the instructions that the verifier went through, unknown before Linux 5.16.
 pub(super) fn load_tc(ebpf: &mut Ebpf, name: &'static str) -> Result<Option<u32>, OpenError> {
     let program = program(ebpf, name).ok_or(OpenError::ObjectMismatch { name })?;
-    program.load().map_err(|cause| OpenError::of_program(name, cause))?;
+    insist(|| program.load()).map_err(|cause| OpenError::of_program(name, cause))?;
     Ok(program.info().ok().and_then(|info| info.verified_instruction_count()))
 }
 
