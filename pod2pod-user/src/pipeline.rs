@@ -1,8 +1,6 @@
 //! The stages in their order, one segment in, records out: what the agent and replay share. No loop, no clock.
 
 use std::{
-    cell::RefCell,
-    rc::Rc,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
@@ -23,7 +21,23 @@ use crate::{
     sinks::{HttpSink, Overflow, OwnConnections, SinkStats, Sinks, Writer},
 };
 
-/// The sinks as configured, shared by a worker and its pipeline.
+/// One worker's sinks, shared by its pipeline and whoever says when to flush. Nobody waits for it: it is the worker's own.
+#[derive(Clone, Debug)]
+pub struct SharedSinks(Arc<Mutex<Sinks>>);
+
+impl SharedSinks {
+    /// Shares `sinks`.
+    pub fn new(sinks: Sinks) -> Self {
+        Self(Arc::new(Mutex::new(sinks)))
+    }
+
+    /// The sinks.
+    pub fn get(&self) -> MutexGuard<'_, Sinks> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The sinks as configured.
 ///
 /// # Errors
 /// The output cannot be opened, or the thread of a sink cannot be started.
@@ -32,18 +46,18 @@ pub fn open_sinks(
     overflow: Overflow,
     own: &Arc<OwnConnections>,
     shutdown: &Shutdown,
-) -> anyhow::Result<Rc<RefCell<Sinks>>> {
+) -> anyhow::Result<SharedSinks> {
     let writer = Writer::open(&config.output, overflow, shutdown)?;
     let http = config.http_sink.clone().build();
     let http = http.map(|http| HttpSink::start(http, overflow, Arc::clone(own), shutdown.clone()));
-    Ok(Rc::new(RefCell::new(Sinks::new(writer, http.transpose()?))))
+    Ok(SharedSinks::new(Sinks::new(writer, http.transpose()?)))
 }
 
 /// Waits until everything queued is out, at most until `deadline`; what the sinks counted. Drop the pipeline before.
-pub fn finish_sinks(sinks: Rc<RefCell<Sinks>>, deadline: Instant) -> Vec<(&'static str, SinkStats)> {
-    match Rc::try_unwrap(sinks) {
-        Ok(sinks) => sinks.into_inner().finish(deadline),
-        Err(shared) => shared.borrow().stats(),
+pub fn finish_sinks(sinks: SharedSinks, deadline: Instant) -> Vec<(&'static str, SinkStats)> {
+    match Arc::try_unwrap(sinks.0) {
+        Ok(sinks) => sinks.into_inner().unwrap_or_else(PoisonError::into_inner).finish(deadline),
+        Err(shared) => SharedSinks(shared).get().stats(),
     }
 }
 
@@ -87,14 +101,14 @@ struct Gate {
 /// What exchanges go through once they are whole.
 struct Output {
     enricher: Enricher,
-    sinks: Rc<RefCell<Sinks>>,
+    sinks: SharedSinks,
     metrics: Option<HttpMetrics>,
     wall: WallOffset,
 }
 
 impl Pipeline {
     /// Stages as configured; records go to `sinks`.
-    pub fn new(config: &Config, sinks: Rc<RefCell<Sinks>>, metrics: Option<HttpMetrics>) -> Self {
+    pub fn new(config: &Config, sinks: SharedSinks, metrics: Option<HttpMetrics>) -> Self {
         let enricher = Enricher::new(config.enrich.clone());
         Self {
             reassembler: Reassembler::new(config.reassembly.clone()),
@@ -105,7 +119,7 @@ impl Pipeline {
     }
 
     /// Stages behind a capture that does what [`Self::steer`] tells it.
-    pub fn live(config: &Config, sinks: Rc<RefCell<Sinks>>, metrics: Option<HttpMetrics>) -> Self {
+    pub fn live(config: &Config, sinks: SharedSinks, metrics: Option<HttpMetrics>) -> Self {
         let mut config = config.clone();
         config.http.min_skip = Some(http::DEFAULT_MIN_SKIP);
         config.reassembly.credit_step = Some(reassembly::config::DEFAULT_CREDIT_STEP);
@@ -305,7 +319,7 @@ impl Output {
                 metrics.observe(&record);
             }
             if fate == Fate::Keep {
-                self.sinks.borrow_mut().write(&record);
+                self.sinks.get().write(&record);
             }
         }
     }

@@ -4,11 +4,9 @@
 //! not keep the next one from being read.
 
 use std::{
-    cell::RefCell,
     io::{self, Read},
     os::fd::AsFd as _,
     path::{Path, PathBuf},
-    rc::Rc,
     sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant},
 };
@@ -26,9 +24,9 @@ use crate::{
     enrich::OwnTraffic,
     exit,
     metrics::{Metrics, stages},
-    pipeline::{self, Pipeline},
+    pipeline::{self, Pipeline, SharedSinks},
     shutdown::{DEFAULT_DRAIN, Shutdown},
-    sinks::{Overflow, OwnConnections, Sinks},
+    sinks::{Overflow, OwnConnections},
     summary::Summary,
 };
 
@@ -49,7 +47,7 @@ pub fn run(files: &[PathBuf], config: Config, shutdown: &Shutdown) -> u8 {
 struct Replay {
     config: Config,
     pipeline: Pipeline,
-    sinks: Rc<RefCell<Sinks>>,
+    sinks: SharedSinks,
     metrics: Arc<Metrics>,
     last_publication: Instant,
     shutdown: Shutdown,
@@ -66,7 +64,7 @@ impl Replay {
             admin::start(address, Arc::clone(&metrics), Arc::new(AtomicBool::new(true)), Arc::clone(&own))?;
         }
         let sinks = pipeline::open_sinks(&config, Overflow::Wait, &own, &shutdown)?;
-        let pipeline = Pipeline::new(&config, Rc::clone(&sinks), Some(http_metrics));
+        let pipeline = Pipeline::new(&config, sinks.clone(), Some(http_metrics));
         let mut replay =
             Self { config, pipeline, sinks, metrics, last_publication: Instant::now(), shutdown };
         replay.publish();
@@ -78,7 +76,7 @@ impl Replay {
         for file in files {
             if let Err(error) = self.replay(file) {
                 // Records up to the damage come first.
-                self.sinks.borrow_mut().flush();
+                self.sinks.get().flush();
                 exit::tell(error);
                 code = exit::INPUT;
             }
@@ -99,7 +97,7 @@ impl Replay {
 
     fn replay(&mut self, path: &Path) -> Result<(), FileError> {
         let mut file = if path.as_os_str() == "-" {
-            let input = Input { sinks: Rc::clone(&self.sinks), shutdown: self.shutdown.clone() };
+            let input = Input { sinks: self.sinks.clone(), shutdown: self.shutdown.clone() };
             CaptureFile::from_reader("standard input", Box::new(input), &self.config.file)?
         } else {
             CaptureFile::open(path, &self.config.file)?
@@ -137,12 +135,12 @@ impl Replay {
     fn publish(&mut self) {
         self.last_publication = Instant::now();
         let mut rows = stages::pipeline(&self.pipeline.stats());
-        rows.extend(stages::sinks(&self.sinks.borrow().stats()));
+        rows.extend(stages::sinks(&self.sinks.get().stats()));
         self.metrics.publish(rows);
     }
 
     fn is_over(&self) -> bool {
-        self.shutdown.is_requested() || self.sinks.borrow().reader_gone()
+        self.shutdown.is_requested() || self.sinks.get().reader_gone()
     }
 }
 
@@ -167,7 +165,7 @@ fn say_what_was_left_out(path: &Path, stats: &file::Stats) {
 
 /// Standard input that a signal ends, and that hands on finished records before it waits for more bytes.
 struct Input {
-    sinks: Rc<RefCell<Sinks>>,
+    sinks: SharedSinks,
     shutdown: Shutdown,
 }
 
@@ -179,7 +177,7 @@ impl Read for Input {
             PollFd::new(self.shutdown.as_fd(), PollFlags::POLLIN),
         ];
         if poll(&mut waiting, PollTimeout::ZERO)? == 0 {
-            self.sinks.borrow_mut().flush();
+            self.sinks.get().flush();
             poll(&mut waiting, PollTimeout::NONE)?;
         }
         if self.shutdown.is_requested() {

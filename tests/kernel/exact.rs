@@ -1,7 +1,12 @@
 //! Every byte of HTTP connections arrives, at both ends, wherever they run.
 
+use std::collections::{HashMap, HashSet};
+
 use pod2pod_common::{counters::Counter, segment::MAX_RECORD_PAYLOAD};
-use pod2pod_user::capture::{Direction, kernel::ScopeChoice};
+use pod2pod_user::capture::{
+    Direction,
+    kernel::{Config, ScopeChoice, Workers},
+};
 use support::{
     netns::{Cgroup, Namespace},
     scale,
@@ -217,4 +222,43 @@ fn the_same_loopback_tuple_in_two_namespaces_at_once() {
         }
     }
     watch.assert_lossless();
+}
+
+#[test]
+fn a_connection_is_in_one_ring_with_both_directions_of_both_ends() {
+    const CONNECTIONS: usize = 24;
+    const RINGS: u32 = 3;
+    let (cgroup, host) = (Cgroup::new(), Namespace::new());
+    let config = Config {
+        cgroup: Some(cgroup.path().to_owned()),
+        workers: Workers::Exactly(RINGS),
+        scope: ScopeChoice::Cookie,
+        ..Config::default()
+    };
+    let mut watch = Watch::open(config);
+    for _ in 0..CONNECTIONS {
+        let talking = talk(&cgroup, &host, &host, "127.0.0.1", &[client(REQUEST), server(RESPONSE)]);
+        talking.join().unwrap();
+    }
+    let mut rings_of = HashMap::<u16, HashSet<usize>>::new();
+    let mut records_of = HashMap::<u16, usize>::new();
+    let mut server_ends = HashSet::new();
+    for (ring, reader) in watch.readers.iter_mut().enumerate() {
+        let drained = reader.drain(usize::MAX, &mut |segment| {
+            let (source, destination) = (segment.source.port(), segment.destination.port());
+            // The client sends the SYN alone.
+            if segment.flags.syn() && !segment.flags.ack() {
+                server_ends.insert(destination);
+            }
+            let client = if server_ends.contains(&source) { destination } else { source };
+            rings_of.entry(client).or_default().insert(ring);
+            *records_of.entry(client).or_default() += 1;
+        });
+        assert!(drained.records > 0, "ring {ring} carries nothing");
+    }
+    assert_eq!(rings_of.len(), CONNECTIONS);
+    assert!(rings_of.values().all(|rings| rings.len() == 1), "{rings_of:?}");
+    // SYN, SYN-ACK, request, response and two FINs, at each end.
+    assert!(records_of.values().all(|records| *records >= 12), "{records_of:?}");
+    assert_eq!(watch.capture.ring_lost(), 0);
 }

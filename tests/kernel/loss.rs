@@ -39,7 +39,7 @@ fn the_reader_is_woken_once_when_the_ring_fills_past_the_threshold() {
     let mut watch = Watch::on(&cgroup, ScopeChoice::Cookie);
     // A socket that nobody sends to never says stop.
     let stop = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let wake = Wake::new(&watch.capture, &stop).unwrap();
+    let wake = Wake::new(&*watch.reader(), &stop).unwrap();
     let shortest = Duration::from_millis(1);
     // Each piece and its answer are told at both ends, in records of the classes that fit and a word of the ring's own.
     let piece = SIZE_CLASSES[4] - pod2pod_common::segment::HEADER_LENGTH;

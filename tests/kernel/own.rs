@@ -84,7 +84,7 @@ fn the_table_of_own_sockets_counts_what_it_refuses() {
     assert_eq!(own.refused(), 0);
     own.register(first - 1);
     watch.drain();
-    assert_eq!((own.refused(), watch.capture.stats().own_sockets_refused), (1, 1));
+    assert_eq!((own.refused(), watch.capture.own_sockets_refused()), (1, 1));
     own.forget(first);
     own.register(first - 1);
     assert_eq!(own.refused(), 1);

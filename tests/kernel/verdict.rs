@@ -82,7 +82,7 @@ fn an_ignored_connection_is_counted_and_the_next_one_is_told() {
         let known = connections(&watch);
         assert_eq!(known.len(), 2, "{scope:?}: {known:?}");
         for connection in &known {
-            watch.capture.steer(&ignore(connection));
+            watch.reader().steer(&ignore(connection));
         }
         let told = watch.seen.len();
         request();
@@ -110,9 +110,9 @@ fn the_table_of_verdicts_never_refuses() {
     let mut connection = some_connection();
     for number in 0..=u64::from(MAX_VERDICTS) {
         connection.scope.0 = number;
-        watch.capture.steer(&ignore(&connection));
+        watch.reader().steer(&ignore(&connection));
     }
-    let stats = watch.capture.stats();
+    let stats = *watch.reader().stats();
     assert_eq!((stats.verdicts_written, stats.verdicts_refused), (u64::from(MAX_VERDICTS) + 1, 0));
 }
 

@@ -8,7 +8,7 @@ use std::{
 use pod2pod_common::counters::Counter;
 use pod2pod_user::capture::{
     Direction, KernelInstant, Scope, Segment, TcpFlags,
-    kernel::{Capture, Config, ScopeChoice},
+    kernel::{Capture, Config, Reader, ScopeChoice, Workers},
 };
 use support::{netns::Cgroup, scale};
 
@@ -93,6 +93,7 @@ impl Seen {
 /// A capture and what it told.
 pub(crate) struct Watch {
     pub(crate) capture: Capture,
+    pub(crate) readers: Vec<Reader>,
     pub(crate) seen: Vec<Seen>,
 }
 
@@ -105,19 +106,30 @@ impl Watch {
     /// With a ring that holds everything.
     pub(crate) fn config() -> Config {
         let ring_bytes = scale::count(RING_BYTES, LEAST_RING_BYTES) as u32;
-        Config { ring_bytes, ..Config::default() }
+        // As many rings as the test says, whatever the machine has.
+        let workers = Workers::Exactly(1);
+        Config { ring_bytes, workers, ..Config::default() }
     }
 
     pub(crate) fn open(config: Config) -> Self {
-        let capture = Capture::open(&config).unwrap_or_else(|error| panic!("{error}"));
-        Self { capture, seen: Vec::new() }
+        let mut capture = Capture::open(&config).unwrap_or_else(|error| panic!("{error}"));
+        let readers = capture.take_readers();
+        Self { capture, readers, seen: Vec::new() }
     }
 
-    /// Takes what the ring holds.
+    /// The only ring's reader.
+    pub(crate) fn reader(&mut self) -> &mut Reader {
+        assert_eq!(self.readers.len(), 1);
+        &mut self.readers[0]
+    }
+
+    /// Takes what the rings hold.
     pub(crate) fn drain(&mut self) {
         self.capture.beat();
-        let seen = &mut self.seen;
-        while self.capture.drain(TURN, &mut |segment| seen.push(Seen::of(segment))).more {}
+        let Self { readers, seen, .. } = self;
+        for reader in readers {
+            while reader.drain(TURN, &mut |segment| seen.push(Seen::of(segment))).more {}
+        }
     }
 
     /// Drains while `work` runs, and once more after it.
@@ -217,7 +229,9 @@ impl Watch {
         ];
         assert_eq!(self.counter(C::BytesMatched), sum(&bytes));
         assert_eq!(self.counter(C::RecordsSent), self.seen.len() as u64);
-        assert_eq!(self.capture.stats().malformed + self.capture.stats().unknown_version, 0);
+        for stats in self.readers.iter().map(Reader::stats) {
+            assert_eq!(stats.malformed + stats.unknown_version, 0);
+        }
     }
 
     /// Nothing was lost, and everything adds up.

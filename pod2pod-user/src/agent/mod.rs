@@ -3,22 +3,24 @@
 
 mod clock;
 mod limits;
+mod totals;
 mod waiting;
 mod worker;
 
 use std::{
-    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 use self::{
     clock::{monotonic, wall_offset},
     limits::Limits,
-    worker::Worker,
+    totals::Totals,
+    worker::{Seat, Worker},
 };
 use crate::{
     admin::{self, Listen},
@@ -26,7 +28,7 @@ use crate::{
     config::Config,
     exit,
     metrics::{HttpMetrics, Ledger, Metrics, counters, ledger, stages},
-    pipeline::{self, Pipeline, SharedSightings},
+    pipeline::{self, Pipeline, SharedSightings, SharedSinks},
     shutdown::{DEFAULT_DRAIN, Shutdown},
     sinks::{Overflow, OwnConnections},
     summary::Summary,
@@ -34,6 +36,8 @@ use crate::{
 
 /// The kernel side stops when the heartbeat is 2 s old: four beats may be missed.
 const HEARTBEAT_PERIOD: Duration = Duration::from_millis(500);
+/// A worker that has begun no turn for this long hangs: the longest wait is an eighth of it, and a turn takes milliseconds.
+const MAX_SILENCE: Duration = Duration::from_secs(1);
 /// Wall time is read again and metrics are published this often.
 const HOUSEKEEPING_PERIOD: Duration = Duration::from_secs(1);
 /// Loss is logged this often at most.
@@ -67,7 +71,8 @@ pub fn run(mut config: Config, shutdown: &Shutdown) -> u8 {
 }
 
 struct Agent {
-    worker: Worker,
+    capture: Capture,
+    seats: Vec<Arc<Seat>>,
     house: House,
 }
 
@@ -83,7 +88,7 @@ struct House {
 }
 
 impl Agent {
-    fn start(config: Config, capture: Capture, shutdown: Shutdown) -> anyhow::Result<Self> {
+    fn start(config: Config, mut capture: Capture, shutdown: Shutdown) -> anyhow::Result<Self> {
         let sockets = capture.own_sockets();
         let forget = sockets.clone();
         let own = Arc::new(OwnConnections::new(
@@ -102,16 +107,23 @@ impl Agent {
             admin::start(listen, Arc::clone(&metrics), Arc::clone(&ready), Arc::clone(&own))?;
         }
         let sinks = pipeline::open_sinks(&config, Overflow::DropNewest, &own, &shutdown)?;
-        sinks.borrow_mut().show_header();
-        let mut pipeline = Pipeline::live(&config, Rc::clone(&sinks), Some(http_metrics));
+        sinks.get().show_header();
         let sightings = capture.watches_interfaces().then(SharedSightings::default);
-        if let Some(sightings) = &sightings {
-            pipeline.share_sightings(sightings.clone());
+        let mut seats = Vec::new();
+        for reader in capture.take_readers() {
+            // The first one's are the sinks themselves: it is the last to finish.
+            let sinks =
+                if seats.is_empty() { sinks.clone() } else { SharedSinks::new(sinks.get().for_worker()) };
+            let mut pipeline = Pipeline::live(&config, sinks.clone(), Some(http_metrics.for_worker()));
+            if let Some(sightings) = &sightings {
+                pipeline.share_sightings(sightings.clone());
+            }
+            let worker = Worker::new(reader, pipeline, sinks, Arc::clone(&own));
+            seats.push(Arc::new(Seat::new(worker, config.capture.ring_bytes, shutdown.clone())?));
         }
-        let limits = Limits::new(config.limits, &[config.capture.ring_bytes]);
+        let limits = Limits::new(config.limits, &vec![config.capture.ring_bytes; seats.len()]);
         let now = Instant::now();
-        let mut worker = Worker::new(capture, pipeline, sinks, own, shutdown, config.capture.ring_bytes)?;
-        let mut house = House {
+        let house = House {
             limits,
             metrics,
             sightings,
@@ -120,73 +132,106 @@ impl Agent {
             last_warning: None,
             warned: 0,
         };
-        house.beat(&mut worker, now);
-        house.keep(&mut worker, now);
+        let mut agent = Self { capture, seats, house };
+        agent.capture.beat();
+        agent.house.keep(&mut agent.capture, &agent.seats, now);
         // The programs are attached since the capture was opened; with the first heartbeat they work.
         ready.store(true, Ordering::Relaxed);
-        Ok(Self { worker, house })
+        Ok(agent)
     }
 
     fn run(mut self) -> u8 {
-        let Self { worker, house } = &mut self;
-        worker.run(&mut |worker, now| house.do_due(worker, now));
-        self.finish()
+        let Self { capture, seats, house } = &mut self;
+        let mut threads = Vec::new();
+        for (number, seat) in seats.iter().enumerate().skip(1) {
+            let seat = Arc::clone(seat);
+            let thread = thread::Builder::new().name(format!("worker-{number}"));
+            match thread.spawn(move || seat.run(&mut |_| ())) {
+                Ok(thread) => threads.push(thread),
+                Err(error) => {
+                    exit::tell(format_args!("cannot start a worker's thread: {error}"));
+                    return exit::FAILURE;
+                }
+            }
+        }
+        // The first worker's thread is this one: what beats is one that reads.
+        if let Some(first) = seats.first() {
+            first.run(&mut |now| house.do_due(capture, seats, now));
+        }
+        // Each sees the end within a turn.
+        let panicked = threads.into_iter().map(JoinHandle::join).filter(Result::is_err).count() > 0;
+        let code = self.finish();
+        if panicked { exit::FAILURE } else { code }
     }
 
-    /// What the ring holds, every open exchange, every queued record: out by the deadline.
+    /// What the rings hold, every open exchange, every queued record: out by the deadline.
     fn finish(self) -> u8 {
-        let Self { mut worker, mut house } = self;
+        let Self { mut capture, seats, .. } = self;
         let deadline = Instant::now() + DEFAULT_DRAIN;
-        while Instant::now() + OUTPUT_SHARE < deadline && worker.turn().more {
-            house.beat(&mut worker, Instant::now());
+        // Their threads are done: nobody else has them.
+        let mut workers: Vec<_> =
+            seats.into_iter().filter_map(Arc::into_inner).map(Seat::into_worker).collect();
+        for worker in &mut workers {
+            while Instant::now() + OUTPUT_SHARE < deadline && worker.turn().more {
+                capture.beat();
+            }
+            worker.pipeline.finish(monotonic());
+            worker.sinks.get().flush();
         }
-        let Worker { capture, mut pipeline, sinks, .. } = worker;
-        pipeline.finish(monotonic());
-        let enriched = pipeline.stats().enrich;
-        let filtered = *pipeline.stats().filter;
+        let totals = Totals::of(workers.iter());
         let kernel = capture.counters();
-        drop(pipeline);
         drop(capture);
-        let sinks = pipeline::finish_sinks(sinks, deadline);
-        let summary = Summary::new(enriched, sinks).with_kernel(&kernel).with_filter(&filtered);
+        let sinks = workers.into_iter().map(|worker| worker.sinks).next();
+        let sinks = sinks.map_or_else(Vec::new, |sinks| pipeline::finish_sinks(sinks, deadline));
+        let stages = totals.stages();
+        let summary = Summary::new(stages.enrich, sinks).with_kernel(&kernel).with_filter(stages.filter);
         exit::tell(&summary);
         if summary.output_failed() { exit::FAILURE } else { exit::OK }
     }
 }
 
 impl House {
-    fn do_due(&mut self, worker: &mut Worker, now: Instant) {
+    fn do_due(&mut self, capture: &mut Capture, seats: &[Arc<Seat>], now: Instant) {
+        capture.pass_on_log();
         if now.duration_since(self.last_beat) >= HEARTBEAT_PERIOD {
-            self.beat(worker, now);
+            self.last_beat = now;
+            if all_work(seats, now) {
+                capture.beat();
+            }
         }
         if now.duration_since(self.last_housekeeping) >= HOUSEKEEPING_PERIOD {
-            self.keep(worker, now);
+            self.keep(capture, seats, now);
         }
     }
 
-    fn beat(&mut self, worker: &mut Worker, now: Instant) {
-        self.last_beat = now;
-        worker.capture.beat();
-    }
-
-    fn keep(&mut self, worker: &mut Worker, now: Instant) {
+    /// Makes the workers stand still for a moment: what is told of them is of one instant.
+    fn keep(&mut self, capture: &mut Capture, seats: &[Arc<Seat>], now: Instant) {
         self.last_housekeeping = now;
-        worker.pipeline.set_wall(wall_offset());
-        worker.pipeline.publish_metrics();
-        let kernel = worker.capture.snapshot();
-        self.limits.keep(&mut worker.capture, &kernel, now);
-        let mut rows = counted(worker, &kernel);
+        let mut workers: Vec<_> = seats.iter().map(|seat| seat.worker()).collect();
+        for worker in &mut workers {
+            worker.pipeline.set_wall(wall_offset());
+            worker.pipeline.publish_metrics();
+        }
+        let readers: Vec<_> = workers.iter().map(|worker| &worker.reader).collect();
+        let kernel = capture.snapshot(&readers);
+        let mut totals = Totals::of(workers.iter().map(|worker| &**worker));
+        drop(workers);
+        totals.reader.own_sockets_refused = capture.own_sockets_refused();
+        self.limits.keep(capture, &kernel, now);
+        let mut rows = counted(&kernel, capture.ring_lost(), &totals);
+        rows.extend(capture.interface_stats().iter().flat_map(counters::interfaces));
         rows.extend(self.limits.rows());
         rows.extend(self.sightings.iter().flat_map(|sightings| counters::sightings(&sightings.stats())));
         self.metrics.publish(rows);
-        self.warn_of_loss(worker, now);
+        self.warn_of_loss(capture.ring_lost(), &totals, now);
     }
 
-    fn warn_of_loss(&mut self, worker: &Worker, now: Instant) {
-        let lost = lost(worker);
+    fn warn_of_loss(&mut self, in_kernel: u64, totals: &Totals, now: Instant) {
+        // Wherever it was lost: in the kernel and in the queues.
+        let queues: u64 = totals.sinks.iter().map(|(_, stats)| stats.lost()).sum();
+        let lost = in_kernel + queues;
         let quiet = self.last_warning.is_some_and(|last| now.duration_since(last) < WARNING_PERIOD);
         if lost > self.warned && !quiet {
-            let in_kernel = worker.capture.ring_lost();
             tracing::warn!(
                 lost = lost - self.warned,
                 total = lost,
@@ -200,29 +245,46 @@ impl House {
     }
 }
 
-fn counted(worker: &Worker, kernel: &Snapshot) -> Vec<stages::Counted> {
-    let stages = worker.pipeline.stats();
-    let sinks = worker.sinks.borrow().stats();
+/// Whether every worker takes its turns. Where one does not, its connections are not read, and the kernel side is left to
+/// stop for all of them: half a view is none.
+fn all_work(seats: &[Arc<Seat>], now: Instant) -> bool {
+    all_heard(seats.iter().map(|seat| seat.silence(now)))
+}
+
+fn all_heard(mut silences: impl Iterator<Item = Duration>) -> bool {
+    silences.all(|silence| silence < MAX_SILENCE)
+}
+
+fn counted(kernel: &Snapshot, ring_lost: u64, totals: &Totals) -> Vec<stages::Counted> {
+    let stages = totals.stages();
     let ledger = Ledger::of(&ledger::Sources {
         kernel,
-        reader: worker.capture.stats(),
+        reader: &totals.reader,
         http: stages.http,
         open: stages.open_exchanges as u64,
         filter: stages.filter,
         enrich: &stages.enrich,
-        sinks: &sinks,
+        sinks: &totals.sinks,
     });
-    let mut rows = stages::kernel(&kernel.counters.0, worker.capture.ring_lost());
-    rows.extend(counters::reader(worker.capture.stats()));
-    rows.extend(worker.capture.interface_stats().iter().flat_map(counters::interfaces));
-    rows.extend(stages::pipeline(&stages));
-    rows.extend(stages::sinks(&sinks));
+    let mut rows = stages::kernel(&kernel.counters.0, ring_lost);
+    rows.extend(totals.rows());
     rows.extend(ledger.rows());
     rows
 }
 
-/// What was lost so far, wherever: in the kernel and in the queues.
-fn lost(worker: &Worker) -> u64 {
-    let queues: u64 = worker.sinks.borrow().stats().iter().map(|(_, stats)| stats.lost()).sum();
-    worker.capture.ring_lost() + queues
+#[cfg(test)]
+mod tests {
+    use pod2pod_common::limits::HEARTBEAT_TIMEOUT_NS;
+
+    use super::*;
+
+    #[test]
+    fn one_worker_that_hangs_stops_the_heartbeat() {
+        let (quiet, nearly) = (Duration::ZERO, MAX_SILENCE - Duration::from_nanos(1));
+        assert!(all_heard([quiet, nearly].into_iter()));
+        assert!(!all_heard([quiet, MAX_SILENCE, quiet].into_iter()));
+        // An idle worker is heard in time, and a hanging one is before the kernel side would stop by itself.
+        assert!(waiting::MAX_WAIT * 2 < MAX_SILENCE);
+        assert!(MAX_SILENCE + HEARTBEAT_PERIOD < Duration::from_nanos(HEARTBEAT_TIMEOUT_NS));
+    }
 }

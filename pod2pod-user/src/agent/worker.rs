@@ -2,89 +2,63 @@
 //!
 //! One turn: what the ring holds, what is due, verdicts back to the kernel, records on. The ring is drained on a timer that
 //! adapts to what came, since a wake-up per record costs more than the record.
+//!
+//! A worker is locked for a turn, by its own thread, and between turns by whoever wants to see it standing still: once a
+//! second for the metrics, and at the end. Workers never wait for each other.
 
-use std::{cell::RefCell, io, rc::Rc, sync::Arc, time::Instant};
+use std::{
+    io,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use super::{clock::monotonic, waiting::Waiting};
 use crate::{
     capture::{
         KernelInstant,
-        kernel::{Capture, Wake},
+        kernel::{Reader, Wake},
     },
-    pipeline::Pipeline,
+    pipeline::{Pipeline, SharedSinks},
     shutdown::Shutdown,
-    sinks::{OwnConnections, Sinks},
+    sinks::OwnConnections,
 };
 
 /// Records taken from the ring in one turn: a few milliseconds of work, so that time limits and signals are looked at.
 const TURN_RECORDS: usize = 8192;
-/// Niceness of the worker thread: it needs little, but on a machine that is busy with what it watches it needs it in time,
+/// Niceness of a worker's thread: it needs little, but on a machine that is busy with what it watches it needs it in time,
 /// or the ring overflows.
 const WORKER_NICENESS: i32 = -10;
 
 /// A ring, the stages behind it, and where their records go.
 pub(super) struct Worker {
-    pub(super) capture: Capture,
+    pub(super) reader: Reader,
     pub(super) pipeline: Pipeline,
-    pub(super) sinks: Rc<RefCell<Sinks>>,
-    pub(super) own: Arc<OwnConnections>,
-    pub(super) shutdown: Shutdown,
-    wake: Wake,
-    ring_bytes: u32,
+    pub(super) sinks: SharedSinks,
+    own: Arc<OwnConnections>,
     own_version: u64,
     last_segment: KernelInstant,
 }
 
 impl Worker {
-    /// A worker that has read nothing yet of a ring of `ring_bytes`.
-    ///
-    /// # Errors
-    /// The kernel has no descriptor for what it waits with.
+    /// A worker that has read nothing yet.
     pub(super) fn new(
-        capture: Capture,
+        reader: Reader,
         pipeline: Pipeline,
-        sinks: Rc<RefCell<Sinks>>,
+        sinks: SharedSinks,
         own: Arc<OwnConnections>,
-        shutdown: Shutdown,
-        ring_bytes: u32,
-    ) -> io::Result<Self> {
-        Ok(Self {
-            wake: Wake::new(&capture, &shutdown)?,
-            ring_bytes,
-            capture,
-            pipeline,
-            sinks,
-            own,
-            shutdown,
-            own_version: 0,
-            last_segment: KernelInstant::default(),
-        })
-    }
-
-    /// Reads until a signal comes or the reader of the records goes away. `duties` are done before every turn.
-    pub(super) fn run(&mut self, duties: &mut impl FnMut(&mut Self, Instant)) {
-        // Of this thread only. Without CAP_SYS_NICE it is as nice as others.
-        let _ = rustix::process::setpriority_process(None, WORKER_NICENESS);
-        let mut waiting = Waiting::new(self.ring_bytes, Instant::now());
-        let mut taken = 0;
-        while !self.shutdown.is_requested() && !self.sinks.borrow().reader_gone() {
-            duties(self, Instant::now());
-            let turn = self.turn();
-            taken += turn.bytes;
-            if !turn.more {
-                // Whatever ends the wait: the loop looks at everything.
-                let _ = self.wake.wait(waiting.after(taken, Instant::now()));
-                taken = 0;
-            }
-        }
+    ) -> Self {
+        Self { reader, pipeline, sinks, own, own_version: 0, last_segment: KernelInstant::default() }
     }
 
     /// Takes what the ring holds, up to [`TURN_RECORDS`], through all stages.
     pub(super) fn turn(&mut self) -> Turn {
         self.update_own_tuples();
-        let Self { capture, pipeline, last_segment, .. } = self;
+        let Self { reader, pipeline, last_segment, .. } = self;
         let before = monotonic();
-        let drained = capture.drain(TURN_RECORDS, &mut |segment| {
+        let drained = reader.drain(TURN_RECORDS, &mut |segment| {
             *last_segment = (*last_segment).max(segment.time);
             if pipeline.is_due(segment.time) {
                 pipeline.expire(segment.time);
@@ -93,12 +67,12 @@ impl Worker {
         });
         // With a backlog, what looks overdue may be waiting in the ring.
         let now = if drained.more { *last_segment } else { before };
-        pipeline.look(now, &mut |connection| capture.activity(connection));
+        pipeline.look(now, &mut |connection| reader.activity(connection));
         if pipeline.is_due(now) {
             pipeline.expire(now);
         }
-        pipeline.steer(&mut |steering| capture.steer(steering));
-        self.sinks.borrow_mut().flush_due();
+        pipeline.steer(&mut |steering| reader.steer(steering));
+        self.sinks.get().flush_due();
         Turn { bytes: drained.bytes, more: drained.more }
     }
 
@@ -118,4 +92,76 @@ pub(super) struct Turn {
     bytes: usize,
     /// The ring may hold more.
     pub(super) more: bool,
+}
+
+/// Where a worker works: what its thread and the others need of it.
+pub(super) struct Seat {
+    worker: Mutex<Worker>,
+    wake: Wake,
+    ring_bytes: u32,
+    shutdown: Shutdown,
+    started: Instant,
+    /// When its thread last began a turn: nanoseconds after `started`.
+    last_turn: AtomicU64,
+}
+
+impl Seat {
+    /// A seat for `worker`, whose ring is of `ring_bytes`; it counts as having made a turn just now.
+    ///
+    /// # Errors
+    /// The kernel has no descriptor for what it waits with.
+    pub(super) fn new(worker: Worker, ring_bytes: u32, shutdown: Shutdown) -> io::Result<Self> {
+        let wake = Wake::new(&worker.reader, &shutdown)?;
+        let (worker, last_turn) = (Mutex::new(worker), AtomicU64::new(0));
+        Ok(Self { worker, wake, ring_bytes, shutdown, started: Instant::now(), last_turn })
+    }
+
+    /// Reads on this thread until the program should end. `duties` are done before every turn.
+    pub(super) fn run(&self, duties: &mut impl FnMut(Instant)) {
+        // However this ends, the others need not go on without.
+        let _ending = Ending(&self.shutdown);
+        // Of this thread only. Without CAP_SYS_NICE it is as nice as others.
+        let _ = rustix::process::setpriority_process(None, WORKER_NICENESS);
+        let mut waiting = Waiting::new(self.ring_bytes, Instant::now());
+        let mut taken = 0;
+        // A reader of the records that goes away asks for the end too.
+        while !self.shutdown.is_requested() {
+            let now = Instant::now();
+            let since = now.saturating_duration_since(self.started).as_nanos();
+            self.last_turn.store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
+            duties(now);
+            let turn = self.worker().turn();
+            taken += turn.bytes;
+            if !turn.more {
+                // Whatever ends the wait: the loop looks at everything.
+                let _ = self.wake.wait(waiting.after(taken, Instant::now()));
+                taken = 0;
+            }
+        }
+    }
+
+    /// The worker, between two turns.
+    pub(super) fn worker(&self) -> MutexGuard<'_, Worker> {
+        self.worker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The worker, for good.
+    pub(super) fn into_worker(self) -> Worker {
+        self.worker.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long ago its thread began a turn.
+    pub(super) fn silence(&self, now: Instant) -> Duration {
+        let last = Duration::from_nanos(self.last_turn.load(Ordering::Relaxed));
+        now.saturating_duration_since(self.started).saturating_sub(last)
+    }
+}
+
+/// Asks for the program's end when it goes out of scope.
+struct Ending<'a>(&'a Shutdown);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.request();
+    }
 }

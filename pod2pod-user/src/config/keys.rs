@@ -2,12 +2,13 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use pod2pod_common::limits::MAX_RINGS;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::{Config, value::Given};
 use crate::{
     admin::Listen,
-    capture::kernel::{MAX_RING_BYTES, MIN_RING_BYTES, Pattern, ScopeChoice, SourceChoice},
+    capture::kernel::{MAX_RING_BYTES, MIN_RING_BYTES, Pattern, ScopeChoice, SourceChoice, Workers},
     enrich::{Redaction, ignore::Subject},
     filter::{CgroupRule, NamePattern, Network, PortRange, Roles},
     logging, restraint,
@@ -93,10 +94,26 @@ pub static KEYS: &[Key] = &[
         },
     },
     Key {
+        path: "capture.workers",
+        allowed: "auto, or a number from 1 to 16",
+        default: "auto",
+        sentence: "Threads that read, each its own ring and its own connections; auto is one for each eight CPUs, at most four, whose rings take at most a third of limits.memory.",
+        set: |config, given| {
+            config.capture.workers = match given.text()? {
+                "auto" => Workers::Auto,
+                number => {
+                    let number = number.parse().ok().filter(|number| (1..=MAX_RINGS).contains(number))?;
+                    Workers::Exactly(number)
+                }
+            };
+            Some(())
+        },
+    },
+    Key {
         path: "capture.ring_bytes",
         allowed: "a power of two from 256KiB to 1GiB",
         default: "16MiB",
-        sentence: "Ring buffer between kernel and agent.",
+        sentence: "Ring buffer between kernel and agent, one for each worker.",
         set: |config, given| {
             let bytes = u32::try_from(given.bytes()?).ok().filter(|bytes| bytes.is_power_of_two());
             put(
@@ -507,6 +524,9 @@ mod tests {
         };
         check("http.body_bytes", MAX_BODY_BYTES as u64, true);
         check("http.body_bytes", MAX_BODY_BYTES as u64 + 1, false);
+        check("capture.workers", MAX_RINGS.into(), true);
+        check("capture.workers", u64::from(MAX_RINGS) + 1, false);
+        check("capture.workers", 0, false);
         check("capture.ring_bytes", MAX_RING_BYTES.into(), true);
         check("capture.ring_bytes", u64::from(MAX_RING_BYTES) * 2, false);
         check("capture.ring_bytes", MIN_RING_BYTES.into(), true);

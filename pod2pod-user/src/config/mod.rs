@@ -79,13 +79,16 @@ impl Default for HttpSink {
     }
 }
 
+/// Workers are chosen by themselves only while their rings take at most this part of the memory.
+const RINGS_SHARE: u64 = 3;
+
 impl Config {
     /// What memory is asked for.
     pub fn wanted(&self) -> restraint::budget::Wanted {
         let queue = |bytes: usize, default: usize| (bytes as u64, bytes != default);
         restraint::budget::Wanted {
             memory: self.limits.memory,
-            rings: u64::from(self.capture.ring_bytes),
+            rings: u64::from(self.capture.ring_bytes) * u64::from(self.capture.workers.count()),
             output_queue: queue(self.output.queue_bytes, sinks::DEFAULT_QUEUE_BYTES),
             collector_queue: self
                 .http_sink
@@ -100,22 +103,31 @@ impl Config {
     /// # Errors
     /// There is too little.
     pub fn divide_memory(&mut self) -> Result<(), restraint::TooSmall> {
+        if self.capture.workers == capture::kernel::Workers::Auto {
+            // A ring for each worker, and room for what is in them.
+            let most = (self.limits.memory / RINGS_SHARE / u64::from(self.capture.ring_bytes)).max(1);
+            let most = u32::try_from(most).unwrap_or(u32::MAX);
+            self.capture.workers = capture::kernel::Workers::Exactly(self.capture.workers.count().min(most));
+        }
         let shares = restraint::budget::split(&self.wanted())?;
         let entries = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+        // Each worker has stages of its own; queues are shared.
+        let workers = u64::from(self.capture.workers.count());
+        let of_worker = |count: u64| entries(count / workers);
         let of_kernel = |count: u64, most: u32| u32::try_from(count).unwrap_or(most).min(most);
         self.capture.max_connections = of_kernel(shares.kernel_connections, self.capture.max_connections);
         self.capture.max_verdicts = of_kernel(shares.kernel_verdicts, self.capture.max_verdicts);
         let reassembly = &mut self.reassembly;
         reassembly.reserve = true;
-        reassembly.max_connections = entries(shares.connections);
-        reassembly.max_handshakes = entries(shares.handshakes);
-        reassembly.max_lingering = entries(shares.lingering);
-        reassembly.max_total_held_bytes = entries(shares.held);
+        reassembly.max_connections = of_worker(shares.connections);
+        reassembly.max_handshakes = of_worker(shares.handshakes);
+        reassembly.max_lingering = of_worker(shares.lingering);
+        reassembly.max_total_held_bytes = of_worker(shares.held);
         reassembly.max_held_bytes = reassembly.max_held_bytes.min(reassembly.max_total_held_bytes);
-        self.http.reserve = entries(shares.connections);
+        self.http.reserve = of_worker(shares.connections);
         // A buffer that grows is up to twice as large as what is in it.
-        self.http.max_kept = entries(shares.kept / 4);
-        self.http.max_open_bytes = entries(shares.kept / 2);
+        self.http.max_kept = of_worker(shares.kept / 4);
+        self.http.max_open_bytes = of_worker(shares.kept / 2);
         self.output.queue_bytes = entries(shares.output_queue);
         self.http_sink.queue_bytes = entries(shares.collector_queue);
         Ok(())
@@ -127,5 +139,24 @@ impl HttpSink {
     pub fn build(self) -> Option<sinks::http::Config> {
         let Self { url, batch_records, queue_bytes, timeout } = self;
         Some(sinks::http::Config { url: url?, batch_records, queue_bytes, timeout })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use capture::kernel::Workers;
+
+    #[test]
+    fn workers_by_themselves_fit_the_memory_and_asked_ones_are_kept() {
+        let mut config = Config::default();
+        config.limits.memory = RINGS_SHARE * u64::from(config.capture.ring_bytes) - 1;
+        config.divide_memory().unwrap();
+        assert_eq!(config.capture.workers, Workers::Exactly(1));
+        let mut config = Config::default();
+        config.capture.workers = Workers::Exactly(3);
+        config.limits.memory *= 8;
+        config.divide_memory().unwrap();
+        assert_eq!(config.capture.workers, Workers::Exactly(3));
     }
 }

@@ -12,7 +12,7 @@ pub mod sampling;
 pub mod target;
 pub mod trace;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, ops::AddAssign, time::Duration};
 
 use hashbrown::HashSet;
 
@@ -124,6 +124,39 @@ pub struct Stats {
     pub without_request: u64,
     /// HTTP/2 connections.
     pub http2: u64,
+}
+
+impl AddAssign for Stats {
+    fn add_assign(&mut self, part: Self) {
+        let Self {
+            exchanges,
+            kept,
+            sampled_away,
+            ignored,
+            own,
+            redacted,
+            without_request,
+            http2,
+            bodies_decoded,
+            bodies_capped,
+            bodies_unknown_coding,
+            bodies_damaged,
+            bodies_over_window,
+        } = part;
+        self.exchanges += exchanges;
+        self.kept += kept;
+        self.sampled_away += sampled_away;
+        self.ignored += ignored;
+        self.own += own;
+        self.redacted += redacted;
+        self.without_request += without_request;
+        self.http2 += http2;
+        self.bodies_decoded += bodies_decoded;
+        self.bodies_capped += bodies_capped;
+        self.bodies_unknown_coding += bodies_unknown_coding;
+        self.bodies_damaged += bodies_damaged;
+        self.bodies_over_window += bodies_over_window;
+    }
 }
 
 /// Turns Exchanges into Records.

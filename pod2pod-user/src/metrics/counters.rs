@@ -8,6 +8,7 @@ struct Row<S> {
     name: &'static str,
     help: &'static str,
     value: fn(&S) -> u64,
+    place: fn(&mut S) -> &mut u64,
 }
 
 macro_rules! counters {
@@ -16,6 +17,7 @@ macro_rules! counters {
             name: concat!($stage, "_", stringify!($field)),
             help: $help,
             value: |stats| stats.$field,
+            place: |stats| &mut stats.$field,
         },)+];
     };
 }
@@ -180,6 +182,32 @@ pub fn http(stats: &http::Stats) -> Vec<Counted> {
     rows(HTTP, stats)
 }
 
+/// Adds what one worker's stages counted to `total`.
+pub fn add_reader(total: &mut capture::kernel::Stats, part: &capture::kernel::Stats) {
+    add(READER, total, part);
+}
+
+/// As [`add_reader`].
+pub fn add_reassembly(total: &mut reassembly::Stats, part: &reassembly::Stats) {
+    add(REASSEMBLY, total, part);
+}
+
+/// As [`add_reader`].
+pub fn add_filter(total: &mut filter::Stats, part: &filter::Stats) {
+    add(FILTER, total, part);
+}
+
+/// As [`add_reader`].
+pub fn add_http(total: &mut http::Stats, part: &http::Stats) {
+    add(HTTP, total, part);
+}
+
+fn add<S>(table: &[Row<S>], total: &mut S, part: &S) {
+    for row in table {
+        *(row.place)(total) += (row.value)(part);
+    }
+}
+
 fn rows<S>(table: &[Row<S>], stats: &S) -> Vec<Counted> {
     table.iter().map(|row| Counted::counter(row.name, row.help, (row.value)(stats))).collect()
 }
@@ -201,6 +229,14 @@ mod tests {
         for row in table {
             assert!(row.help.ends_with('.') && !row.help.contains(['`', '[']), "{}: {}", row.name, row.help);
         }
+    }
+
+    #[test]
+    fn what_workers_counted_is_added_up() {
+        let part = |records, malformed| capture::kernel::Stats { records, malformed, ..Default::default() };
+        let mut total = part(3, 0);
+        add_reader(&mut total, &part(4, 2));
+        assert_eq!(total, part(7, 2));
     }
 
     #[test]

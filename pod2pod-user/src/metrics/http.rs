@@ -21,7 +21,7 @@ const LABELS: &[&str] =
     &["http_request_method", "http_response_status_code", "error_type", "network_protocol_version"];
 
 /// Histograms of one end's view.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct View {
     duration: HistogramVec,
     request_size: HistogramVec,
@@ -62,6 +62,12 @@ impl HttpMetrics {
             sets: HashMap::new(),
             overflowed: 0,
         })
+    }
+
+    /// The same histograms for another worker to count in.
+    pub fn for_worker(&self) -> Self {
+        let Self { server, client, .. } = self;
+        Self { server: server.clone(), client: client.clone(), sets: HashMap::new(), overflowed: 0 }
     }
 
     /// Counts `record`, unless it is a progress report, a second telling, or has no request.

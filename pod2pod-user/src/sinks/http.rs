@@ -116,6 +116,17 @@ impl HttpSink {
         Ok(Self { batch: Batch::default(), since: None, batch_records, queue, shutdown })
     }
 
+    /// The same collector for another worker: with batches of its own, on the same queue.
+    pub fn for_worker(&self) -> Self {
+        let (queue, shutdown) = (Arc::clone(&self.queue), self.shutdown.clone());
+        Self { batch: Batch::default(), since: None, batch_records: self.batch_records, queue, shutdown }
+    }
+
+    /// Records in the batch that is being filled.
+    pub const fn filling(&self) -> u64 {
+        self.batch.records
+    }
+
     /// Adds `record` to the batch.
     pub fn write(&mut self, record: &Record) {
         json::push_line(&mut self.batch.bytes, record);
@@ -148,7 +159,7 @@ impl HttpSink {
     /// What was counted so far.
     pub fn stats(&self) -> SinkStats {
         let stats = self.queue.stats();
-        let filling = self.batch.records;
+        let filling = self.filling();
         SinkStats { received: stats.received + filling, in_flight: stats.in_flight + filling, ..stats }
     }
 

@@ -50,7 +50,7 @@ impl Default for Config {
 }
 
 /// Turns a record into bytes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Encoder {
     /// JSON lines.
     Json,
@@ -79,6 +79,11 @@ impl Sinks {
     /// The writer, and the HTTP sink if there is one.
     pub const fn new(writer: Writer, http: Option<HttpSink>) -> Self {
         Self { writer, http }
+    }
+
+    /// The same sinks for another worker: it fills batches of its own, and hands whole ones to the same queues.
+    pub fn for_worker(&self) -> Self {
+        Self { writer: self.writer.for_worker(), http: self.http.as_ref().map(HttpSink::for_worker) }
     }
 
     /// Shows the header of columns, if columns are written.
@@ -119,6 +124,15 @@ impl Sinks {
     pub fn stats(&self) -> Vec<(&'static str, SinkStats)> {
         let http = self.http.as_ref().map(|http| ("http", http.stats()));
         [("output", self.writer.stats())].into_iter().chain(http).collect()
+    }
+
+    /// Adds what this worker is filling to `stats`, which are another worker's of the same sinks.
+    pub fn add_filling(&self, stats: &mut [(&'static str, SinkStats)]) {
+        let filling = [Some(self.writer.filling()), self.http.as_ref().map(HttpSink::filling)];
+        for ((_, stats), filling) in stats.iter_mut().zip(filling.into_iter().flatten()) {
+            stats.received += filling;
+            stats.in_flight += filling;
+        }
     }
 
     /// Waits until everything queued is out, at most until `deadline`; what is left then is lost and counted.

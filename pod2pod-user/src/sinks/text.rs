@@ -26,7 +26,7 @@ const YELLOW: &str = "\x1b[33m";
 const CYAN: &str = "\x1b[36m";
 
 /// Writes lines whose columns stand below each other; columns grow to what they met.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Columns {
     width: usize,
     colour: bool,

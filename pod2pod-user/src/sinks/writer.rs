@@ -83,6 +83,18 @@ impl Writer {
         }
     }
 
+    /// The same output for another worker: with batches of its own, on the same queue.
+    pub fn for_worker(&self) -> Self {
+        let Self { encoder, queue, shutdown, .. } = self;
+        let (encoder, queue) = (encoder.clone(), Arc::clone(queue));
+        Self { encoder, batch: Batch::default(), queue, shutdown: shutdown.clone() }
+    }
+
+    /// Records in the batch that is being filled.
+    pub const fn filling(&self) -> u64 {
+        self.batch.records
+    }
+
     /// Adds `record` to the batch.
     pub fn write(&mut self, record: &Record) {
         self.encoder.push(&mut self.batch.bytes, record);
@@ -109,7 +121,7 @@ impl Writer {
     /// What was counted so far.
     pub fn stats(&self) -> SinkStats {
         let stats = self.queue.stats();
-        let filling = self.batch.records;
+        let filling = self.filling();
         SinkStats { received: stats.received + filling, in_flight: stats.in_flight + filling, ..stats }
     }
 

@@ -9,7 +9,7 @@ use std::{
 use support::{scale, world::SERVER_POD};
 
 use super::{
-    agent::Agent,
+    agent::{AMPLE_RING, Agent},
     seen::{ENDS, Exchange, check, misnumbered, tell},
     stage::{Stage, prepare},
 };
@@ -58,8 +58,18 @@ fn answer(connections: &mut [TcpStream], requests: usize) {
 
 #[test]
 fn a_hundred_thousand_exchanges_are_told_by_both_ends_and_nothing_else() {
+    check_load(&[AMPLE_RING, "capture.workers=1"], scale::count(REQUESTS, 1));
+}
+
+#[test]
+fn three_workers_tell_every_exchange_once() {
+    check_load(&["capture.workers=3"], scale::count(REQUESTS / 10, 1));
+}
+
+/// So many requests on each connection: each exchange is told by both ends, and nothing else is.
+fn check_load(settings: &[&str], requests: usize) {
     let mut stage = Stage::new();
-    let agent = Agent::watch(&stage);
+    let agent = Agent::start(Some(stage.world.cgroup.path()), settings);
     let listener = stage.server.listen((SERVER_POD.v4, 0));
     let address = listener.local_addr().unwrap();
     let pair = |_| {
@@ -70,7 +80,6 @@ fn a_hundred_thousand_exchanges_are_told_by_both_ends_and_nothing_else() {
     };
     let (mut clients, mut servers): (Vec<_>, Vec<_>) = (0..CONNECTIONS).map(pair).unzip();
     let share = CONNECTIONS / THREADS;
-    let requests = scale::count(REQUESTS, 1);
     thread::scope(|scope| {
         for servers in servers.chunks_mut(share) {
             scope.spawn(move || answer(servers, requests));

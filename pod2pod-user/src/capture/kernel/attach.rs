@@ -89,6 +89,9 @@ impl Capture {
                 let follower = Follower::start(programs, &config.interfaces)
                     .map_err(|cause| OpenError::Interfaces { cause })?;
                 self.description = format!("{} by {scope}", follower.description);
+                for reader in &mut self.readers {
+                    reader.paths = Some(follower.paths());
+                }
                 self.attachment = Attachment::Interfaces(follower);
             }
         }

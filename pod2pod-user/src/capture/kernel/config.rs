@@ -1,9 +1,9 @@
 //! How to capture: what the user of this stage chooses. Reads no file and no environment.
 
-use std::path::PathBuf;
+use std::{num::NonZero, path::PathBuf};
 
 use nix::net::if_::if_nametoindex;
-use pod2pod_common::limits::{DEFAULT_RING_BYTES, MAX_CONNECTIONS, MAX_VERDICTS};
+use pod2pod_common::limits::{DEFAULT_RING_BYTES, MAX_CONNECTIONS, MAX_RINGS, MAX_VERDICTS};
 
 pub use super::interfaces::Pattern;
 
@@ -11,6 +11,36 @@ pub use super::interfaces::Pattern;
 pub const MIN_RING_BYTES: u32 = 256 * 1024;
 /// Largest ring: what a u32 holds as a power of two that the kernel can still map twice (kernel/bpf/ringbuf.c). Bytes.
 pub const MAX_RING_BYTES: u32 = 1 << 30;
+/// CPUs that one worker keeps up with: it takes a fraction of the time of what it watches.
+const CPUS_A_WORKER: usize = 8;
+/// Workers unless more are asked for: beyond, the memory of their rings is what is short.
+const MAX_AUTO_WORKERS: usize = 4;
+
+/// How many workers read, each a ring of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Workers {
+    /// One for each eight CPUs, at most four.
+    #[default]
+    Auto,
+    /// So many, at most [`MAX_RINGS`].
+    Exactly(u32),
+}
+
+impl Workers {
+    /// How many these are on this machine.
+    pub fn count(self) -> u32 {
+        match self {
+            Self::Auto => auto(std::thread::available_parallelism().map_or(1, NonZero::get)),
+            Self::Exactly(count) => count.clamp(1, MAX_RINGS),
+        }
+    }
+}
+
+const fn auto(cpus: usize) -> u32 {
+    let workers = cpus.div_ceil(CPUS_A_WORKER);
+    (if workers > MAX_AUTO_WORKERS { MAX_AUTO_WORKERS } else { workers }) as u32
+}
+
 /// What tells network worlds apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ScopeChoice {
@@ -56,7 +86,9 @@ pub struct Config {
     pub tc_way: TcWay,
     /// Watch this cgroup only: a path from the root of cgroup v2 on (`kubepods.slice`) or an absolute one.
     pub cgroup: Option<PathBuf>,
-    /// Size of the ring: a power of two from [`MIN_RING_BYTES`] to [`MAX_RING_BYTES`].
+    /// How many workers read.
+    pub workers: Workers,
+    /// Size of each worker's ring: a power of two from [`MIN_RING_BYTES`] to [`MAX_RING_BYTES`].
     pub ring_bytes: u32,
     /// Socket ends that the kernel remembers; one past it, the least recently used goes.
     pub max_connections: u32,
@@ -75,6 +107,7 @@ impl Default for Config {
             interfaces: Vec::new(),
             tc_way: TcWay::Newest,
             cgroup: None,
+            workers: Workers::Auto,
             ring_bytes: DEFAULT_RING_BYTES,
             max_connections: MAX_CONNECTIONS,
             max_verdicts: MAX_VERDICTS,
@@ -92,5 +125,27 @@ impl Config {
             Pattern::HostVeths | Pattern::Glob(_) => None,
         });
         names.filter(|name| if_nametoindex(*name).is_err()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_worker_for_eight_cpus_and_at_most_four() {
+        let cases = [(1, 1), (2, 1), (8, 1), (9, 2), (16, 2), (17, 3), (32, 4), (33, 4), (256, 4)];
+        for (cpus, workers) in cases {
+            assert_eq!(auto(cpus), workers, "{cpus}");
+        }
+        assert_eq!(auto(CPUS_A_WORKER * MAX_AUTO_WORKERS + 1) as usize, MAX_AUTO_WORKERS);
+    }
+
+    #[test]
+    fn a_number_is_kept_to_the_rings_that_there_can_be() {
+        let cases = [(0, 1), (1, 1), (MAX_RINGS, MAX_RINGS), (MAX_RINGS + 1, MAX_RINGS)];
+        for (asked, given) in cases {
+            assert_eq!(Workers::Exactly(asked).count(), given);
+        }
     }
 }

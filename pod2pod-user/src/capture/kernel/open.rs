@@ -1,25 +1,26 @@
 //! Opens the capture at a place: loads the object as configured, takes its maps, attaches its programs.
 
+use std::os::fd::AsFd as _;
+
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Map, MapError},
+    maps::{Map, MapData, MapError},
 };
 use aya_log::EbpfLogger;
 use pod2pod_common::{control::SHED_NONE, limits::DEFAULT_WAKE_THRESHOLD_BYTES, names};
 
 use super::{
-    Capture, Config, MAX_RING_BYTES, MIN_RING_BYTES, OpenError, Paths, Stats,
+    Capture, Config, MAX_RING_BYTES, MIN_RING_BYTES, OpenError, Reader, Stats,
     attach::{Attachment, Place},
     object,
     own_sockets::OwnSockets,
+    ring::Ring,
     rings,
     verdicts::Verdicts,
 };
 
 /// The wake-up must come while most of the ring is free.
 const WAKE_SHARE_OF_RING: u32 = 4;
-/// Rings that one worker reads.
-const RING_COUNT: u32 = 1;
 /// aya-log's levels (aya_log_common::Level).
 const LOG_OFF: u8 = 0;
 const LOG_DEBUG: u8 = 4;
@@ -30,41 +31,34 @@ impl Capture {
         let object = object::embedded().ok_or(OpenError::NoObject)?;
         let scope_kind = place.scope_kind(config);
         let ring_bytes = config.ring_bytes.clamp(MIN_RING_BYTES, MAX_RING_BYTES).next_power_of_two();
+        let ring_count = config.workers.count();
         let wake_threshold = u64::from(DEFAULT_WAKE_THRESHOLD_BYTES.min(ring_bytes / WAKE_SHARE_OF_RING));
         let log_level = if config.debug_log { LOG_DEBUG } else { LOG_OFF };
         let mut ebpf = EbpfLoader::new()
             .override_global(names::GLOBAL_SCOPE_KIND, &scope_kind, true)
             .override_global(names::GLOBAL_WAKE_THRESHOLD, &wake_threshold, true)
             .override_global(names::GLOBAL_LOG_LEVEL, &log_level, true)
-            .override_global(names::GLOBAL_RING_COUNT, &RING_COUNT, true)
+            .override_global(names::GLOBAL_RING_COUNT, &ring_count, true)
             .map_max_entries(names::MAP_CONNECTIONS, config.max_connections)
             .map_max_entries(names::MAP_VERDICTS, config.max_verdicts)
             .load(object)
             .map_err(|cause| OpenError::Load { cause: Box::new(cause) })?;
         let instructions = place.load(&mut ebpf)?;
         let logger = if config.debug_log { EbpfLogger::init(&mut ebpf).ok() } else { None };
-        let ring = rings::open(&mut ebpf, RING_COUNT, ring_bytes)?
-            .pop()
-            .ok_or(OpenError::ObjectMismatch { name: names::MAP_SEGMENTS })?;
+        let rings = rings::open(&mut ebpf, ring_count, ring_bytes)?;
+        let readers = readers(&mut ebpf, rings, scope_kind)?;
         let mut capture = Self {
-            ring,
+            readers,
             counters: map(&mut ebpf, names::MAP_COUNTERS)?,
             rings: map(&mut ebpf, names::MAP_RINGS)?,
             control: map(&mut ebpf, names::MAP_CONTROL)?,
             shed_level: SHED_NONE,
-            verdicts: Verdicts {
-                verdicts: map(&mut ebpf, names::MAP_VERDICTS)?,
-                connections: map(&mut ebpf, names::MAP_CONNECTIONS)?,
-                scope_kind,
-            },
             own_sockets: OwnSockets::new(map(&mut ebpf, names::MAP_OWN_SOCKETS)?),
             attachment: Attachment::Programs(ebpf),
             logger,
             scope_kind,
             description: String::new(),
             instructions,
-            paths: Paths::default(),
-            stats: Stats::default(),
         };
         capture.beat();
         capture.attach(config, &place)
@@ -80,5 +74,41 @@ pub(super) fn map<T: TryFrom<Map, Error = MapError>>(
     name: &'static str,
 ) -> Result<T, OpenError> {
     let map = ebpf.take_map(name).ok_or(OpenError::ObjectMismatch { name })?;
+    T::try_from(map).map_err(|cause| OpenError::Map { name, cause })
+}
+
+/// A reader for each of `rings`, with handles of its own on the maps of connections.
+fn readers(ebpf: &mut Ebpf, rings: Vec<Ring>, scope_kind: u32) -> Result<Vec<Reader>, OpenError> {
+    let (verdicts, connections) = (names::MAP_VERDICTS, names::MAP_CONNECTIONS);
+    let mut verdict_maps = handles(ebpf, verdicts, rings.len())?.into_iter();
+    let mut connection_maps = handles(ebpf, connections, rings.len())?.into_iter();
+    let mut readers = Vec::new();
+    for ring in rings {
+        let verdicts = Verdicts {
+            verdicts: typed(verdict_maps.next(), verdicts)?,
+            connections: typed(connection_maps.next(), connections)?,
+            scope_kind,
+        };
+        readers.push(Reader { ring, verdicts, paths: None, stats: Stats::default() });
+    }
+    Ok(readers)
+}
+
+/// `count` handles on one LRU hash map.
+fn handles(ebpf: &mut Ebpf, name: &'static str, count: usize) -> Result<Vec<Map>, OpenError> {
+    let failed = |cause| OpenError::Map { name, cause };
+    let Some(Map::LruHashMap(data)) = ebpf.take_map(name) else {
+        return Err(OpenError::ObjectMismatch { name });
+    };
+    let mut handles = Vec::new();
+    for _ in 0..count {
+        let fd = data.fd().as_fd().try_clone_to_owned().map_err(|error| failed(error.into()))?;
+        handles.push(Map::LruHashMap(MapData::from_fd(fd).map_err(failed)?));
+    }
+    Ok(handles)
+}
+
+fn typed<T: TryFrom<Map, Error = MapError>>(map: Option<Map>, name: &'static str) -> Result<T, OpenError> {
+    let map = map.ok_or(OpenError::ObjectMismatch { name })?;
     T::try_from(map).map_err(|cause| OpenError::Map { name, cause })
 }

@@ -1,13 +1,13 @@
-//! The kernel's counters and what the ring holds, as they were at one instant.
+//! The kernel's counters and what the rings hold, as they were at one instant.
 //!
 //! Counters are words that the kernel adds to while they are copied: a copy may hold the packet and not yet its fate, or
-//! the other way round. So it is read until two copies in a row are alike, the ring's position with it: between the end
+//! the other way round. So it is read until two copies in a row are alike, the rings' positions with it: between the end
 //! of the first and the beginning of the second nothing was counted anywhere, and both are that instant's. Where the
 //! machine never stands still for so long the last copy is given, and said to be none of an instant.
 
 use pod2pod_common::counters::{COUNTERS, CounterValues};
 
-use super::Capture;
+use super::{Capture, Reader};
 use crate::capture::decode::outline;
 
 /// Packets that may be inside the programs on one CPU at a time: a program of process context, and one of a soft
@@ -19,7 +19,7 @@ pub const IN_PROGRAM_PER_CPU: u64 = 2;
 /// Copies of the counters taken at most: half a millisecond, once a second.
 const MAX_COPIES: usize = 64;
 
-/// Submitted to the ring and not read.
+/// Submitted to the rings and not read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unread {
     /// Records.
@@ -30,24 +30,34 @@ pub struct Unread {
     pub bytes: u64,
 }
 
-/// What the kernel side counted, and what its ring holds.
+/// What the kernel side counted, and what its rings hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Snapshot {
     /// By `Counter` index, summed over all CPUs.
     pub counters: CounterValues,
     /// CPUs that have counters.
     pub cpus: u64,
-    /// In the ring.
+    /// In the rings.
     pub unread: Unread,
     /// All of it is of one instant.
     pub exact: bool,
 }
 
 impl Capture {
-    /// The counters and the ring as they are now. To be called by the thread that drains the ring.
-    pub fn snapshot(&self) -> Snapshot {
-        let (copy, exact) = settled(|| (self.per_cpu(), self.ring.written()));
-        self.finish_snapshot(&copy, exact)
+    /// The counters and the rings as they are now. `readers` are all of them; nobody drains while they are borrowed.
+    pub fn snapshot(&self, readers: &[&Reader]) -> Snapshot {
+        let written = || readers.iter().map(|reader| reader.ring.written()).collect::<Vec<_>>();
+        let ((cpus, written), exact) = settled(|| (self.per_cpu(), written()));
+        let mut unread = Unread::default();
+        for (reader, written) in readers.iter().zip(written) {
+            reader.ring.look(written, &mut |record| {
+                let outline = outline(record);
+                unread.records += 1;
+                unread.packets += u64::from(outline.ends_packet);
+                unread.bytes += u64::from(outline.captured);
+            });
+        }
+        Snapshot { counters: sum(&cpus), cpus: cpus.len() as u64, unread, exact }
     }
 
     /// The kernel's counters by `Counter` index, summed over all CPUs; zero what cannot be read.
@@ -57,17 +67,6 @@ impl Capture {
 
     fn per_cpu(&self) -> Vec<CounterValues> {
         self.counters.get(&0, 0).map(|values| values.iter().copied().collect()).unwrap_or_default()
-    }
-
-    fn finish_snapshot(&self, (cpus, written): &(Vec<CounterValues>, usize), exact: bool) -> Snapshot {
-        let mut unread = Unread::default();
-        self.ring.look(*written, &mut |record| {
-            let outline = outline(record);
-            unread.records += 1;
-            unread.packets += u64::from(outline.ends_packet);
-            unread.bytes += u64::from(outline.captured);
-        });
-        Snapshot { counters: sum(cpus), cpus: cpus.len() as u64, unread, exact }
     }
 }
 

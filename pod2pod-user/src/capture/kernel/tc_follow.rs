@@ -115,13 +115,32 @@ impl Follower {
         *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Interfaces where neither end is seen; unless nothing changed since `version`, which is kept.
-    pub(super) fn paths(&self, version: &mut u64) -> Option<Vec<u32>> {
+    /// Interfaces where neither end is seen, for one who asks often.
+    pub(super) fn paths(&self) -> Paths {
+        Paths { shared: Arc::clone(&self.shared), version: 0, indices: Vec::new() }
+    }
+}
+
+/// Interfaces where neither end of a connection is, as they were last asked for.
+pub(super) struct Paths {
+    shared: Arc<Shared>,
+    version: u64,
+    indices: Vec<u32>,
+}
+
+impl Paths {
+    /// Asks for changes.
+    pub(super) fn refresh(&mut self) {
         let current = self.shared.version.load(Relaxed);
-        (current != *version).then(|| {
-            *version = current;
-            self.shared.paths.lock().unwrap_or_else(PoisonError::into_inner).clone()
-        })
+        if current != self.version {
+            self.version = current;
+            self.indices.clone_from(&self.shared.paths.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
+    /// Whether it is one of them.
+    pub(super) fn contains(&self, interface: u32) -> bool {
+        self.indices.contains(&interface)
     }
 }
 

@@ -1,0 +1,73 @@
+//! What all workers counted, added up.
+
+use super::worker::Worker;
+use crate::{
+    capture::kernel,
+    enrich, filter, http,
+    metrics::{Counted, counters, stages},
+    pipeline, reassembly,
+    sinks::SinkStats,
+};
+
+/// Sums over workers.
+#[derive(Debug, Default)]
+pub(super) struct Totals {
+    pub(super) reader: kernel::Stats,
+    reassembly: reassembly::Stats,
+    filter: filter::Stats,
+    http: http::Stats,
+    open_exchanges: usize,
+    enrich: enrich::Stats,
+    label_overflows: u64,
+    /// Of each sink; the queues are shared, what is being filled is not.
+    pub(super) sinks: Vec<(&'static str, SinkStats)>,
+}
+
+impl Totals {
+    /// What `workers` counted so far.
+    pub(super) fn of<'a>(workers: impl Iterator<Item = &'a Worker>) -> Self {
+        let mut totals = Self::default();
+        for worker in workers {
+            totals.add(worker);
+        }
+        totals
+    }
+
+    fn add(&mut self, worker: &Worker) {
+        let pipeline::Stats { reassembly, filter, http, open_exchanges, enrich, label_overflows } =
+            worker.pipeline.stats();
+        counters::add_reader(&mut self.reader, worker.reader.stats());
+        counters::add_reassembly(&mut self.reassembly, reassembly);
+        counters::add_filter(&mut self.filter, filter);
+        counters::add_http(&mut self.http, http);
+        self.open_exchanges += open_exchanges;
+        self.enrich += enrich;
+        self.label_overflows += label_overflows;
+        let sinks = worker.sinks.get();
+        if self.sinks.is_empty() {
+            self.sinks = sinks.stats();
+        } else {
+            sinks.add_filling(&mut self.sinks);
+        }
+    }
+
+    /// What the stages counted.
+    pub(super) const fn stages(&self) -> pipeline::Stats<'_> {
+        pipeline::Stats {
+            reassembly: &self.reassembly,
+            filter: &self.filter,
+            http: &self.http,
+            open_exchanges: self.open_exchanges,
+            enrich: self.enrich,
+            label_overflows: self.label_overflows,
+        }
+    }
+
+    /// As rows.
+    pub(super) fn rows(&self) -> Vec<Counted> {
+        let mut rows = counters::reader(&self.reader);
+        rows.extend(stages::pipeline(&self.stages()));
+        rows.extend(stages::sinks(&self.sinks));
+        rows
+    }
+}
