@@ -9,14 +9,18 @@ use crate::{
     capture::kernel::{Capture, Snapshot},
     metrics::stages::{Counted, Kind},
     restraint::{
-        Config, Level, Shedder,
+        Config, Level, Shedder, allocator,
         cpu::{self, Meter, Totals, Window},
         memory::{self, Measured},
+        shedding::MEMORY_LOW,
     },
 };
 
 /// What is shed is logged this often at most.
 const WARNING_PERIOD: Duration = Duration::from_secs(60);
+
+/// Near the limit the allocator is asked for what it keeps this often at most.
+const TRIM_PERIOD: Duration = Duration::from_secs(5);
 
 /// Limits, and what was measured last.
 pub(super) struct Limits {
@@ -33,6 +37,7 @@ pub(super) struct Limits {
     by_memory: Shedder,
     level: Level,
     last_warning: Option<Instant>,
+    last_trim: Option<Instant>,
 }
 
 impl Limits {
@@ -50,6 +55,7 @@ impl Limits {
             by_memory: Shedder::of_memory(),
             level: Level::Nothing,
             last_warning: None,
+            last_trim: None,
         }
     }
 
@@ -69,6 +75,12 @@ impl Limits {
         }
         let maps = *self.maps.get_or_insert_with(memory::maps);
         self.measured = Measured { process: memory::resident(self.mapped), maps };
+        let has_room = self.measured.total() * 100 <= self.config.memory * MEMORY_LOW;
+        if !has_room && self.last_trim.is_none_or(|last| now.duration_since(last) >= TRIM_PERIOD) {
+            self.last_trim = Some(now);
+            allocator::trim();
+            self.measured.process = memory::resident(self.mapped);
+        }
         self.peak = self.peak.max(self.measured.total());
         self.by_memory.window(self.measured.total(), self.config.memory);
         let level = self.by_cpu.level().max(self.by_memory.level());

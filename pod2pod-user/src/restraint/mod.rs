@@ -7,6 +7,7 @@
 //!
 //! Everything here but the two that measure is a function of its input.
 
+pub mod allocator;
 pub mod budget;
 pub mod cpu;
 pub mod memory;

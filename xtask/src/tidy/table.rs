@@ -114,6 +114,8 @@ pub(super) const FORBIDDEN: &[Forbidden] = &[
 pub(super) const UNSAFE: &[&str] = &[
     // Reads of packet memory, helper calls, map memory.
     "pod2pod-ebpf/src/",
+    // Asks the C library for its unused memory.
+    "pod2pod-user/src/restraint/allocator.rs",
     // `aya::Pod` for types without padding.
     "pod2pod-common/src/pod.rs",
     // Calls into libpcap.
