@@ -8,9 +8,10 @@ use std::time::Duration;
 use nix::sys::resource::{UsageWho, getrusage};
 use pod2pod_common::counters::{Counter, CounterValues};
 
-/// What a packet costs that is seen and let go by. ns; measured with `kernel.bpf_stats_enabled`.
+/// What a packet costs that is seen and let go by, ns. An assumption: machines differ severalfold, and one that measures
+/// (`kernel.bpf_stats_enabled`) does not use it.
 pub const SEEN_NS: u64 = 120;
-/// What a record costs beside. ns; measured likewise, small exchanges.
+/// What a record costs beside, ns. An assumption likewise.
 pub const RECORD_NS: u64 = 450;
 
 /// Processor time of all threads of this process, user and system.
