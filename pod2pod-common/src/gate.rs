@@ -4,7 +4,8 @@
 //! forgets nothing by time: the table's eviction does that.
 
 use crate::{
-    flow::{ConnectionState, GATE_HTTP, GATE_IGNORE, GATE_OWN, GATE_UNKNOWN},
+    control::SHED_CONNECTIONS,
+    flow::{ConnectionState, GATE_HTTP, GATE_IGNORE, GATE_OWN, GATE_SHED, GATE_UNKNOWN, GATE_UNWANTED},
     heads::{Beginning, Window},
     limits::MAX_UNDECIDED_BYTES,
     segment::{
@@ -168,6 +169,35 @@ impl ConnectionState {
                 self.begin(self.pending, DIRECTION_INGRESS);
             }
         }
+    }
+
+    /// Closes the gate of a connection of which nothing was captured yet, if connections are shed. Says whether it did.
+    #[inline(always)]
+    pub fn shed(&mut self, shed_level: u32) -> bool {
+        let sheds = shed_level >= SHED_CONNECTIONS && self.gate == GATE_UNKNOWN;
+        if sheds {
+            self.gate = GATE_SHED;
+        }
+        sheds
+    }
+
+    /// Whether the segment is of a connection that was shed. A SYN begins another one perhaps, so it is only while
+    /// connections are shed.
+    #[inline(always)]
+    pub fn is_shed(&self, facts: &Facts, shed_level: u32) -> bool {
+        self.gate == GATE_SHED && (shed_level >= SHED_CONNECTIONS || !facts.opens())
+    }
+
+    /// Whether the segment is of a connection that a verdict closed for good. A SYN begins another one perhaps.
+    #[inline(always)]
+    pub fn is_unwanted(&self, facts: &Facts) -> bool {
+        self.gate == GATE_UNWANTED && facts.flags & TCP_SYN == 0
+    }
+
+    /// Whether there may be a verdict that matters for the segment.
+    #[inline(always)]
+    pub fn heeds_verdict(&self, facts: &Facts) -> bool {
+        facts.flags & TCP_SYN == 0 && (self.gate == GATE_HTTP || self.gate == GATE_UNKNOWN)
     }
 
     /// Which look at the payload is needed.
@@ -464,6 +494,39 @@ mod tests {
         for (facts, expected) in cases {
             assert_eq!(state.links(&facts), expected, "{facts:?}");
         }
+    }
+
+    #[test]
+    fn only_new_connections_are_shed_and_not_their_successors() {
+        let mut state = opened();
+        step(&mut state, request(0, REQUEST));
+        assert!(!state.shed(SHED_CONNECTIONS), "it is captured already");
+        let mut state = opened();
+        assert!(!state.shed(SHED_CONNECTIONS - 1));
+        assert!(state.shed(SHED_CONNECTIONS));
+        assert!(!state.shed(SHED_CONNECTIONS), "once");
+        for level in [SHED_CONNECTIONS, 0] {
+            assert!(state.is_shed(&request(0, REQUEST).0, level));
+            assert!(state.is_shed(&syn_ack(CLIENT_ISN).0, level));
+            assert_eq!(state.is_shed(&syn(5000).0, level), level == SHED_CONNECTIONS);
+        }
+        state.follow(&syn(5000).0);
+        state.follow(&syn_ack(5000).0);
+        assert!(!state.is_shed(&request(0, REQUEST).0, 0), "another generation");
+    }
+
+    #[test]
+    fn an_unwanted_connection_stays_so_for_its_generation() {
+        let mut state = opened();
+        state.gate = GATE_UNWANTED;
+        assert!(state.is_unwanted(&request(0, REQUEST).0));
+        assert!(!state.heeds_verdict(&request(0, REQUEST).0), "the table of verdicts is not asked again");
+        assert!(!state.is_unwanted(&syn(5000).0), "a SYN is always sent");
+        state.follow(&syn(5000).0);
+        assert!(state.is_unwanted(&request(0, REQUEST).0), "a SYN proves nothing");
+        state.follow(&syn_ack(5000).0);
+        assert!(!state.is_unwanted(&request(0, REQUEST).0));
+        assert!(state.heeds_verdict(&request(0, REQUEST).0));
     }
 
     #[test]

@@ -88,6 +88,25 @@ mod tests {
     use crate::segment::{DIRECTION_EGRESS, DIRECTION_INGRESS};
 
     #[test]
+    fn all_is_ignored_only_if_both_directions_are() {
+        let verdict = |ingress, egress| Verdict {
+            generation: 7,
+            until_sequence: [1, 2],
+            read_sequence: [3, 4],
+            action: [ingress, egress],
+            any_generation: 0,
+            reserved: 0,
+        };
+        assert!(verdict(ACTION_IGNORE, ACTION_IGNORE).ignores_all(Some(7)));
+        assert!(!verdict(ACTION_IGNORE, ACTION_IGNORE).ignores_all(Some(8)));
+        assert!(!verdict(ACTION_IGNORE, ACTION_SKIP).ignores_all(Some(7)));
+        let mixed = verdict(ACTION_SKIP, ACTION_CREDIT);
+        assert_eq!(mixed.skip_until(DIRECTION_INGRESS), Some(1));
+        assert_eq!(mixed.skip_until(DIRECTION_EGRESS), None);
+        assert_eq!((mixed.read(DIRECTION_INGRESS), mixed.read(DIRECTION_EGRESS)), (None, Some(4)));
+    }
+
+    #[test]
     fn a_verdict_holds_for_its_generation_and_direction_only() {
         let verdict = |any_generation| Verdict {
             generation: 7,

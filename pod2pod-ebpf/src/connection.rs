@@ -1,10 +1,10 @@
 //! Which state a segment belongs to. The decisions on it are `pod2pod_common::gate`'s.
 
-use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use aya_ebpf::bindings::BPF_NOEXIST;
 use pod2pod_common::{
     counters::Counter,
     flow::{ConnectionState, FlowKey, GATE_OWN, SCOPE_COOKIE, SCOPE_OF_HANDSHAKE},
-    gate::{Facts, Look},
+    gate::Facts,
 };
 
 use crate::{count::Counters, maps::CONNECTIONS};
@@ -16,8 +16,8 @@ pub(crate) struct Found {
     pub(crate) state: *mut ConnectionState,
     /// It is the handshake's: the socket end needs an entry of its own.
     pub(crate) linked: bool,
-    /// Which look to take where the state alone would ask for [`Look::Middle`].
-    pub(crate) first_look: Look,
+    /// Another connection hid its start.
+    pub(crate) hidden: bool,
 }
 
 /// Finds the state of `key`, or makes one if the segment opens a connection or carries payload.
@@ -28,10 +28,10 @@ pub(crate) fn find_or_insert(key: &mut FlowKey, facts: &Facts, counters: Counter
     if by_cookie && facts.at_listener() {
         key.scope = SCOPE_OF_HANDSHAKE;
     }
-    let mut first_look = Look::Middle;
+    let mut hidden = false;
     let shared: &FlowKey = key;
     if let Some(state) = CONNECTIONS.get_ptr_mut(shared) {
-        return Some(Found { state, linked: false, first_look });
+        return Some(Found { state, linked: false, hidden });
     }
     if by_cookie && !facts.at_listener() {
         key.scope = SCOPE_OF_HANDSHAKE;
@@ -41,9 +41,9 @@ pub(crate) fn find_or_insert(key: &mut FlowKey, facts: &Facts, counters: Counter
         if let Some(state) = handshake {
             // SAFETY: an element of the map; others may write it at once, see `ConnectionState`.
             if unsafe { &*state }.links(facts) {
-                return Some(Found { state, linked: true, first_look });
+                return Some(Found { state, linked: true, hidden });
             }
-            first_look = Look::Joined;
+            hidden = true;
         }
     }
     if facts.payload_length == 0 && !facts.opens() && !facts.answers() {
@@ -56,8 +56,8 @@ pub(crate) fn find_or_insert(key: &mut FlowKey, facts: &Facts, counters: Counter
     if fresh.generation_known == 0 {
         counters.bump(Counter::DataWithoutEntry);
     }
-    let state = insert(key, &fresh, u64::from(BPF_NOEXIST), counters)?;
-    Some(Found { state, linked: false, first_look })
+    let state = insert(key, &fresh, Present::Stays, counters)?;
+    Some(Found { state, linked: false, hidden })
 }
 
 /// Gives a child socket its own entry, with what its handshake's has come to.
@@ -72,7 +72,7 @@ pub(crate) fn settle(key: &FlowKey, found: Found, counters: Counters) -> *mut Co
         return found.state;
     }
     own.listener_cookie = 0;
-    insert(key, &own, u64::from(BPF_ANY), counters).unwrap_or(found.state)
+    insert(key, &own, Present::IsReplaced, counters).unwrap_or(found.state)
 }
 
 /// Makes a state for a socket of the agent itself, whatever was there.
@@ -84,23 +84,35 @@ pub(crate) fn insert_own(key: &mut FlowKey, facts: &Facts, counters: Counters) {
         own.listener_cookie = key.scope;
         key.scope = SCOPE_OF_HANDSHAKE;
     }
-    insert(key, &own, u64::from(BPF_ANY), counters);
+    insert(key, &own, Present::IsReplaced, counters);
 }
 
+/// What becomes of an entry that is there already: another CPU may have inserted it first.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Present {
+    Stays,
+    IsReplaced,
+}
+
+/// Inserts only what is not there, so that evictions can be told from the count of insertions.
 #[inline(always)]
 fn insert(
     key: &FlowKey,
     state: &ConnectionState,
-    flags: u64,
+    present: Present,
     counters: Counters,
 ) -> Option<*mut ConnectionState> {
-    // Another CPU may have inserted it first: then that entry is as good.
-    let inserted = CONNECTIONS.insert(key, state, flags).is_ok();
-    let state = CONNECTIONS.get_ptr_mut(key);
-    if state.is_none() {
-        counters.bump(Counter::ConnectionsRefused);
-    } else if inserted {
+    let inserted = CONNECTIONS.insert(key, state, u64::from(BPF_NOEXIST)).is_ok();
+    if inserted {
         counters.bump(Counter::ConnectionsInserted);
     }
-    state
+    let Some(entry) = CONNECTIONS.get_ptr_mut(key) else {
+        counters.bump(Counter::ConnectionsRefused);
+        return None;
+    };
+    if !inserted && present == Present::IsReplaced {
+        // SAFETY: an element of the map; others may write it at once, see `ConnectionState`.
+        unsafe { *entry = *state };
+    }
+    Some(entry)
 }

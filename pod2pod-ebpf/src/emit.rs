@@ -11,9 +11,10 @@ use pod2pod_common::{
     flow::{ConnectionState, FlowKey},
     gate::Facts,
     limits::MAX_PIECES,
+    portion::Portion,
     segment::{
-        HEADER_LENGTH, LAYOUT_VERSION, MARK_CONNECTION_LOST, MARK_MORE, MAX_RECORD_PAYLOAD, SIZE_CLASSES,
-        SegmentHeader, TCP_FIN, TCP_RST, TCP_SYN,
+        HEADER_LENGTH, LAYOUT_VERSION, MARK_CONNECTION_LOST, MARK_CREDIT, MARK_MORE, MAX_RECORD_PAYLOAD,
+        SIZE_CLASSES, SegmentHeader, TCP_FIN, TCP_RST, TCP_SYN,
     },
 };
 
@@ -44,6 +45,8 @@ struct Piece {
     captured_length: u32,
     flags: u8,
     marks: u8,
+    /// The reader is woken.
+    wakes: bool,
 }
 
 /// Everything that telling a segment needs.
@@ -70,20 +73,24 @@ impl Telling<'_> {
             captured_length: 0,
             flags: self.facts.flags,
             marks: 0,
+            wakes: false,
         };
         self.tell_record::<{ SIZE_CLASSES[0] }>(&piece, ring)
     }
 
-    /// Tells a segment with its payload, in as many records as it takes.
+    /// Tells a segment with the portion of its payload that is sent, in as many records as it takes.
     #[inline(always)]
-    pub(crate) fn tell(&self, marks: u8) {
+    pub(crate) fn tell(&self, portion: &Portion) {
+        self.count_left_out(portion);
         let Some(ring) = Ring::of(self.key) else { return };
-        let mut sequence = self.facts.sequence;
-        let mut offset = self.packet.payload_offset;
-        let mut remaining = self.facts.payload_length;
+        let marks = portion.marks;
+        let mut sequence = self.facts.sequence.wrapping_add(portion.skipped);
+        let mut offset = self.packet.payload_offset + portion.skipped;
+        let mut remaining = self.facts.payload_length - portion.skipped;
+        let mut captured = portion.captured;
         let mut syn = TCP_SYN;
         for _ in 1..MAX_PIECES {
-            if remaining <= MOST {
+            if captured <= MOST {
                 break;
             }
             let piece = Piece {
@@ -92,20 +99,36 @@ impl Telling<'_> {
                 payload_length: MOST,
                 captured_length: MOST,
                 flags: self.facts.flags & !(TCP_FIN | TCP_RST | TCP_SYN) | self.facts.flags & syn,
-                marks: marks | MARK_MORE,
+                marks: marks & !MARK_CREDIT | MARK_MORE,
+                wakes: false,
             };
             self.tell_record::<{ SIZE_CLASSES[SIZE_CLASSES.len() - 1] }>(&piece, ring);
             sequence = sequence.wrapping_add(MOST).wrapping_add(u32::from(self.facts.flags & syn != 0));
             syn = 0;
             offset += MOST;
             remaining -= MOST;
+            captured -= MOST;
         }
-        let captured_length = if remaining > MOST { MOST } else { remaining };
+        let captured_length = if captured > MOST { MOST } else { captured };
         let flags = self.facts.flags & !TCP_SYN | self.facts.flags & syn;
-        let piece = Piece { sequence, offset, payload_length: remaining, captured_length, flags, marks };
-        self.counters.add(Counter::BytesTruncated, u64::from(remaining - captured_length));
+        let wakes = portion.wakes;
+        let piece =
+            Piece { sequence, offset, payload_length: remaining, captured_length, flags, marks, wakes };
+        self.counters.add(Counter::BytesTruncated, u64::from(captured - captured_length));
         // The last piece stands for the packet: the reader counts those. What others lost is counted in bytes.
         self.count_segment(self.tell_sized(&piece, ring));
+    }
+
+    /// Counts the payload that is left out on purpose.
+    #[inline(always)]
+    fn count_left_out(&self, portion: &Portion) {
+        if portion.marks == 0 {
+            return;
+        }
+        self.counters.add(Counter::BytesSkipped, u64::from(portion.skipped));
+        self.counters.add(Counter::BytesOverCredit, u64::from(portion.over_credit));
+        self.counters.add(Counter::BytesShedBodies, u64::from(portion.shed_bodies));
+        self.counters.add(Counter::BytesShedHeaders, u64::from(portion.shed_headers));
     }
 
     /// Counts a segment by what became of it.
@@ -157,7 +180,7 @@ impl Telling<'_> {
         // SAFETY: the record is at least HEADER_LENGTH bytes and aligned, and is not used after it is submitted.
         unsafe {
             self.write(base.cast(), piece, captured, ring_lost, ring.index());
-            ring.submit(base, self.counters);
+            ring.submit(base, piece.wakes, self.counters);
         }
         self.counters.bump(Counter::RecordsSent);
         self.counters.add(Counter::BytesSent, u64::from(captured));

@@ -10,12 +10,14 @@ use aya_ebpf::{
 };
 use pod2pod_common::counters::Counter;
 
-use crate::headers::forget;
+use crate::blur;
 
 /// Destination, source, type (IEEE 802.3 3.1.1).
 const ETHERNET_HEADER: u32 = 14;
 /// Control information and the next type (IEEE 802.1Q 9.3).
 const VLAN_TAG: u32 = 4;
+/// Tags of a frame: the customer's and the provider's.
+const MAX_TAGS: u32 = 2;
 /// Places of the network header: Ethernet with up to two tags, and no link header.
 const PLACES: [u32; 4] = [ETHERNET_HEADER, 0, ETHERNET_HEADER + VLAN_TAG, ETHERNET_HEADER + 2 * VLAN_TAG];
 
@@ -25,9 +27,9 @@ const IPV6: u16 = 0x86dd_u16.to_be();
 const CUSTOMER_TAG: u16 = 0x8100_u16.to_be();
 const SERVICE_TAG: u16 = 0x88a8_u16.to_be();
 
-/// Finds the network header. `now` is the kernel's clock.
+/// Finds the network header.
 #[inline(always)]
-pub(crate) fn network_offset(context: &SkBuffContext, now: u64) -> Result<u32, Counter> {
+pub(crate) fn network_offset(context: &SkBuffContext) -> Result<u32, Counter> {
     // SAFETY: the context that the program was given.
     let protocol = unsafe { (*context.skb.skb).protocol } as u16;
     if !is_ip(protocol) && !is_tag(protocol) {
@@ -50,7 +52,25 @@ pub(crate) fn network_offset(context: &SkBuffContext, now: u64) -> Result<u32, C
             offset += VLAN_TAG;
         }
     }
-    Ok(forget(offset, now))
+    Ok(blur::number(offset) & 0xff)
+}
+
+/// Where the network header is behind an Ethernet header at `frame`; fails if it is not IP's.
+#[inline(always)]
+pub(crate) fn behind_ethernet(context: &SkBuffContext, frame: u32) -> Result<u32, Counter> {
+    let mut offset = frame + ETHERNET_HEADER;
+    for _ in 0..=MAX_TAGS {
+        let kind: [u8; 2] = context.load(offset as usize - 2).map_err(|_| Counter::MalformedHeader)?;
+        let kind = u16::from_ne_bytes(kind);
+        if is_ip(kind) {
+            return Ok(offset);
+        }
+        if !is_tag(kind) {
+            break;
+        }
+        offset += VLAN_TAG;
+    }
+    Err(Counter::NotIp)
 }
 
 /// Where the packet holds the bytes of its network header.
@@ -70,8 +90,9 @@ fn place_of(context: &SkBuffContext, header: [u64; 2]) -> Result<u32, Counter> {
     Err(Counter::MalformedHeader)
 }
 
+/// Whether a type, in a packet's byte order, is that of an IP version.
 #[inline(always)]
-const fn is_ip(protocol: u16) -> bool {
+pub(crate) const fn is_ip(protocol: u16) -> bool {
     protocol == IPV4 || protocol == IPV6
 }
 

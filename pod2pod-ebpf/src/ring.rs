@@ -59,13 +59,17 @@ impl Ring {
         Some(record.cast())
     }
 
-    /// Hands on a record, and wakes the reader if it must know now.
+    /// Hands on a record, and wakes the reader if the ring fills, or if `wakes` says so.
     ///
     /// # Safety
     /// `record` comes from [`Self::reserve`] and is not used again.
     #[inline(always)]
-    pub(crate) unsafe fn submit(&self, record: *mut u8, counters: Counters) {
-        let flags = self.wake_up(counters);
+    pub(crate) unsafe fn submit(&self, record: *mut u8, wakes: bool, counters: Counters) {
+        let mut flags = self.wake_up(counters);
+        if wakes {
+            counters.bump(Counter::CreditWakeups);
+            flags = u64::from(BPF_RB_FORCE_WAKEUP);
+        }
         // SAFETY: the caller's promise.
         unsafe { bpf_ringbuf_submit(record.cast(), flags) };
     }

@@ -4,6 +4,8 @@
 //! function a direction: with calls between functions, Linux 5.10 takes every number for precise and walks millions of
 //! states.
 
+use core::ptr;
+
 use aya_ebpf::{
     helpers::{bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_skb_cgroup_id, bpf_skb_load_bytes},
     programs::SkBuffContext,
@@ -11,20 +13,23 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use pod2pod_common::{
     counters::Counter,
-    flow::{ConnectionState, FlowKey, GATE_HTTP, GATE_OWN, GATE_UNKNOWN, SCOPE_COOKIE, SCOPE_INTERFACE},
+    flow::{ConnectionState, FlowKey, GATE_OWN, GATE_UNWANTED, SCOPE_COOKIE, SCOPE_INTERFACE},
     gate::{Decision, Facts, Look},
     heads::{Beginning, Window},
     limits::{GATE_BYTES, HEARTBEAT_TIMEOUT_NS},
+    portion::Portion,
     segment::{DIRECTION_EGRESS, SOURCE_TC, TCP_SYN},
 };
 
 use crate::{
+    blur,
     connection::{self, Found},
     count::Counters,
     emit::{Telling, within},
     headers::{self, Packet},
     link,
     maps::{CONTROL, OWN_SOCKETS, SCOPE_KIND, VERDICTS},
+    tunnel,
 };
 
 /// cgroup_skb hands out packets from their network header on.
@@ -38,15 +43,15 @@ pub(crate) fn observe<const DIRECTION: u8, const SOURCE: u8>(context: &SkBuffCon
     counters.add(Counter::BytesSeen, u64::from(context.len()));
     // SAFETY: takes no argument.
     let now = unsafe { bpf_ktime_get_ns() };
-    if is_stale(now) {
+    let Some(shed_level) = shed_level(now) else {
         counters.bump(Counter::HeartbeatStale);
         return;
-    }
+    };
     let parsed = match SOURCE {
-        SOURCE_TC => {
-            link::network_offset(context, now).and_then(|offset| headers::parse(context, offset, now))
-        }
-        _ => headers::parse(context, CGROUP_NETWORK_OFFSET, now),
+        SOURCE_TC => link::network_offset(context)
+            .and_then(|offset| tunnel::innermost(context, offset, counters))
+            .and_then(|offset| headers::parse(context, offset)),
+        _ => headers::parse(context, CGROUP_NETWORK_OFFSET),
     };
     let packet = match parsed {
         Ok(packet) => packet,
@@ -72,7 +77,7 @@ pub(crate) fn observe<const DIRECTION: u8, const SOURCE: u8>(context: &SkBuffCon
     // SAFETY: the context that the program was given.
     let interface = unsafe { (*context.skb.skb).ifindex };
     let scope_kind = if SOURCE == SOURCE_TC { SCOPE_INTERFACE } else { SCOPE_KIND.load() };
-    let end = End { now, cookie, cgroup, interface, scope_kind, source: SOURCE };
+    let end = End { now, cookie, cgroup, interface, scope_kind, source: SOURCE, shed_level };
     handle::<DIRECTION>(context, &packet, &facts, &end, counters);
 }
 
@@ -86,6 +91,8 @@ pub(crate) struct End {
     pub(crate) scope_kind: u32,
     /// `SOURCE_*`.
     pub(crate) source: u8,
+    /// `SHED_*`.
+    pub(crate) shed_level: u32,
 }
 
 impl End {
@@ -126,41 +133,122 @@ fn handle<const DIRECTION: u8>(
     // SAFETY: an element of the map; others may write it at once, see `ConnectionState`.
     let state = unsafe { &mut *found.state };
     state.follow(facts);
-    if state.gate == GATE_OWN {
-        connection::settle(&key, found, counters);
-        counters.bump(Counter::OwnTraffic);
-        return;
-    }
-    count_matched(facts, counters);
-    if is_unwanted(state, &key, facts) {
-        state.note(facts, end.now);
-        counters.bump(Counter::SegmentsUnwanted);
-        counters.add(Counter::BytesUnwanted, u64::from(facts.payload_length));
-        return;
-    }
-    let decision = judge::<DIRECTION>(context, packet, facts, state, found, counters);
+    let fate = decide::<DIRECTION>(context, packet, facts, end, &key, state, found, counters);
     state.note(facts, end.now);
     let state = Some(connection::settle(&key, found, counters));
-    let telling = Telling { context, counters, packet, facts, end, key: &key, state };
-    if decision.payload {
-        telling.tell(decision.marks);
-        return;
-    }
-    counters.add(Counter::BytesNotHttp, u64::from(facts.payload_length));
-    if facts.steers() {
-        telling.count_segment(telling.tell_length());
-    } else {
-        counters.bump(Counter::SegmentsNotHttp);
-    }
+    let payload = u64::from(facts.payload_length);
+    let (segments, bytes) = match fate {
+        Fate::Own => {
+            counters.bump(Counter::OwnTraffic);
+            return;
+        }
+        Fate::Told(portion) => {
+            count_matched(facts, counters);
+            Telling { context, counters, packet, facts, end, key: &key, state }.tell(&portion);
+            return;
+        }
+        Fate::NotHttp if facts.steers() => {
+            count_matched(facts, counters);
+            counters.add(Counter::BytesNotHttp, payload);
+            let telling = Telling { context, counters, packet, facts, end, key: &key, state };
+            telling.count_segment(telling.tell_length());
+            return;
+        }
+        Fate::NotHttp => (Counter::SegmentsNotHttp, Counter::BytesNotHttp),
+        Fate::Shed => (Counter::SegmentsShedConnections, Counter::BytesShedConnections),
+        Fate::Unwanted => (Counter::SegmentsUnwanted, Counter::BytesUnwanted),
+        Fate::Skipped => (Counter::SegmentsSkipped, Counter::BytesSkipped),
+    };
+    count_matched(facts, counters);
+    counters.bump(segments);
+    counters.add(bytes, payload);
 }
 
-/// Whether the agent has not been heard of for so long that it is stopped or dead.
+/// What becomes of a segment.
+enum Fate {
+    /// It is the agent's own.
+    Own,
+    /// Its connection began under overload.
+    Shed,
+    /// User space does not want its connection.
+    Unwanted,
+    /// User space does not want what it carries.
+    Skipped,
+    /// The payload is not HTTP; the segment is told without it if it steers.
+    NotHttp,
+    /// It is told.
+    Told(Portion),
+}
+
+#[expect(clippy::too_many_arguments, reason = "inlined: a struct of references would be built on the stack")]
 #[inline(always)]
-fn is_stale(now: u64) -> bool {
-    let Some(control) = CONTROL.get_ptr(0) else { return true };
-    // SAFETY: an element of the map, one word, written whole by user space.
-    let beat = unsafe { core::ptr::read_volatile(&raw const (*control).heartbeat_ns) };
-    now > beat && now - beat > HEARTBEAT_TIMEOUT_NS
+fn decide<const DIRECTION: u8>(
+    context: &SkBuffContext,
+    packet: &Packet,
+    facts: &Facts,
+    end: &End,
+    key: &FlowKey,
+    state: &mut ConnectionState,
+    found: Found,
+    counters: Counters,
+) -> Fate {
+    if state.gate == GATE_OWN {
+        return Fate::Own;
+    }
+    if state.shed(end.shed_level) {
+        counters.bump(Counter::ConnectionsShed);
+    }
+    if state.is_shed(facts, end.shed_level) {
+        return Fate::Shed;
+    }
+    if state.is_unwanted(facts) {
+        return Fate::Unwanted;
+    }
+    let mut decision = judge::<DIRECTION>(context, packet, facts, state, found, counters);
+    decision.marks = blur::number(u32::from(decision.marks)) as u8;
+    if !blur::flag(decision.payload) {
+        return Fate::NotHttp;
+    }
+    let mut verdict = None;
+    if state.heeds_verdict(facts) {
+        // SAFETY: an element of the map that user space replaces whole.
+        verdict = VERDICTS.get_ptr(key).map(|verdict| unsafe { &*verdict });
+    }
+    if let Some(verdict) = verdict {
+        if verdict.ignores_all(state.known_generation()) {
+            state.gate = GATE_UNWANTED;
+            counters.bump(Counter::GateUnwanted);
+            return Fate::Unwanted;
+        }
+        if verdict.ignores(state.known_generation(), facts.direction) {
+            return Fate::Unwanted;
+        }
+    }
+    let portion = state.portion(facts, verdict, end.shed_level);
+    if blur::flag(portion.silent) {
+        return Fate::Skipped;
+    }
+    Fate::Told(Portion {
+        captured: blur::number(portion.captured),
+        skipped: blur::number(portion.skipped),
+        marks: blur::number(u32::from(portion.marks | decision.marks)) as u8,
+        wakes: blur::flag(portion.wakes),
+        ..portion
+    })
+}
+
+/// How much is shed; absent if the agent has not been heard of for so long that it is stopped or dead.
+#[inline(always)]
+fn shed_level(now: u64) -> Option<u32> {
+    let control = CONTROL.get_ptr(0)?;
+    // SAFETY: an element of the map, each word of which user space writes whole.
+    let (beat, level) = unsafe {
+        (
+            ptr::read_volatile(&raw const (*control).heartbeat_ns),
+            ptr::read_volatile(&raw const (*control).shed_level),
+        )
+    };
+    if now > beat && now - beat > HEARTBEAT_TIMEOUT_NS { None } else { Some(level) }
 }
 
 #[inline(always)]
@@ -173,19 +261,6 @@ fn flow_key<const DIRECTION: u8>(packet: &Packet, end: &End) -> FlowKey {
         local_port: if outgoing { packet.source_port } else { packet.destination_port },
         remote_port: if outgoing { packet.destination_port } else { packet.source_port },
         scope_kind: end.scope_kind,
-    }
-}
-
-/// Whether user space has said that it does not want this. A SYN is always wanted: it may begin something else.
-#[inline(always)]
-fn is_unwanted(state: &ConnectionState, key: &FlowKey, facts: &Facts) -> bool {
-    if facts.flags & TCP_SYN != 0 || (state.gate != GATE_HTTP && state.gate != GATE_UNKNOWN) {
-        return false;
-    }
-    match VERDICTS.get_ptr(key) {
-        // SAFETY: an element of the map that user space replaces whole.
-        Some(verdict) => unsafe { &*verdict }.ignores(state.known_generation(), facts.direction),
-        None => false,
     }
 }
 
@@ -202,8 +277,8 @@ fn judge<const DIRECTION: u8>(
     if look == Look::None {
         return state.judge_unseen(facts);
     }
-    if look == Look::Middle {
-        look = found.first_look;
+    if look == Look::Middle && found.hidden {
+        look = Look::Joined;
     }
     // Words, not bytes: clearing sixteen bytes would be a call to a loop.
     let mut words = [0_u64; 2];

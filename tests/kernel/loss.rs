@@ -2,7 +2,11 @@
 
 use std::{net::UdpSocket, time::Duration};
 
-use pod2pod_common::{counters::Counter, limits::DEFAULT_WAKE_THRESHOLD_BYTES, segment::SIZE_CLASSES};
+use pod2pod_common::{
+    counters::Counter,
+    limits::{CREDIT_BYTES, DEFAULT_WAKE_THRESHOLD_BYTES},
+    segment::SIZE_CLASSES,
+};
 use pod2pod_user::capture::kernel::{Config, MIN_RING_BYTES, ScopeChoice, Wake, Woken};
 use support::netns::{Cgroup, Namespace};
 
@@ -46,15 +50,21 @@ fn the_reader_is_woken_once_when_the_ring_fills_past_the_threshold() {
     let of_two = 2 * (SIZE_CLASSES[4] + 8 + SIZE_CLASSES[0] + 8);
     let below = DEFAULT_WAKE_THRESHOLD_BYTES as usize / of_two - 10;
     let mut pieces = vec![vec![b'x'; piece]; below];
-    pieces[0][..7].copy_from_slice(b"POST / ");
-    let echo = |pieces: &[Vec<u8>]| -> Vec<Turn> {
-        // The answer keeps the next piece from joining this one.
-        pieces.iter().flat_map(|piece| [Turn::Client(vec![piece.clone()]), server("x")]).collect()
+    // Over many connections: one alone wakes the reader at half of its credit.
+    let of_each = CREDIT_BYTES as usize / 2 / piece;
+    pieces.iter_mut().step_by(of_each).for_each(|first| first[..7].copy_from_slice(b"POST / "));
+    let talk_below = |watch: &mut Watch| {
+        for pieces in pieces.chunks(of_each) {
+            // The answer keeps the next piece from joining this one.
+            let echo = pieces.iter().flat_map(|piece| [Turn::Client(vec![piece.clone()]), server("x")]);
+            let turns: Vec<Turn> = echo.collect();
+            watch.unread(talk(&cgroup, &host, &host, "127.0.0.1", &turns));
+        }
     };
-    watch.unread(talk(&cgroup, &host, &host, "127.0.0.1", &echo(&pieces)));
+    talk_below(&mut watch);
     assert_eq!(watch.counter(Counter::RingWakeups), 0);
     assert_eq!(wake.wait(shortest), Woken::ByTime, "what the ring holds is no reason to wake");
-    watch.unread(talk(&cgroup, &host, &host, "127.0.0.1", &echo(&pieces)));
+    talk_below(&mut watch);
     assert_eq!(watch.counter(Counter::RingWakeups), 1);
     assert_eq!(wake.wait(PATIENCE), Woken::ByRing);
     assert_eq!(wake.wait(shortest), Woken::ByTime, "one crossing ends one wait");
@@ -82,9 +92,10 @@ fn the_next_record_of_a_connection_tells_its_loss() {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (mut server, _) = listener.accept().unwrap();
         let piece = [b'x'; 16_000];
-        client.write_all(b"POST / HTTP/1.1\r\nContent-Length: 960000\r\n\r\n").unwrap();
+        client.write_all(b"POST / HTTP/1.1\r\nContent-Length: 240000\r\n\r\n").unwrap();
         server.read_exact(&mut [0; 43]).unwrap();
-        for _ in 0..60 {
+        // Within the credit: what is beyond it is told in records so small that the next one fits again.
+        for _ in 0..15 {
             client.write_all(&piece).unwrap();
             server.read_exact(&mut [0; 16_000]).unwrap();
         }

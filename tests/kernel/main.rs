@@ -2,6 +2,7 @@
 //!
 //! Each test attaches to a cgroup of its own and counts exactly: what is sent, and that nothing else arrives.
 
+mod credit;
 mod exact;
 mod exchanges;
 mod gate;

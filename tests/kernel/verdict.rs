@@ -25,7 +25,7 @@ const REQUEST: &str = "GET / HTTP/1.1\r\n\r\n";
 const CLIENT: &str = "127.0.0.1:40010";
 
 /// The connections that a reassembler makes of what was seen.
-fn connections(watch: &Watch) -> Vec<Connection> {
+pub(crate) fn connections(watch: &Watch) -> Vec<Connection> {
     let mut reassembler = Reassembler::new(reassembly::Config::default());
     let mut connections: Vec<Connection> = Vec::new();
     for seen in &watch.seen {
