@@ -126,11 +126,21 @@ impl Client {
     pub(crate) fn post(&mut self, target: &str, body: Body, size: u64) {
         let start = format!("POST {target} HTTP/1.1\r\nHost: kernel.test\r\n");
         send(&mut self.wire, &start, body, size, target.starts_with("/bytes/")).unwrap();
+        self.receive(target, size, asked(target).1);
+    }
+
+    /// GET and its response of `expected` bytes, whatever the target says.
+    pub(crate) fn fetch(&mut self, target: &str, expected: u64) {
+        self.request(target);
+        self.receive(target, 0, expected);
+    }
+
+    fn receive(&mut self, target: &str, size: u64, expected: u64) {
         let head = self.wire.head().unwrap().expect("a response");
         assert_eq!(head.word(1), "200");
         let mut read = 0;
         self.wire.body(head.framing(Framing::UntilClose), &mut read).unwrap();
-        assert_eq!(read, asked(target).1, "the server sends what it is asked for");
+        assert_eq!(read, expected, "the server sends what it is asked for");
         self.done.push(Exchange::complete(target, size, read));
     }
 
