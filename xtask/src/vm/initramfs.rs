@@ -73,10 +73,11 @@ fn base(archive: &mut Writer) -> Result<()> {
     archive.link("/sbin/modprobe", "/bin/busybox")?;
     archive.file(
         "/etc/passwd",
-        b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n",
+        b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n\
+          www-data:x:33:33::/:/bin/false\n",
         false,
     )?;
-    archive.file("/etc/group", b"root:x:0:\nnogroup:x:65534:\n", false)?;
+    archive.file("/etc/group", b"root:x:0:\nnogroup:x:65534:\nwww-data:x:33:\n", false)?;
     archive.file("/etc/hosts", b"127.0.0.1 localhost\n::1 localhost\n", false)?;
     Ok(())
 }

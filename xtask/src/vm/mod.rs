@@ -43,7 +43,7 @@ const MAX_TIME: Duration = Duration::from_secs(1200);
 /// Tests at a time in a machine.
 const TEST_THREADS: usize = 2;
 /// Programs that the tests start.
-const PROGRAMS: [&str; 8] = ["sh", "ip", "tc", "nft", "nsenter", "tee", "sleep", "cat"];
+const PROGRAMS: [&str; 10] = ["sh", "ip", "tc", "nft", "nsenter", "tee", "sleep", "cat", "nginx", "wrk"];
 
 /// `cargo xtask vm [SUITE…] [-- ARG…]`: the tests on some kernels only, with the test runner's arguments.
 ///
