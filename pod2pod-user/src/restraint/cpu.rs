@@ -26,7 +26,7 @@ pub fn of_process() -> Duration {
 
 /// What the programs that this process holds have taken since they were loaded: zero unless `kernel.bpf_stats_enabled` is set.
 pub fn of_programs() -> Duration {
-    Duration::from_nanos(super::descriptors("prog_id", "run_time_ns"))
+    Duration::from_nanos(super::descriptors("prog_id", |text| super::of_fdinfo(text, "run_time_ns")))
 }
 
 /// What the programs have taken, if the kernel does not say.

@@ -36,15 +36,15 @@ impl Default for Config {
     }
 }
 
-/// The sum of a field over the maps or programs that this process holds, each counted once by its id (fdinfo, kernel/bpf/syscall.c).
-fn descriptors(id: &str, field: &str) -> u64 {
+/// The sum of a `value` over the maps or programs that this process holds, each counted once by its id (fdinfo, kernel/bpf/syscall.c).
+fn descriptors(id: &str, value: impl Fn(&str) -> Option<u64>) -> u64 {
     let Ok(directory) = fs::read_dir("/proc/self/fdinfo") else { return 0 };
     let mut seen = HashSet::new();
     let mut total = 0;
     for entry in directory.flatten() {
         // A descriptor that was closed meanwhile is none of ours.
         let Ok(text) = fs::read_to_string(entry.path()) else { continue };
-        if let (Some(id), Some(value)) = (of_fdinfo(&text, id), of_fdinfo(&text, field))
+        if let (Some(id), Some(value)) = (of_fdinfo(&text, id), value(&text))
             && seen.insert(id)
         {
             total += value;
