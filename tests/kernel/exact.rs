@@ -153,6 +153,10 @@ fn every_byte_a_segment() {
 #[test]
 fn large_bodies_both_ways() {
     let (one, two) = two_hosts();
+    // Packets are made for a millisecond of the pace (tcp_tso_autosize): where all is slow, the pace is.
+    for phase in ["ss", "ca"] {
+        one.run_with(&format!("tee /proc/sys/net/ipv4/tcp_pacing_{phase}_ratio"), "1000");
+    }
     let mut body = format!("POST /up HTTP/1.1\r\nContent-Length: {BODY}\r\n\r\n").into_bytes();
     body.extend((0..BODY).map(|index| (index * 7 + index / 251) as u8));
     let turns = [Turn::Client(vec![body.clone()]), Turn::Server(vec![body])];

@@ -10,9 +10,9 @@ use std::{
     time::Duration,
 };
 
-use nix::sys::signal::Signal;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, sendto, socket,
+use nix::sys::{
+    signal::Signal,
+    socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, sendto, socket},
 };
 use pod2pod_user::capture::kernel::IN_PROGRAM_PER_CPU;
 use support::{
@@ -107,10 +107,13 @@ fn ledger_under_load(load: Duration) {
     let stage = Stage::new();
     let directory = tempfile::tempdir().unwrap();
     let agent = Agent::start(Some(stage.world.cgroup.path()), &[TINY_RING]);
-    let _nginx = nginx(&stage, directory.path(), 100);
+    let _nginx = nginx(&stage, directory.path(), 1000);
     let mut wrk = wrk(&stage, load.as_secs(), 32, "X-Load: 1");
     let mut exact = 0;
     // However slow the load, it fills the ring while nobody reads.
+    agent.wait_metrics("the load has begun", |metrics| {
+        metrics.sum("ledger_exchanges_total", "fate=\"delivered\"") > 0
+    });
     agent.signal(Signal::SIGSTOP);
     std::thread::park_timeout(UNREAD);
     agent.signal(Signal::SIGCONT);
