@@ -55,10 +55,11 @@ impl Worker {
 
     /// Takes what the ring holds, up to [`TURN_RECORDS`], through all stages.
     pub(super) fn turn(&mut self) -> Turn {
-        self.update_own_tuples();
-        let Self { reader, pipeline, last_segment, .. } = self;
+        let Self { reader, pipeline, last_segment, own, own_version, .. } = self;
         let before = monotonic();
         let drained = reader.drain(TURN_RECORDS, &mut |segment| {
+            // Before each, not once a turn: a connection is registered before its first answer, which may be in this very turn.
+            learn_own_tuples(own, own_version, pipeline);
             *last_segment = (*last_segment).max(segment.time);
             if pipeline.is_due(segment.time) {
                 pipeline.expire(segment.time);
@@ -75,13 +76,14 @@ impl Worker {
         self.sinks.get().flush_due();
         Turn { bytes: drained.bytes, more: drained.more }
     }
+}
 
-    fn update_own_tuples(&mut self) {
-        let version = self.own.version();
-        if version != self.own_version {
-            self.own_version = version;
-            self.pipeline.enricher().set_own_tuples(self.own.tuples());
-        }
+/// Tells the enricher of the agent's own connections if there are others than `known`.
+fn learn_own_tuples(own: &OwnConnections, known: &mut u64, pipeline: &mut Pipeline) {
+    let version = own.version();
+    if version != *known {
+        *known = version;
+        pipeline.enricher().set_own_tuples(own.tuples());
     }
 }
 
