@@ -15,7 +15,7 @@ use crate::{
     },
     host::Host,
     http::{self, Exchange, HttpTracker},
-    metrics::HttpMetrics,
+    metrics::{HttpMetrics, routes},
     reassembly::{self, Activity, Chunk, CloseCause, Connection, Content, Reassembler, Side, Steering},
     shutdown::Shutdown,
     sinks::{HttpSink, Overflow, OwnConnections, SinkStats, Sinks, Writer},
@@ -237,6 +237,7 @@ impl Pipeline {
             http: self.tracker.stats(),
             open_exchanges: self.tracker.open_exchanges(),
             enrich: *self.output.enricher.stats(),
+            routes: self.output.metrics.as_ref().map(HttpMetrics::route_stats).unwrap_or_default(),
             label_overflows: self.output.metrics.as_ref().map_or(0, HttpMetrics::overflowed),
         }
     }
@@ -255,6 +256,8 @@ pub struct Stats<'a> {
     pub open_exchanges: usize,
     /// Enrichment.
     pub enrich: enrich::Stats,
+    /// The finding of routes.
+    pub routes: routes::Stats,
     /// Exchanges whose metrics lost their labels.
     pub label_overflows: u64,
 }

@@ -57,7 +57,7 @@ impl Replay {
     fn start(mut config: Config, shutdown: Shutdown) -> anyhow::Result<Self> {
         // What is in somebody's file is what that person wants to see.
         config.enrich.own_traffic = OwnTraffic::Told;
-        let (metrics, http_metrics) = Metrics::new()?;
+        let (metrics, http_metrics) = Metrics::new(&config.routes)?;
         let metrics = Arc::new(metrics);
         let own = Arc::new(OwnConnections::default());
         if let Listen::At(address) = config.metrics.listen {

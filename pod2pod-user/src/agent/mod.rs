@@ -95,7 +95,7 @@ impl Agent {
             Box::new(move |cookie| sockets.register(cookie)),
             Box::new(move |cookie| forget.forget(cookie)),
         ));
-        let (metrics, http_metrics): (Metrics, HttpMetrics) = Metrics::new()?;
+        let (metrics, http_metrics): (Metrics, HttpMetrics) = Metrics::new(&config.routes)?;
         let metrics = Arc::new(metrics);
         let listen = match config.metrics.listen {
             Listen::Unsaid => Some(admin::DEFAULT_LISTEN),

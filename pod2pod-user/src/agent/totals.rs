@@ -4,7 +4,7 @@ use super::worker::Worker;
 use crate::{
     capture::kernel,
     enrich, filter, http,
-    metrics::{Counted, counters, stages},
+    metrics::{Counted, counters, routes, stages},
     pipeline, reassembly,
     sinks::SinkStats,
 };
@@ -18,6 +18,7 @@ pub(super) struct Totals {
     http: http::Stats,
     open_exchanges: usize,
     enrich: enrich::Stats,
+    routes: routes::Stats,
     label_overflows: u64,
     /// Of each sink; the queues are shared, what is being filled is not.
     pub(super) sinks: Vec<(&'static str, SinkStats)>,
@@ -34,7 +35,7 @@ impl Totals {
     }
 
     fn add(&mut self, worker: &Worker) {
-        let pipeline::Stats { reassembly, filter, http, open_exchanges, enrich, label_overflows } =
+        let pipeline::Stats { reassembly, filter, http, open_exchanges, enrich, routes, label_overflows } =
             worker.pipeline.stats();
         counters::add_reader(&mut self.reader, worker.reader.stats());
         counters::add_reassembly(&mut self.reassembly, reassembly);
@@ -42,6 +43,7 @@ impl Totals {
         counters::add_http(&mut self.http, http);
         self.open_exchanges += open_exchanges;
         self.enrich += enrich;
+        counters::add_routes(&mut self.routes, &routes);
         self.label_overflows += label_overflows;
         let sinks = worker.sinks.get();
         if self.sinks.is_empty() {
@@ -59,6 +61,7 @@ impl Totals {
             http: &self.http,
             open_exchanges: self.open_exchanges,
             enrich: self.enrich,
+            routes: self.routes,
             label_overflows: self.label_overflows,
         }
     }

@@ -14,7 +14,9 @@ use std::time::Duration;
 use crate::{
     admin, capture, enrich,
     filter::{self, Expression},
-    http, logging, reassembly, restraint, sinks,
+    http, logging,
+    metrics::routes,
+    reassembly, restraint, sinks,
 };
 
 /// Every stage's configuration.
@@ -40,6 +42,8 @@ pub struct Config {
     pub http_sink: HttpSink,
     /// What the agent may take.
     pub limits: restraint::Config,
+    /// Routes as a label of the HTTP metrics.
+    pub routes: routes::Config,
     /// The metrics endpoint.
     pub metrics: admin::Config,
     /// Logs.

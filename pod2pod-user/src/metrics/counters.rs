@@ -1,6 +1,6 @@
 //! The stages' counters as tables: name, meaning and where the number stands. A test holds them complete.
 
-use super::Counted;
+use super::{Counted, routes as http_routes};
 use crate::{capture, filter, http, reassembly};
 
 /// One counter of a stage.
@@ -111,6 +111,12 @@ counters! { SIGHTINGS, filter::sightings::SightingStats, "sightings",
     forgotten: "Sightings forgotten before their time because there were too many.",
 }
 
+counters! { ROUTES, http_routes::Stats, "routes",
+    values_over_limit: "Path segments called {any}: their place in the path had its share of values.",
+    places_over_limit: "Path segments called {any}: the tree of paths was full.",
+    segments_over_limit: "Paths with more segments than are told apart.",
+}
+
 counters! { HTTP, http::Stats, "http",
     bytes: "Bytes read, of all connections.",
     begun: "Exchanges begun: requests, responses without one, HTTP/2 connections.",
@@ -177,6 +183,11 @@ pub fn sightings(stats: &filter::sightings::SightingStats) -> Vec<Counted> {
     rows(SIGHTINGS, stats)
 }
 
+/// What the finding of routes counted.
+pub fn routes(stats: &http_routes::Stats) -> Vec<Counted> {
+    rows(ROUTES, stats)
+}
+
 /// What the HTTP stage counted.
 pub fn http(stats: &http::Stats) -> Vec<Counted> {
     rows(HTTP, stats)
@@ -195,6 +206,11 @@ pub fn add_reassembly(total: &mut reassembly::Stats, part: &reassembly::Stats) {
 /// As [`add_reader`].
 pub fn add_filter(total: &mut filter::Stats, part: &filter::Stats) {
     add(FILTER, total, part);
+}
+
+/// As [`add_reader`].
+pub fn add_routes(total: &mut http_routes::Stats, part: &http_routes::Stats) {
+    add(ROUTES, total, part);
 }
 
 /// As [`add_reader`].
@@ -246,6 +262,7 @@ mod tests {
         check(REASSEMBLY, "reassembly_");
         check(FILTER, "filter_");
         check(SIGHTINGS, "sightings_");
+        check(ROUTES, "routes_");
         check(HTTP, "http_");
     }
 }

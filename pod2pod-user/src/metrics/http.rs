@@ -3,6 +3,7 @@
 use hashbrown::HashMap;
 use prometheus::{HistogramOpts, HistogramVec, Registry, local::LocalHistogram};
 
+use super::routes::{self, RouteId, Routes};
 use crate::record::{ErrorType, Kind, ObservedAt, Outcome, Record};
 
 /// Buckets of `http.server.request.duration`, s (OpenTelemetry semantic conventions, HTTP metrics).
@@ -17,8 +18,9 @@ const METHODS: &[&str] =
 const OTHER: &str = "_OTHER";
 /// Label sets remembered at most: ten methods and a hundred statuses fit; beyond, status and error are `_OTHER`.
 pub const MAX_LABEL_SETS: usize = 2000;
-const LABELS: &[&str] =
-    &["http_request_method", "http_response_status_code", "error_type", "network_protocol_version"];
+/// The last is there only if routes are wanted.
+const LABELS: [&str; 5] =
+    ["http_request_method", "http_response_status_code", "error_type", "network_protocol_version", "http_route"];
 
 /// Histograms of one end's view.
 #[derive(Clone, Debug)]
@@ -43,6 +45,7 @@ struct Key {
     status: Option<u16>,
     outcome: Option<Outcome>,
     version: &'static str,
+    route: Option<RouteId>,
 }
 
 /// Counts exchanges. Owned by the worker; the registry reads the histograms.
@@ -51,23 +54,31 @@ pub struct HttpMetrics {
     server: View,
     client: View,
     sets: HashMap<Key, Set>,
+    routes: Routes,
     overflowed: u64,
 }
 
 impl HttpMetrics {
-    pub(super) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+    pub(super) fn register(registry: &Registry, routes: &routes::Config) -> Result<Self, prometheus::Error> {
+        let labels = if routes.mode == routes::Mode::Off { LABELS.len() - 1 } else { LABELS.len() };
         Ok(Self {
-            server: View::register(registry, "server")?,
-            client: View::register(registry, "client")?,
+            server: View::register(registry, "server", &LABELS[..labels])?,
+            client: View::register(registry, "client", &LABELS[..labels])?,
             sets: HashMap::new(),
+            routes: Routes::new(routes.clone()),
             overflowed: 0,
         })
     }
 
     /// The same histograms for another worker to count in.
     pub fn for_worker(&self) -> Self {
-        let Self { server, client, .. } = self;
-        Self { server: server.clone(), client: client.clone(), sets: HashMap::new(), overflowed: 0 }
+        Self {
+            server: self.server.clone(),
+            client: self.client.clone(),
+            sets: HashMap::new(),
+            routes: self.routes.fresh(),
+            overflowed: 0,
+        }
     }
 
     /// Counts `record`, unless it is a progress report, a second telling, or has no request.
@@ -82,6 +93,7 @@ impl HttpMetrics {
             status: record.status,
             outcome: failure(record),
             version: record.protocol_version.unwrap_or_default(),
+            route: self.routes.of(record.path.as_deref()),
         };
         let set = self.set(key);
         set.duration.observe(record.duration as f64 / 1e9);
@@ -107,14 +119,20 @@ impl HttpMetrics {
         self.overflowed
     }
 
+    /// What the finding of routes counted.
+    pub const fn route_stats(&self) -> routes::Stats {
+        self.routes.stats()
+    }
+
     fn set(&mut self, key: Key) -> &Set {
         let full = self.sets.len() >= MAX_LABEL_SETS && !self.sets.contains_key(&key);
-        let Self { server, client, sets, overflowed } = self;
+        let Self { server, client, sets, routes, overflowed } = self;
         let view = if key.client { client } else { server };
         if full {
             *overflowed += 1;
-            let rest = Key { method: OTHER, status: Some(0), outcome: None, ..key };
-            return sets.entry(rest).or_insert_with(|| view.set(&[OTHER, OTHER, OTHER, key.version]));
+            let rest = Key { method: OTHER, status: Some(0), outcome: None, route: None, ..key };
+            let route = key.route.map(|_| OTHER);
+            return sets.entry(rest).or_insert_with(|| view.set([OTHER, OTHER, OTHER, key.version], route));
         }
         sets.entry(key).or_insert_with(|| {
             let status = key.status.map_or_else(String::new, |status| status.to_string());
@@ -123,16 +141,16 @@ impl HttpMetrics {
                 (None, Some(outcome)) => outcome.as_str().to_owned(),
                 (None, None) => String::new(),
             };
-            view.set(&[key.method, &status, &error, key.version])
+            view.set([key.method, &status, &error, key.version], key.route.map(|route| routes.name(route)))
         })
     }
 }
 
 impl View {
-    fn register(registry: &Registry, end: &str) -> Result<Self, prometheus::Error> {
+    fn register(registry: &Registry, end: &str, labels: &[&str]) -> Result<Self, prometheus::Error> {
         let histogram = |what: &str, help: &str, buckets: &[f64]| {
             let options = HistogramOpts::new(format!("http_{end}_{what}"), help).buckets(buckets.to_vec());
-            let histogram = HistogramVec::new(options, LABELS)?;
+            let histogram = HistogramVec::new(options, labels)?;
             registry.register(Box::new(histogram.clone()))?;
             Ok::<_, prometheus::Error>(histogram)
         };
@@ -147,11 +165,12 @@ impl View {
         })
     }
 
-    fn set(&self, labels: &[&str]) -> Set {
+    fn set(&self, labels: [&str; 4], route: Option<&str>) -> Set {
+        let labels: Vec<&str> = labels.into_iter().chain(route).collect();
         Set {
-            duration: self.duration.with_label_values(labels).local(),
-            request_size: self.request_size.with_label_values(labels).local(),
-            response_size: self.response_size.with_label_values(labels).local(),
+            duration: self.duration.with_label_values(&labels).local(),
+            request_size: self.request_size.with_label_values(&labels).local(),
+            response_size: self.response_size.with_label_values(&labels).local(),
         }
     }
 }

@@ -1,12 +1,13 @@
 //! Metrics: HTTP as OpenTelemetry names it, and what every stage counted. Stages count for themselves; this renders.
 //!
-//! No label has values that an outsider can multiply: methods are the known ones, statuses are bounded, there are no
-//! paths and no addresses.
+//! No label has values that an outsider can multiply: methods are the known ones, statuses are bounded, routes are few;
+//! there are no paths and no addresses.
 
 pub mod counters;
 pub mod http;
 pub mod ledger;
 pub mod process;
+pub mod routes;
 pub mod stages;
 
 use std::sync::{Mutex, PoisonError};
@@ -28,9 +29,9 @@ impl Metrics {
     ///
     /// # Errors
     /// Two metrics have one name.
-    pub fn new() -> Result<(Self, HttpMetrics), prometheus::Error> {
+    pub fn new(routes: &routes::Config) -> Result<(Self, HttpMetrics), prometheus::Error> {
         let registry = Registry::new();
-        let http = HttpMetrics::register(&registry)?;
+        let http = HttpMetrics::register(&registry, routes)?;
         Ok((Self { registry, counted: Mutex::default() }, http))
     }
 

@@ -80,6 +80,7 @@ pub fn pipeline(stats: &Stats<'_>) -> Vec<Counted> {
     let mut rows = counters::reassembly(stats.reassembly);
     rows.extend(counters::filter(stats.filter));
     rows.extend(counters::http(stats.http));
+    rows.extend(counters::routes(&stats.routes));
     rows.extend(enrich(&stats.enrich, stats.label_overflows));
     rows
 }

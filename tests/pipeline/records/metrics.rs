@@ -3,14 +3,14 @@
 use bytes::Bytes;
 use pod2pod_user::{
     http::{Exchange, Outcome},
-    metrics::{HttpMetrics, Metrics, http::MAX_LABEL_SETS},
+    metrics::{HttpMetrics, Metrics, http::MAX_LABEL_SETS, routes},
     reassembly::Side,
 };
 
 use super::{record, with};
 
 fn counted(exchanges: impl IntoIterator<Item = Exchange>) -> (String, HttpMetrics) {
-    let (metrics, mut http) = Metrics::new().unwrap();
+    let (metrics, mut http) = Metrics::new(&routes::Config::default()).unwrap();
     exchanges.into_iter().for_each(|exchange| http.observe(&record(exchange)));
     http.publish();
     (String::from_utf8(metrics.render()).unwrap(), http)

@@ -7,6 +7,7 @@ mod identity;
 mod metrics;
 mod readme;
 mod redaction;
+mod routes;
 mod schema;
 
 use std::net::SocketAddr;
