@@ -28,7 +28,7 @@ usage: cargo xtask COMMAND
                      two pods and a service behind NAT: what was sent beside what was observed
   bench [live|replay|memory|parts]… [--quick] [--rounds N] [--seconds N] [--only WORD]
                      figures of the agent beside other tools, into target/bench
-  test [TIER…]       set up and run the tiers: all of them if none is named
+  test [TIER…]       set up and run the tiers: all but vm if none is named
   vm [SUITE…] [-- ARG…]
                      the vm tier on some kernels only, with arguments for the test runner
   lint               rustfmt and clippy, for the host and for the kernel side

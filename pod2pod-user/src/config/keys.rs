@@ -12,7 +12,7 @@ use crate::{
     enrich::{Redaction, ignore::Subject},
     filter::{CgroupRule, NamePattern, Network, PortRange, Roles},
     logging,
-    metrics::routes::{self, MAX_RULES, Mode, Rule},
+    metrics::routes,
     restraint,
     sinks::{self, Format},
 };
@@ -49,7 +49,6 @@ const CGROUPS: &str =
     "a list of units such as nginx.service, container ids (six digits or more), paths, and globs of them";
 const GLOBS: &str = "a list of globs (*, ?, [abc], {a,b})";
 const LISTEN: &str = "an address and port such as 127.0.0.1:9464, or off";
-const ROUTES: &str = "off, auto, or at most 200 templates such as /users/{id}/cart, /static/**, and auto";
 const HEADERS: &str = "a list of header names";
 const BODY: &str = "a size from 0 to 64KiB";
 const SWITCH: &str = "on, off";
@@ -407,23 +406,10 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "metrics.routes",
-        allowed: ROUTES,
+        allowed: routes::ALLOWED,
         default: "off",
         sentence: "Routes as the label `http_route` of the HTTP metrics: the first template that matches the path; `auto` learns the rest from the paths.",
-        set: |config, given| {
-            let items = given.items();
-            let off = matches!(items.as_slice(), [only] if matches!(only.as_str(), "off" | "false"));
-            let auto = items.iter().any(|item| item == "auto");
-            let templates = items.iter().filter(|item| !off && *item != "auto");
-            let rules = templates.map(|item| item.parse().ok()).collect::<Option<Vec<Rule>>>()?;
-            let mode = match (off, auto) {
-                (true, _) => Mode::Off,
-                (false, true) => Mode::Learned,
-                (false, false) => Mode::Rules,
-            };
-            let fits = rules.len() <= MAX_RULES && (off || auto || !rules.is_empty());
-            put(&mut config.routes, fits.then_some(routes::Config { mode, rules }))
-        },
+        set: |config, given| put(&mut config.routes, routes::Config::read(&given.items())),
     },
     Key {
         path: "log.level",
@@ -431,16 +417,9 @@ pub static KEYS: &[Key] = &[
         default: "warn",
         sentence: "Least severe log level that is written to standard error.",
         set: |config, given| {
-            config.log.level = match given.text()? {
-                "off" | "false" => LevelFilter::OFF,
-                "error" => LevelFilter::ERROR,
-                "warn" => LevelFilter::WARN,
-                "info" => LevelFilter::INFO,
-                "debug" => LevelFilter::DEBUG,
-                "trace" => LevelFilter::TRACE,
-                _ => return None,
-            };
-            Some(())
+            let level = given.text().map(|text| if text == "false" { "off" } else { text })?;
+            let known = ["off", "error", "warn", "info", "debug", "trace"].contains(&level);
+            put(&mut config.log.level, level.parse().ok().filter(|_: &LevelFilter| known))
         },
     },
     Key {

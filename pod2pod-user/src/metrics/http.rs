@@ -19,8 +19,13 @@ const OTHER: &str = "_OTHER";
 /// Label sets remembered at most: ten methods and a hundred statuses fit; beyond, status and error are `_OTHER`.
 pub const MAX_LABEL_SETS: usize = 2000;
 /// The last is there only if routes are wanted.
-const LABELS: [&str; 5] =
-    ["http_request_method", "http_response_status_code", "error_type", "network_protocol_version", "http_route"];
+const LABELS: [&str; 5] = [
+    "http_request_method",
+    "http_response_status_code",
+    "error_type",
+    "network_protocol_version",
+    "http_route",
+];
 
 /// Histograms of one end's view.
 #[derive(Clone, Debug)]

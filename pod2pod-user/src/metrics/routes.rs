@@ -17,7 +17,7 @@ pub const MAX_PLACES: usize = 2000;
 /// Rules that are compared one after the other for every exchange.
 pub const MAX_RULES: usize = 200;
 /// Longest segment that can be a name; a longer one is a token.
-const MAX_NAME: usize = 32;
+pub const MAX_NAME: usize = 32;
 /// Hexadecimal digits from this many on are an identifier: words of only a to f are shorter.
 const MIN_HEX: usize = 8;
 
@@ -43,6 +43,26 @@ pub struct Config {
     pub mode: Mode,
     /// In the order in which they are tried.
     pub rules: Vec<Rule>,
+}
+
+/// What [`Config::read`] takes.
+pub const ALLOWED: &str =
+    "off, auto, or at most 200 templates such as /users/{id}/cart, /static/**, and auto";
+
+impl Config {
+    /// Reads a list of templates, in which `auto` asks for learning; or `off`. Absent if it is none.
+    pub fn read(items: &[String]) -> Option<Self> {
+        if let [only] = items
+            && matches!(only.as_str(), "off" | "false")
+        {
+            return Some(Self::default());
+        }
+        let auto = items.iter().any(|item| item == "auto");
+        let templates = items.iter().filter(|item| *item != "auto");
+        let rules = templates.map(|item| item.parse().ok()).collect::<Option<Vec<Rule>>>()?;
+        let fits = rules.len() <= MAX_RULES && (auto || !rules.is_empty());
+        fits.then_some(Self { mode: if auto { Mode::Learned } else { Mode::Rules }, rules })
+    }
 }
 
 /// A template such as `/users/{id}/cart` or `/static/**`.

@@ -189,9 +189,12 @@ fn never_over_budget(agent: &Agent, flood: JoinHandle<()>) -> Metrics {
         metrics.sum("ledger_packets_in_flight", "") == 0 && metrics.balance().is_ok()
     });
     check_ledger(&metrics, 0);
+    // It looks once a second, and what a flood has taken it does not give back at once.
+    let metrics = agent.wait_metrics("it has seen what it takes", |metrics| {
+        metrics.sum("memory_peak_bytes", "") * 10 >= taken(agent.id()) * 9
+    });
     let told = metrics.sum("memory_peak_bytes", "");
-    let taken = taken(agent.id());
-    assert!(told <= BUDGET && told * 10 >= taken * 9, "{told} bytes at most, it says, and {taken} are taken");
+    assert!(told <= BUDGET, "{told} bytes at most, it says");
     metrics
 }
 

@@ -5,7 +5,10 @@ use std::collections::HashSet;
 use bytes::Bytes;
 use pod2pod_user::metrics::{
     Metrics,
-    routes::{Config, DEFAULT_MAX_VALUES, MAX_PLACES, MAX_SEGMENTS, Mode, OTHER, Routes, Rule, RuleError},
+    routes::{
+        Config, DEFAULT_MAX_VALUES, MAX_NAME, MAX_PLACES, MAX_RULES, MAX_SEGMENTS, Mode, OTHER, Routes, Rule,
+        RuleError,
+    },
 };
 
 use super::{record, with};
@@ -70,11 +73,13 @@ fn identifiers_are_found_by_their_looks() {
         "a@b",
         "dG9rZW4=",
         "été",
-        "x".repeat(33).as_str(),
+        "x".repeat(MAX_NAME + 1).as_str(),
     ] {
         assert_eq!(name(&mut routes, &format!("/users/{id}/cart")), "/users/{id}/cart", "{id}");
     }
-    for word in ["cart", "v1", "api2", "index.html", "deadbeef", "x".repeat(32).as_str(), "s3", "oauth2"] {
+    for word in
+        ["cart", "v1", "api2", "index.html", "deadbeef", "x".repeat(MAX_NAME).as_str(), "s3", "oauth2"]
+    {
         assert_eq!(name(&mut learned(), &format!("/{word}")), format!("/{word}"), "{word}");
     }
 }
@@ -137,4 +142,18 @@ fn the_label_is_there_only_if_it_is_wanted() {
     assert!(!labelled.contains("token"), "{labelled}");
     let ruled = text(&Config { mode: Mode::Rules, rules: rules(&["/cart/**"]) });
     assert!(ruled.contains("http_route=\"/cart/**\""), "{ruled}");
+}
+
+#[test]
+fn a_list_of_templates_is_read() {
+    let read =
+        |items: &[&str]| Config::read(&items.iter().map(|item| (*item).to_owned()).collect::<Vec<_>>());
+    assert_eq!(read(&["off"]), Some(Config::default()));
+    assert_eq!(read(&["auto"]), Some(Config { mode: Mode::Learned, rules: Vec::new() }));
+    let both = Config { mode: Mode::Learned, rules: rules(&["/a"]) };
+    assert_eq!(read(&["/a", "auto"]), Some(both));
+    assert_eq!(read(&["/a"]), Some(Config { mode: Mode::Rules, rules: rules(&["/a"]) }));
+    assert_eq!((read(&[]), read(&["a"]), read(&["/a", "off"])), (None, None, None));
+    assert_eq!(read(&vec!["/a"; MAX_RULES]).unwrap().rules.len(), MAX_RULES);
+    assert_eq!(read(&vec!["/a"; MAX_RULES + 1]), None);
 }
