@@ -134,14 +134,22 @@ impl Watch {
 
     /// Drains while `work` runs, and once more after it.
     pub(crate) fn during<T: Send + 'static>(&mut self, work: std::thread::JoinHandle<T>) -> T {
+        Self::all_during(&mut [self], work)
+    }
+
+    /// The same for several at once: one that is not drained has no heartbeat, and its programs stop after 2 s.
+    pub(crate) fn all_during<T: Send + 'static>(
+        watches: &mut [&mut Self],
+        work: std::thread::JoinHandle<T>,
+    ) -> T {
         let deadline = Instant::now() + PATIENCE;
         while !work.is_finished() {
             assert!(Instant::now() < deadline, "the traffic of the test hangs");
-            self.drain();
+            watches.iter_mut().for_each(|watch| watch.drain());
             std::thread::park_timeout(Duration::from_millis(1));
         }
         let result = work.join().unwrap();
-        self.drain();
+        watches.iter_mut().for_each(|watch| watch.drain());
         result
     }
 

@@ -79,8 +79,8 @@ fn routed_pods_are_seen_as_at_their_sockets() {
             // The last one may have taken its time.
             at_sockets.drain();
             at_sockets.seen.clear();
-            let ends = watch.during(talk(&node.cgroup, &node.one, &node.two, address, &script()));
-            at_sockets.drain();
+            let work = talk(&node.cgroup, &node.one, &node.two, address, &script());
+            let ends = Watch::all_during(&mut [&mut watch, &mut at_sockets], work);
             assert_both_ends(&watch, ends, &script(), [index(VETH_ONE), index(VETH_TWO)]);
             assert_same(&counts(&watch, ends), &counts(&at_sockets, ends), address);
         }
