@@ -8,7 +8,8 @@
 //! * bytes matched = sent + not HTTP + unwanted + skipped + over credit + shed bodies + shed headers + shed connections +
 //!   ring full + unreadable + truncated
 //!
-//! Evicted from the state table = connections inserted − entries it holds: only the kernel deletes from it, unasked.
+//! Evicted from the state table = connections inserted − entries it holds, which user space counts: only the kernel
+//! deletes from it, unasked.
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {

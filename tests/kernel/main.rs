@@ -10,6 +10,7 @@ mod headers;
 mod loss;
 mod object;
 mod own;
+mod table;
 mod talk;
 mod tc;
 mod verdict;

@@ -24,7 +24,7 @@ use self::{
 };
 use crate::{
     admin::{self, Listen},
-    capture::kernel::{Capture, Snapshot},
+    capture::kernel::{Capture, Snapshot, Table},
     config::Config,
     exit,
     metrics::{HttpMetrics, Ledger, Metrics, counters, ledger, stages},
@@ -40,6 +40,8 @@ const HEARTBEAT_PERIOD: Duration = Duration::from_millis(500);
 const MAX_SILENCE: Duration = Duration::from_secs(1);
 /// Wall time is read again and metrics are published this often.
 const HOUSEKEEPING_PERIOD: Duration = Duration::from_secs(1);
+/// The kernel's table of connections is counted this often at most, and only if something came into it.
+const CENSUS_PERIOD: Duration = Duration::from_secs(60);
 /// Loss is logged this often at most.
 const WARNING_PERIOD: Duration = Duration::from_secs(60);
 /// Of the time to drain, this much is the output's.
@@ -83,6 +85,7 @@ struct House {
     sightings: Option<SharedSightings>,
     last_beat: Instant,
     last_housekeeping: Instant,
+    last_census: Option<Instant>,
     last_warning: Option<Instant>,
     warned: u64,
 }
@@ -129,6 +132,7 @@ impl Agent {
             sightings,
             last_beat: now,
             last_housekeeping: now,
+            last_census: None,
             last_warning: None,
             warned: 0,
         };
@@ -219,11 +223,20 @@ impl House {
         totals.reader.own_sockets_refused = capture.own_sockets_refused();
         self.limits.keep(capture, &kernel, now);
         let mut rows = counted(&kernel, capture.ring_lost(), &totals);
+        rows.extend(stages::table(self.count_connections(capture, now)));
         rows.extend(capture.interface_stats().iter().flat_map(counters::interfaces));
         rows.extend(self.limits.rows());
         rows.extend(self.sightings.iter().flat_map(|sightings| counters::sightings(&sightings.stats())));
         self.metrics.publish(rows);
         self.warn_of_loss(capture.ring_lost(), &totals, now);
+    }
+
+    fn count_connections(&mut self, capture: &mut Capture, now: Instant) -> Table {
+        if self.last_census.is_none_or(|last| now.duration_since(last) >= CENSUS_PERIOD) {
+            self.last_census = Some(now);
+            capture.begin_census();
+        }
+        capture.table()
     }
 
     fn warn_of_loss(&mut self, in_kernel: u64, totals: &Totals, now: Instant) {

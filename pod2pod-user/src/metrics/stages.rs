@@ -5,7 +5,7 @@ use std::io::Write as _;
 use pod2pod_common::counters::{COUNTERS, Counter};
 
 use super::counters;
-use crate::{enrich, pipeline::Stats, sinks::SinkStats};
+use crate::{capture::kernel::Table, enrich, pipeline::Stats, sinks::SinkStats};
 
 /// Kind of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +73,16 @@ pub fn kernel(counters: &[u64; COUNTERS], ring_lost: u64) -> Vec<Counted> {
         ring_lost,
     );
     rows.chain([lost]).collect()
+}
+
+/// What the kernel's table of connections holds, and what it forgot.
+pub fn table(table: Table) -> Vec<Counted> {
+    let entries = "Socket ends in the kernel's table, as last counted: at most once a minute.";
+    let evicted = "Socket ends that the kernel's table forgot to make room, at least, as last counted.";
+    vec![
+        Counted::gauge("kernel_connections_entries", entries, table.entries),
+        Counted::counter("kernel_connections_evicted", evicted, table.evicted),
+    ]
 }
 
 /// What the stages behind capture counted.

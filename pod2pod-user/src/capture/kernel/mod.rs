@@ -4,6 +4,8 @@
 //! Decides nothing about traffic, and waits for nothing: the caller does, with [`Wake`].
 
 mod attach;
+mod batch;
+mod census;
 mod cgroup;
 mod config;
 mod interfaces;
@@ -29,14 +31,15 @@ use aya_log::EbpfLogger;
 use nix::time::{ClockId, clock_gettime};
 use pod2pod_common::{
     control::{Control, SHED_CONNECTIONS},
-    counters::CounterValues,
+    counters::{Counter, CounterValues},
     flow::SCOPE_COOKIE,
     segment::RingState,
 };
 
 pub use self::verdicts::{activity_of, verdict_of};
-use self::{attach::Attachment, own_sockets::OwnSockets};
+use self::{attach::Attachment, batch::Entries, census::Census, own_sockets::OwnSockets};
 pub use self::{
+    census::Table,
     config::{Config, MAX_RING_BYTES, MIN_RING_BYTES, Pattern, ScopeChoice, SourceChoice, TcWay, Workers},
     interfaces::{HOST_VETHS, MAX_INTERFACE_NAME},
     open_error::OpenError,
@@ -60,6 +63,8 @@ pub struct Capture {
     // Dropped first, so that nothing is written to maps that are gone.
     attachment: Attachment,
     readers: Vec<Reader>,
+    entries: Entries,
+    census: Census,
     counters: PerCpuArray<MapData, CounterValues>,
     rings: Array<MapData, RingState>,
     control: Array<MapData, Control>,
@@ -105,6 +110,19 @@ impl Capture {
     /// Reservations that failed because the ring was full.
     pub fn ring_lost(&self) -> u64 {
         (0..self.rings.len()).filter_map(|ring| self.rings.get(&ring, 0).ok()).map(|state| state.lost).sum()
+    }
+
+    /// Begins to count what the table of connections holds, unless nothing was inserted since it was last counted.
+    pub fn begin_census(&mut self) {
+        let counters = CounterValues(self.counters());
+        self.census.begin(counters.of(Counter::ConnectionsInserted));
+    }
+
+    /// Goes on counting, a bounded piece of the table, and says how many it held when it was last counted whole.
+    pub fn table(&mut self) -> Table {
+        let Self { census, entries, .. } = self;
+        census.step(|place| entries.look(place));
+        census.table()
     }
 
     /// What the follower of interfaces counted, if interfaces are watched.

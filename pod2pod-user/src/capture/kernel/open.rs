@@ -12,6 +12,8 @@ use pod2pod_common::{control::SHED_NONE, limits::DEFAULT_WAKE_THRESHOLD_BYTES, n
 use super::{
     Capture, Config, MAX_RING_BYTES, MIN_RING_BYTES, OpenError, Reader, Stats,
     attach::{Attachment, Place},
+    batch::Entries,
+    census::Census,
     object,
     own_sockets::OwnSockets,
     ring::Ring,
@@ -46,9 +48,13 @@ impl Capture {
         let instructions = place.load(&mut ebpf)?;
         let logger = if config.debug_log { EbpfLogger::init(&mut ebpf).ok() } else { None };
         let rings = rings::open(&mut ebpf, ring_count, ring_bytes)?;
-        let readers = readers(&mut ebpf, rings, scope_kind)?;
+        let mut connections = handles(&mut ebpf, names::MAP_CONNECTIONS, rings.len() + 1)?;
+        let entries = entries(connections.pop())?;
+        let readers = readers(&mut ebpf, rings, connections, scope_kind)?;
         let mut capture = Self {
             readers,
+            entries,
+            census: Census::default(),
             counters: map(&mut ebpf, names::MAP_COUNTERS)?,
             rings: map(&mut ebpf, names::MAP_RINGS)?,
             control: map(&mut ebpf, names::MAP_CONTROL)?,
@@ -78,10 +84,15 @@ pub(super) fn map<T: TryFrom<Map, Error = MapError>>(
 }
 
 /// A reader for each of `rings`, with handles of its own on the maps of connections.
-fn readers(ebpf: &mut Ebpf, rings: Vec<Ring>, scope_kind: u32) -> Result<Vec<Reader>, OpenError> {
+fn readers(
+    ebpf: &mut Ebpf,
+    rings: Vec<Ring>,
+    connection_maps: Vec<Map>,
+    scope_kind: u32,
+) -> Result<Vec<Reader>, OpenError> {
     let (verdicts, connections) = (names::MAP_VERDICTS, names::MAP_CONNECTIONS);
     let mut verdict_maps = handles(ebpf, verdicts, rings.len())?.into_iter();
-    let mut connection_maps = handles(ebpf, connections, rings.len())?.into_iter();
+    let mut connection_maps = connection_maps.into_iter();
     let mut readers = Vec::new();
     for ring in rings {
         let verdicts = Verdicts {
@@ -106,6 +117,13 @@ fn handles(ebpf: &mut Ebpf, name: &'static str, count: usize) -> Result<Vec<Map>
         handles.push(Map::LruHashMap(MapData::from_fd(fd).map_err(failed)?));
     }
     Ok(handles)
+}
+
+/// The table of connections, to be counted.
+fn entries(map: Option<Map>) -> Result<Entries, OpenError> {
+    let name = names::MAP_CONNECTIONS;
+    let Some(Map::LruHashMap(data)) = map else { return Err(OpenError::ObjectMismatch { name }) };
+    Entries::of(data).map_err(|cause| OpenError::Map { name, cause })
 }
 
 fn typed<T: TryFrom<Map, Error = MapError>>(map: Option<Map>, name: &'static str) -> Result<T, OpenError> {
