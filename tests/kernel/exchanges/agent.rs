@@ -175,6 +175,11 @@ impl Metrics {
         Self(text.to_owned())
     }
 
+    /// All of them, for people.
+    pub(crate) fn text(&self) -> &str {
+        &self.0
+    }
+
     /// A counter of the agent's own, without `pod2pod_` and `_total`, all its labels together.
     pub(crate) fn counter(&self, name: &str) -> u64 {
         let name = format!("pod2pod_{name}_total");
