@@ -4,7 +4,8 @@ use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     os::fd::AsRawFd as _,
-    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    time::{Duration, Instant},
 };
 
 use nix::sys::socket::{
@@ -16,9 +17,12 @@ use pod2pod_user::{
     capture::{Segment, kernel::ScopeChoice},
     reassembly::{self, Connection, Reassembler, Steering, Wanted},
 };
-use support::netns::{Cgroup, Namespace};
+use support::{
+    netns::{Cgroup, Namespace},
+    scale,
+};
 
-use crate::watch::Watch;
+use crate::watch::{PATIENCE, Watch};
 
 const REQUEST: &str = "GET / HTTP/1.1\r\n\r\n";
 /// The client's port: a second connection takes the same tuple.
@@ -101,6 +105,109 @@ fn an_ignored_connection_is_counted_and_the_next_one_is_told() {
         assert_eq!(payloads, [REQUEST.as_bytes(); 4], "{scope:?}");
         watch.assert_lossless();
     }
+}
+
+/// Pieces that each side sends over a connection that lives long.
+const PIECES: usize = 1000;
+const LEAST_PIECES: usize = 100;
+/// Time between two beats: the programs stop after 2 s without one.
+const BEAT: Duration = Duration::from_millis(100);
+
+/// One connection: `first` and its answer, then at each `go` many pieces to and fro.
+fn long_lived(first: &'static [u8], go: &Receiver<()>, done: &SyncSender<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (mut server, _) = listener.accept().unwrap();
+    let mut say = |piece: &[u8]| {
+        client.write_all(piece).unwrap();
+        server.read_exact(&mut vec![0; piece.len()]).unwrap();
+        // An answer keeps the next piece from joining this one.
+        server.write_all(piece).unwrap();
+        client.read_exact(&mut vec![0; piece.len()]).unwrap();
+    };
+    say(first);
+    done.send(()).unwrap();
+    while go.recv().is_ok() {
+        (0..scale::count(PIECES, LEAST_PIECES)).for_each(|_| say(b"\x01\x02piece"));
+        done.send(()).unwrap();
+    }
+}
+
+/// Waits for `answer`; the programs know that somebody lives.
+fn wait_beating(watch: &mut Watch, answer: &Receiver<()>) {
+    let start = Instant::now();
+    while answer.recv_timeout(BEAT) == Err(RecvTimeoutError::Timeout) {
+        assert!(start.elapsed() < PATIENCE, "the traffic of the test hangs");
+        watch.capture.beat();
+    }
+}
+
+/// Segments matched, those of `fate` among them, and records sent.
+fn fates(watch: &Watch, fate: Counter) -> [u64; 3] {
+    [Counter::SegmentsMatched, fate, Counter::RecordsSent].map(|counter| watch.counter(counter))
+}
+
+#[test]
+fn a_verdict_is_looked_up_once_however_long_the_connection_lives() {
+    for scope in [ScopeChoice::Cookie, ScopeChoice::Cgroup] {
+        let (cgroup, host) = (Cgroup::new(), Namespace::new());
+        let mut watch = Watch::on(&cgroup, scope);
+        let (go, wait) = sync_channel(0);
+        let (done, answer) = sync_channel(0);
+        let talk = cgroup.spawn(&host, move || long_lived(REQUEST.as_bytes(), &wait, &done));
+        answer.recv().unwrap();
+        watch.drain();
+        let known = connections(&watch);
+        assert_eq!(known.len(), 2, "{scope:?}: {known:?}");
+        known.iter().for_each(|connection| watch.reader().steer(&ignore(connection)));
+        let round = |watch: &mut Watch| {
+            let before = fates(watch, Counter::SegmentsUnwanted);
+            watch.capture.beat();
+            go.send(()).unwrap();
+            wait_beating(watch, &answer);
+            let after = fates(watch, Counter::SegmentsUnwanted);
+            let [matched, unwanted, sent] = [0, 1, 2].map(|index| after[index] - before[index]);
+            assert!(matched >= 4 * scale::count(PIECES, LEAST_PIECES) as u64, "{scope:?}: {matched}");
+            assert_eq!((unwanted, sent), (matched, 0), "{scope:?}");
+        };
+        round(&mut watch);
+        assert_eq!(watch.counter(Counter::GateUnwanted), 2, "one decision an end");
+        // The connection's own entry knows: the verdict is not asked for again, and may go.
+        for connection in &known {
+            let over = Steering { wanted: Wanted::Over, ..ignore(connection) };
+            watch.reader().steer(&over);
+        }
+        assert_eq!(watch.reader().stats().verdicts_deleted, 2);
+        round(&mut watch);
+        assert_eq!(watch.counter(Counter::GateUnwanted), 2, "one decision an end");
+        drop(go);
+        watch.during(talk);
+        watch.assert_lossless();
+    }
+}
+
+#[test]
+fn what_is_not_http_is_never_told_however_long_it_lives() {
+    let (cgroup, host) = (Cgroup::new(), Namespace::new());
+    let mut watch = Watch::on(&cgroup, ScopeChoice::Cgroup);
+    let (go, wait) = sync_channel(0);
+    let (done, answer) = sync_channel(0);
+    let talk = cgroup.spawn(&host, move || long_lived(b"\x00\x00\x00\x08binary", &wait, &done));
+    answer.recv().unwrap();
+    let before = fates(&watch, Counter::SegmentsNotHttp);
+    watch.capture.beat();
+    go.send(()).unwrap();
+    wait_beating(&mut watch, &answer);
+    let after = fates(&watch, Counter::SegmentsNotHttp);
+    let [matched, not_http, sent] = [0, 1, 2].map(|index| after[index] - before[index]);
+    assert!(matched >= 4 * scale::count(PIECES, LEAST_PIECES) as u64, "{matched}");
+    assert_eq!((not_http, sent), (matched, 0));
+    assert_eq!(watch.counter(Counter::GateIgnored), 2, "one decision an end");
+    drop(go);
+    watch.during(talk);
+    // The handshake and the end of the connection, and nothing else.
+    assert!(watch.seen.iter().all(|seen| seen.payload.is_empty()), "{:?}", watch.seen);
+    watch.assert_lossless();
 }
 
 #[test]
