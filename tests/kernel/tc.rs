@@ -3,4 +3,5 @@
 mod frames;
 mod others;
 mod seen;
+mod tunnels;
 pub(crate) mod world;

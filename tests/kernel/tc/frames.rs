@@ -13,7 +13,7 @@ use support::{conversation::Conversation, netns::Namespace};
 use super::world::{Node, VETH_ONE, ways};
 
 /// Types of tags: a customer's, and a provider's around it (IEEE 802.1Q 9.5).
-const CUSTOMER: [u8; 2] = [0x81, 0x00];
+pub(super) const CUSTOMER: [u8; 2] = [0x81, 0x00];
 const PROVIDER: [u8; 2] = [0x88, 0xa8];
 /// Both addresses of an Ethernet header.
 const ADDRESSES: usize = 12;
@@ -60,14 +60,14 @@ fn vlan_tags_hide_nothing() {
     }
 }
 
-fn tagged(frame: &[u8], tags: &[[u8; 2]]) -> Vec<u8> {
+pub(super) fn tagged(frame: &[u8], tags: &[[u8; 2]]) -> Vec<u8> {
     let (addresses, rest) = frame.split_at(ADDRESSES);
     let tags = tags.iter().flat_map(|tag| [tag[0], tag[1], 0, 7]);
     addresses.iter().copied().chain(tags).chain(rest.iter().copied()).collect()
 }
 
 /// Writes `frame` to an interface of a namespace, as a driver would be given it.
-fn inject(namespace: &Namespace, interface: &str, frame: &[u8]) {
+pub(super) fn inject(namespace: &Namespace, interface: &str, frame: &[u8]) {
     let (namespace, interface, frame) = (namespace.clone(), interface.to_owned(), frame.to_vec());
     let written = std::thread::spawn(move || {
         namespace.enter();

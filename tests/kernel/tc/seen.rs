@@ -19,14 +19,14 @@ use crate::{
 const REQUEST: &str = "GET /index HTTP/1.1\r\nHost: a\r\n\r\n";
 const RESPONSE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
 
-fn script() -> Vec<Turn> {
+pub(super) fn script() -> Vec<Turn> {
     // Within the credit: nobody here says how far it was read.
     let large = format!("HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n{}", "x".repeat(200_000));
     vec![client(REQUEST), server(RESPONSE), client(REQUEST), server(&large)]
 }
 
 /// Both ends saw both streams whole, each packet at its own end's interface.
-fn assert_both_ends(watch: &Watch, ends: Ends, turns: &[Turn], interfaces: [u32; 2]) {
+pub(super) fn assert_both_ends(watch: &Watch, ends: Ends, turns: &[Turn], interfaces: [u32; 2]) {
     let mut sent = [Vec::new(), Vec::new()];
     for turn in turns {
         match turn {
@@ -48,15 +48,15 @@ fn assert_both_ends(watch: &Watch, ends: Ends, turns: &[Turn], interfaces: [u32;
     assert_eq!(watch.capture.ring_lost(), 0);
 }
 
-fn index(name: &str) -> u32 {
+pub(super) fn index(name: &str) -> u32 {
     nix::net::if_::if_nametoindex(name).unwrap()
 }
 
 /// SYN, FIN and payload bytes by whether an end sent it and whether that is the client.
-type Counts = BTreeMap<(bool, bool), (usize, usize, u64)>;
+pub(super) type Counts = BTreeMap<(bool, bool), (usize, usize, u64)>;
 
 /// Those of one connection.
-fn counts(watch: &Watch, ends: Ends) -> Counts {
+pub(super) fn counts(watch: &Watch, ends: Ends) -> Counts {
     let mut counts = BTreeMap::new();
     for seen in watch.seen.iter().filter(|seen| [seen.source, seen.destination].contains(&ends.client)) {
         let count = counts
@@ -91,7 +91,7 @@ fn routed_pods_are_seen_as_at_their_sockets() {
     }
 }
 
-fn assert_same(interfaces: &Counts, sockets: &Counts, address: &str) {
+pub(super) fn assert_same(interfaces: &Counts, sockets: &Counts, address: &str) {
     assert_eq!(interfaces.len(), 4);
     for (key, told) in interfaces {
         // Before Linux 6.6 a server's socket is not seen to send its SYN-ACK over IPv6.

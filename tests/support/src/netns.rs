@@ -11,7 +11,7 @@ use std::{
     io::Write as _,
     os::fd::AsRawFd as _,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, ExitStatus, Stdio},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -61,6 +61,16 @@ impl Namespace {
 
     /// The same with `input` on standard input.
     pub fn run_with(&self, line: &str, input: &str) {
+        let status = self.status(line, input);
+        assert!(status.success(), "{line}: {status}");
+    }
+
+    /// Runs it, and says whether it could do what it was asked to.
+    pub fn try_run(&self, line: &str) -> bool {
+        self.status(line, "").success()
+    }
+
+    fn status(&self, line: &str, input: &str) -> ExitStatus {
         let namespace = self.clone();
         let (line, input) = (line.to_owned(), input.to_owned());
         let done = thread::spawn(move || {
@@ -72,10 +82,9 @@ impl Namespace {
                 .spawn()
                 .unwrap_or_else(|error| panic!("cannot run {line}: {error}"));
             child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-            let status = child.wait().unwrap();
-            assert!(status.success(), "{line}: {status}");
+            child.wait().unwrap()
         });
-        done.join().unwrap();
+        done.join().unwrap()
     }
 
     /// A wire from interface `here` of this namespace to interface `there` of `other`, each with its addresses.
