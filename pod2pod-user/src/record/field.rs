@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 
-use super::{CapturedHeader, Record};
+use super::CapturedHeader;
 
 /// A field's value, borrowed from the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,32 +75,15 @@ pub enum Presence {
     IfKnown,
 }
 
-/// Longest [`Lead`], bytes.
-const MAX_LEAD: usize = 48;
-
-/// A short constant that is copied at its full width: a copy of known length is a few instructions, one of any length a
-/// call.
+/// What stands before a field's value in its line, by what the value begins with.
 #[derive(Clone, Copy, Debug)]
-pub struct Lead {
-    padded: [u8; MAX_LEAD],
-    length: usize,
-}
-
-impl Lead {
-    /// Of `text`; the build fails if it is longer than fits.
-    pub const fn new(text: &str) -> Self {
-        let mut padded = [0; MAX_LEAD];
-        let (head, _) = padded.split_at_mut(text.len());
-        head.copy_from_slice(text.as_bytes());
-        Self { padded, length: text.len() }
-    }
-
-    /// Appends it.
-    pub fn push(&self, out: &mut Vec<u8>) {
-        let end = out.len() + self.length;
-        out.extend_from_slice(&self.padded);
-        out.truncate(end);
-    }
+pub(super) struct Lead {
+    /// The key.
+    pub(super) key: &'static str,
+    /// A comma, the key in quotes, a colon.
+    pub(super) bare: &'static str,
+    /// The same, and the quote that a string begins with.
+    pub(super) quoted: &'static str,
 }
 
 /// One field.
@@ -108,8 +91,6 @@ impl Lead {
 pub struct Field {
     /// Key; for [`Shape::Headers`] what stands before the header's name.
     pub key: &'static str,
-    /// What stands before the value: a comma, the key in quotes, a colon.
-    pub lead: Lead,
     /// JSON type.
     pub shape: Shape,
     /// Unit, or "".
@@ -118,23 +99,4 @@ pub struct Field {
     pub presence: Presence,
     /// One sentence for people.
     pub sentence: &'static str,
-    /// The value in a record.
-    pub value: fn(&Record) -> Value<'_>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lead_is_as_long_as_fits() {
-        for length in [0, 1, MAX_LEAD - 1, MAX_LEAD] {
-            let text = "x".repeat(length);
-            let mut out = b"before".to_vec();
-            Lead::new(&text).push(&mut out);
-            assert_eq!(out, format!("before{text}").as_bytes());
-        }
-        let too_long = "x".repeat(MAX_LEAD + 1);
-        assert!(std::panic::catch_unwind(|| Lead::new(&too_long)).is_err());
-    }
 }

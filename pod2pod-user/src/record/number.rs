@@ -5,50 +5,79 @@ use std::{io::Write as _, net::IpAddr};
 const NANOSECONDS: u64 = 1_000_000_000;
 
 /// Appends `value` in decimal.
+#[inline]
 pub fn push_integer(out: &mut Vec<u8>, value: u64) {
+    match value {
+        0..=9 => out.push(b'0' + value as u8),
+        10..=99 => out.extend_from_slice(&pair(value as u32)),
+        100..=9999 => {
+            let digits = four(value as u32);
+            push_last(out, digits, if value < 1000 { 3 } else { 4 });
+        }
+        _ => push_long(out, value),
+    }
+}
+
+fn push_long(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+}
+
+/// Appends the last `count` of `digits`.
+fn push_last(out: &mut Vec<u8>, digits: [u8; 4], count: usize) {
+    // A copy of known length is a few instructions, one of any length a call.
+    let shifted = u32::from_le_bytes(digits) >> (8 * (4 - count));
+    let end = out.len() + count;
+    out.extend_from_slice(&shifted.to_le_bytes());
+    out.truncate(end);
 }
 
 /// Appends `nanoseconds` as seconds: an exact decimal number without trailing zeros.
 pub fn push_seconds(out: &mut Vec<u8>, nanoseconds: u64) {
-    push_fixed::<9>(out, nanoseconds / NANOSECONDS, nanoseconds % NANOSECONDS);
+    push_fixed(out, nanoseconds / NANOSECONDS, nine((nanoseconds % NANOSECONDS) as u32));
 }
 
 /// Appends `millionths` as a decimal number.
 pub fn push_millionths(out: &mut Vec<u8>, millionths: u32) {
-    push_fixed::<6>(out, u64::from(millionths / 1_000_000), u64::from(millionths % 1_000_000));
+    push_fixed(out, u64::from(millionths / 1_000_000), digits::<6>(u64::from(millionths % 1_000_000)));
 }
 
 /// Appends `value` in `DIGITS` lower-case hexadecimal digits, at most 16.
 pub fn push_hex<const DIGITS: usize>(out: &mut Vec<u8>, value: u64) {
-    let mut digits = [0; DIGITS];
-    let mut rest = value;
-    for digit in digits.iter_mut().rev() {
-        *digit = hex_digit((rest & 0xf) as u8);
-        rest >>= 4;
+    let all = digits_of_hex(value);
+    out.extend_from_slice(all.last_chunk::<DIGITS>().unwrap_or(&[b'0'; DIGITS]));
+}
+
+fn digits_of_hex(value: u64) -> [u8; 16] {
+    let mut all = [0; 16];
+    for (two, byte) in all.as_chunks_mut::<2>().0.iter_mut().zip(value.to_be_bytes()) {
+        *two = HEX_PAIRS.get(usize::from(byte)).copied().unwrap_or_default();
     }
-    out.extend_from_slice(&digits);
+    all
 }
 
 /// Appends the UTC time `nanoseconds` after 1970 as in RFC 3339, with all nine digits.
 pub fn push_time(out: &mut Vec<u8>, nanoseconds: u64) {
     let seconds = nanoseconds / NANOSECONDS;
     let (year, month, day) = civil(seconds / 86_400);
-    let [y1, y2, y3, y4] = digits::<4>(year);
-    let [m1, m2] = digits::<2>(month);
-    let [d1, d2] = digits::<2>(day);
-    out.extend_from_slice(&[y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2, b'T']);
-    push_clock(out, seconds % 86_400);
-    let [f1, f2, f3, f4, f5, f6, f7, f8, f9] = digits::<9>(nanoseconds % NANOSECONDS);
-    out.extend_from_slice(&[b'.', f1, f2, f3, f4, f5, f6, f7, f8, f9, b'Z']);
+    let [y1, y2, y3, y4] = four(year as u32);
+    let ([m1, m2], [d1, d2]) = (pair(month as u32), pair(day as u32));
+    let [h1, h2, c1, n1, n2, c2, s1, s2] = clock((seconds % 86_400) as u32);
+    let [f1, f2, f3, f4, f5, f6, f7, f8, f9] = nine((nanoseconds % NANOSECONDS) as u32);
+    out.extend_from_slice(&[
+        y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2, b'T', h1, h2, c1, n1, n2, c2, s1, s2, b'.', f1, f2, f3,
+        f4, f5, f6, f7, f8, f9, b'Z',
+    ]);
 }
 
 /// Appends `HH:MM:SS` of a second of the day.
 pub fn push_clock(out: &mut Vec<u8>, second_of_day: u64) {
-    let [h1, h2] = digits::<2>(second_of_day / 3600);
-    let [m1, m2] = digits::<2>(second_of_day / 60 % 60);
-    let [s1, s2] = digits::<2>(second_of_day % 60);
-    out.extend_from_slice(&[h1, h2, b':', m1, m2, b':', s1, s2]);
+    out.extend_from_slice(&clock(second_of_day as u32));
+}
+
+fn clock(second_of_day: u32) -> [u8; 8] {
+    let ([h1, h2], [m1, m2]) = (pair(second_of_day / 3600), pair(second_of_day / 60 % 60));
+    let [s1, s2] = pair(second_of_day % 60);
+    [h1, h2, b':', m1, m2, b':', s1, s2]
 }
 
 /// Appends `value` with leading zeros to `WIDTH` digits; higher digits are left out.
@@ -68,17 +97,70 @@ pub fn push_address(out: &mut Vec<u8>, address: IpAddr) {
 }
 
 fn push_ipv4(out: &mut Vec<u8>, octets: [u8; 4]) {
-    for (index, octet) in octets.into_iter().enumerate() {
-        if index > 0 {
-            out.push(b'.');
-        }
-        let [hundreds, tens, ones] = digits(u64::from(octet));
-        match octet {
-            0..=9 => out.push(ones),
-            10..=99 => out.extend_from_slice(&[tens, ones]),
-            100.. => out.extend_from_slice(&[hundreds, tens, ones]),
-        }
+    let start = out.len();
+    let mut length = 0;
+    for octet in octets {
+        out.truncate(start + length);
+        let (text, digits) = OCTETS.get(usize::from(octet)).copied().unwrap_or_default();
+        out.extend_from_slice(&text);
+        length += usize::from(digits) + 1;
     }
+    out.truncate(start + length - 1);
+}
+
+/// The octet in decimal with a dot behind it, and how many digits it has.
+static OCTETS: [([u8; 4], u8); 256] = {
+    let mut octets = [([b'.'; 4], 0); 256];
+    let mut octet = 0;
+    while octet < 256 {
+        let (hundreds, tens, ones) = (octet / 100, octet / 10 % 10, octet % 10);
+        let [hundreds, tens, ones] = [b'0' + hundreds as u8, b'0' + tens as u8, b'0' + ones as u8];
+        octets[octet] = match octet {
+            0..=9 => ([ones, b'.', b'.', b'.'], 1),
+            10..=99 => ([tens, ones, b'.', b'.'], 2),
+            _ => ([hundreds, tens, ones, b'.'], 3),
+        };
+        octet += 1;
+    }
+    octets
+};
+
+/// The two decimal digits of a number below 100.
+static PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[0; 2]; 100];
+    let mut number = 0;
+    while number < 100 {
+        pairs[number] = [b'0' + (number / 10) as u8, b'0' + (number % 10) as u8];
+        number += 1;
+    }
+    pairs
+};
+
+/// The two hexadecimal digits of a byte.
+static HEX_PAIRS: [[u8; 2]; 256] = {
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        pairs[byte] = [hex_digit((byte / 16) as u8), hex_digit((byte % 16) as u8)];
+        byte += 1;
+    }
+    pairs
+};
+
+fn pair(number: u32) -> [u8; 2] {
+    PAIRS.get(number as usize).copied().unwrap_or(*b"00")
+}
+
+/// The last four decimal digits.
+fn four(number: u32) -> [u8; 4] {
+    let ([d1, d2], [d3, d4]) = (pair(number / 100 % 100), pair(number % 100));
+    [d1, d2, d3, d4]
+}
+
+/// The last nine decimal digits.
+fn nine(number: u32) -> [u8; 9] {
+    let ([d2, d3, d4, d5], [d6, d7, d8, d9]) = (four(number / 10_000), four(number % 10_000));
+    [b'0' + (number / 100_000_000 % 10) as u8, d2, d3, d4, d5, d6, d7, d8, d9]
 }
 
 /// The last `WIDTH` decimal digits of `value`.
@@ -96,20 +178,17 @@ const fn hex_digit(digit: u8) -> u8 {
     if digit < 10 { b'0' + digit } else { b'a' + digit - 10 }
 }
 
-/// Appends a number with a fraction of `WIDTH` digits, trailing zeros left out.
-fn push_fixed<const WIDTH: usize>(out: &mut Vec<u8>, whole: u64, fraction: u64) {
-    if whole == 0 {
-        out.push(b'0');
-    } else {
-        push_integer(out, whole);
-    }
-    if fraction == 0 {
-        return;
-    }
+/// Appends a number with a fraction of these digits, trailing zeros left out, and the point too if there are no others.
+fn push_fixed<const WIDTH: usize>(out: &mut Vec<u8>, whole: u64, fraction: [u8; WIDTH]) {
+    push_integer(out, whole);
     out.push(b'.');
-    let digits = digits::<WIDTH>(fraction);
-    let zeros = digits.iter().rev().take_while(|digit| **digit == b'0').count();
-    out.extend_from_slice(digits.get(..WIDTH - zeros).unwrap_or_default());
+    out.extend_from_slice(&fraction);
+    while out.last() == Some(&b'0') {
+        out.pop();
+    }
+    if out.last() == Some(&b'.') {
+        out.pop();
+    }
 }
 
 /// Year, month and day of the `days`-th day after 1970-01-01, proleptic Gregorian. Counts in eras of 400 years that
@@ -180,6 +259,17 @@ mod tests {
             previous = this;
         }
         assert_eq!(previous, (2370, 1, 1));
+    }
+
+    #[test]
+    fn integers_are_as_the_standard_library_has_them() {
+        let mut value = 1_u64;
+        while value < u64::MAX / 3 {
+            for near in [value - 1, value, value + 1] {
+                assert_eq!(written(|out| push_integer(out, near)), near.to_string());
+            }
+            value = if value < 12_000 { value + 1 } else { value * 3 };
+        }
     }
 
     #[test]
