@@ -14,7 +14,10 @@ use nix::sys::socket::{
 };
 use pod2pod_common::{counters::Counter, limits::MAX_VERDICTS};
 use pod2pod_user::{
-    capture::{Segment, kernel::ScopeChoice},
+    capture::{
+        Segment,
+        kernel::{ScopeChoice, TcWay},
+    },
     reassembly::{self, Connection, Reassembler, Steering, Wanted},
 };
 use support::{
@@ -22,7 +25,10 @@ use support::{
     scale,
 };
 
-use crate::watch::{PATIENCE, Watch};
+use crate::{
+    tc::world::Node,
+    watch::{PATIENCE, Watch},
+};
 
 const REQUEST: &str = "GET / HTTP/1.1\r\n\r\n";
 /// The client's port: a second connection takes the same tuple.
@@ -113,10 +119,21 @@ const LEAST_PIECES: usize = 100;
 /// Time between two beats: the programs stop after 2 s without one.
 const BEAT: Duration = Duration::from_millis(100);
 
-/// One connection: `first` and its answer, then at each `go` many pieces to and fro.
-fn long_lived(first: &'static [u8], go: &Receiver<()>, done: &SyncSender<()>) {
+/// One connection inside a host, see [`long_lived_to`].
+fn long_lived(first: &[u8], go: &Receiver<()>, done: &SyncSender<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let address = listener.local_addr().unwrap();
+    long_lived_to(&listener, TcpStream::connect(address).unwrap(), first, go, done);
+}
+
+/// One connection: `first` and its answer, then at each `go` many pieces to and fro.
+fn long_lived_to(
+    listener: &TcpListener,
+    mut client: TcpStream,
+    first: &[u8],
+    go: &Receiver<()>,
+    done: &SyncSender<()>,
+) {
     let (mut server, _) = listener.accept().unwrap();
     let mut say = |piece: &[u8]| {
         client.write_all(piece).unwrap();
@@ -184,6 +201,41 @@ fn a_verdict_is_looked_up_once_however_long_the_connection_lives() {
         watch.during(talk);
         watch.assert_lossless();
     }
+}
+
+#[test]
+fn a_verdict_holds_on_a_path_where_neither_end_is() {
+    let node = Node::bridged();
+    node.node.run("ip address add 10.8.0.1/16 dev cni0");
+    let mut watch = node.watch(TcWay::Newest, &["cni0"]);
+    let (go, wait) = sync_channel(0);
+    let (done, answer) = sync_channel(0);
+    let (client, server) = (node.node.clone(), node.two.clone());
+    let talk = std::thread::spawn(move || {
+        server.enter();
+        let listener = TcpListener::bind("10.8.0.3:0").unwrap();
+        client.enter();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        long_lived_to(&listener, client, REQUEST.as_bytes(), &wait, &done);
+    });
+    wait_beating(&mut watch, &answer);
+    watch.drain();
+    let known = connections(&watch);
+    assert_eq!((known.len(), known[0].local), (1, None), "{known:?}");
+    // User space does not know by which end the kernel has filed it, and tells of both.
+    watch.reader().steer(&ignore(&known[0]));
+    let before = fates(&watch, Counter::SegmentsUnwanted);
+    watch.capture.beat();
+    go.send(()).unwrap();
+    wait_beating(&mut watch, &answer);
+    let after = fates(&watch, Counter::SegmentsUnwanted);
+    let [matched, unwanted, sent] = [0, 1, 2].map(|index| after[index] - before[index]);
+    assert!(matched >= 2 * scale::count(PIECES, LEAST_PIECES) as u64, "{matched}");
+    assert_eq!((unwanted, sent), (matched, 0));
+    assert_eq!(watch.counter(Counter::GateUnwanted), 1, "it is seen once");
+    drop(go);
+    watch.during(talk);
+    watch.assert_lossless();
 }
 
 #[test]

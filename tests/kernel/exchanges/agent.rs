@@ -105,6 +105,11 @@ impl Agent {
         self.running.id()
     }
 
+    /// What it said on standard error so far.
+    pub(crate) fn log(&self) -> String {
+        self.running.stderr()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         self.running.signal(signal);
     }

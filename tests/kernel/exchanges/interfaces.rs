@@ -16,7 +16,7 @@ use super::{
 };
 use crate::tc::world::{Node, ONE, TWO, VETH_ONE, has_tcx, said};
 
-const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
+pub(super) const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 /// Where the server of the second pod is, and what the node calls it towards the outside.
 const PORT: u16 = 8080;
 /// The node's address outside, and somebody there.
@@ -29,26 +29,33 @@ const NAT: &str = "table ip nat {
 }";
 
 /// An agent in the node's namespace, and somebody there who asks it.
-fn watch(node: &Node, interfaces: &str) -> (Agent, Place) {
+pub(super) fn watch(node: &Node, interfaces: &str) -> (Agent, Place) {
     let interfaces = format!("capture.interfaces={interfaces}");
     let party = party(&node.node.path(), Path::new("-"));
     let agent = Agent::launch(party, None, ADMIN, &[AMPLE_RING, &interfaces]);
-    let mut here = place(&node.node);
-    wait_until("ready", || {
-        here.try_connect(None, ADMIN).is_ok_and(|stream| get(stream, "/ready").starts_with("HTTP/1.1 200"))
-    });
+    let here = ready(node, &agent);
     (agent, here)
 }
 
-fn place(namespace: &Namespace) -> Place {
+/// Somebody in the node's namespace, once `agent` there is ready.
+pub(super) fn ready(node: &Node, agent: &Agent) -> Place {
+    let mut here = place(&node.node);
+    wait_until("ready", || {
+        assert!(!agent.log().contains("pod2pod: "), "it ended: {}", agent.log());
+        here.try_connect(None, ADMIN).is_ok_and(|stream| get(stream, "/ready").starts_with("HTTP/1.1 200"))
+    });
+    here
+}
+
+pub(super) fn place(namespace: &Namespace) -> Place {
     Place::new(&namespace.path(), Path::new("-"))
 }
 
-fn metrics(here: &mut Place) -> Metrics {
+pub(super) fn metrics(here: &mut Place) -> Metrics {
     Metrics::parse(&get(here.connect(ADMIN), "/metrics"))
 }
 
-fn address(text: &str) -> SocketAddr {
+pub(super) fn address(text: &str) -> SocketAddr {
     SocketAddr::new(text.parse().unwrap(), PORT)
 }
 

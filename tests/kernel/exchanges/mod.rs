@@ -14,6 +14,7 @@ mod bulk;
 mod detach;
 mod ends;
 mod filter;
+mod follow;
 mod interfaces;
 mod late;
 mod load;

@@ -1,6 +1,9 @@
 //! What is seen at interfaces: the same as at the sockets, once for each end.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use pod2pod_common::counters::Counter;
 use pod2pod_user::capture::{
@@ -153,5 +156,32 @@ fn interfaces_come_go_and_come_again() {
             until("forgotten", || detaches(&watch) == round);
             watch.capture.beat();
         }
+    }
+}
+
+/// Interfaces that come, one after the other.
+const COMING: usize = 20;
+const LEAST_COMING: usize = 5;
+/// From the order to make an interface to the programs on it: half of them within this, however busy the machine is. At a
+/// load of six on two cores it was 30 ms, two runs of `ip` included.
+const USUAL_ATTACH: Duration = Duration::from_secs(1);
+
+#[test]
+fn the_programs_are_on_a_new_interface_at_once() {
+    for way in ways() {
+        let node = Node::routed();
+        let mut watch = node.watch(way, &["new*"]);
+        let mut times: Vec<Duration> = (1..=scale::count(COMING, LEAST_COMING) as u64)
+            .map(|number| {
+                let start = Instant::now();
+                node.node.wire(&format!("new{number}"), &[], &node.one, &format!("end{number}"), &[]);
+                until("attached", || watch.capture.interface_stats().unwrap().attaches == number);
+                watch.capture.beat();
+                start.elapsed()
+            })
+            .collect();
+        times.sort();
+        assert!(times[times.len() / 2] < USUAL_ATTACH, "{way:?}: {times:?}");
+        assert_eq!(watch.capture.interface_stats().unwrap().rescans, 0, "{way:?}");
     }
 }
