@@ -6,7 +6,7 @@ use nix::net::if_::if_nametoindex;
 
 use super::{
     Config, file,
-    keys::{self, KEYS, Key},
+    keys::{self, Key, keys},
     value::Given,
 };
 use crate::filter::{Expression, ExpressionError, NamePattern};
@@ -185,10 +185,10 @@ impl Loading {
                 continue;
             }
             let source = Source::Environment(name.clone());
-            match KEYS.iter().find(|key| key.environment() == *name) {
+            match keys().find(|key| key.environment() == *name) {
                 Some(key) => self.set(key, &Given::one(value), source),
                 None => {
-                    let names = KEYS.iter().map(Key::environment);
+                    let names = keys().map(Key::environment);
                     let nearest = nearest(name, names);
                     self.mistakes.push(Mistake::UnknownKey { source_of: source, key: name.clone(), nearest });
                 }
@@ -202,10 +202,10 @@ impl Loading {
     }
 
     fn add(&mut self, path: &str, given: &Given, source: Source) {
-        match KEYS.iter().find(|key| key.path == path) {
+        match keys().find(|key| key.path == path) {
             Some(key) => self.set(key, given, source),
             None => {
-                let nearest = nearest(path, KEYS.iter().map(|key| key.path.to_owned()));
+                let nearest = nearest(path, keys().map(|key| key.path.to_owned()));
                 self.mistakes.push(Mistake::UnknownKey { source_of: source, key: path.to_owned(), nearest });
             }
         }

@@ -1,6 +1,6 @@
 //! Configuration: defaults, then the file, then the environment, then flags. Zero configuration works.
 //!
-//! One table of keys ([`keys::KEYS`]) drives parsing, environment names and the README. All mistakes are reported at once,
+//! One table of keys ([`keys::keys`]) drives parsing, environment names and the README. All mistakes are reported at once,
 //! each with its key and where it was written.
 
 pub mod arguments;

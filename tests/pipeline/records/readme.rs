@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, fs, path::Path};
 
 use pod2pod_user::{
-    config::keys::KEYS,
+    config::keys::keys,
     record::{field::Presence, fields::FIELDS},
 };
 
@@ -40,7 +40,7 @@ fn fields() -> String {
 
 fn configuration() -> String {
     let mut table = "| key | environment | allowed | default | meaning |\n|---|---|---|---|---|\n".to_owned();
-    for key in KEYS {
+    for key in keys() {
         let default = if key.default.is_empty() { String::new() } else { format!("`{}`", key.default) };
         let (path, environment) = (key.path, key.environment());
         writeln!(table, "| `{path}` | `{environment}` | {} | {default} | {} |", key.allowed, key.sentence)

@@ -1,0 +1,75 @@
+//! Keys that say which connections are wanted: the section `filter`, and `roles`.
+
+use super::{CGROUPS, INTERFACES, Key, NETWORKS, PORTS, all, put};
+use crate::filter::{CgroupRule, NamePattern, Network, PortRange, Roles};
+
+pub(super) static KEYS: &[Key] = &[
+    Key {
+        path: "filter.ports",
+        allowed: PORTS,
+        default: "",
+        sentence: "Connections to these ports of the server only.",
+        set: |config, given| put(&mut config.filter.ports, all(given, PortRange::parse)),
+    },
+    Key {
+        path: "filter.ignore_ports",
+        allowed: PORTS,
+        default: "",
+        sentence: "No connections to these ports of the server.",
+        set: |config, given| put(&mut config.filter.ignore_ports, all(given, PortRange::parse)),
+    },
+    Key {
+        path: "filter.cidrs",
+        allowed: NETWORKS,
+        default: "",
+        sentence: "Connections with client or server in these only.",
+        set: |config, given| put(&mut config.filter.networks, all(given, Network::parse)),
+    },
+    Key {
+        path: "filter.ignore_cidrs",
+        allowed: NETWORKS,
+        default: "",
+        sentence: "No connections with client or server in these.",
+        set: |config, given| put(&mut config.filter.ignore_networks, all(given, Network::parse)),
+    },
+    Key {
+        path: "filter.interfaces",
+        allowed: INTERFACES,
+        default: "",
+        sentence: "Connections first seen at these interfaces of this network namespace only; agent only.",
+        set: |config, given| put(&mut config.filter.interfaces, all(given, NamePattern::parse)),
+    },
+    Key {
+        path: "filter.cgroups",
+        allowed: CGROUPS,
+        default: "",
+        sentence: "Sockets of these cgroups and those below them only; agent only.",
+        set: |config, given| put(&mut config.filter.cgroups, all(given, CgroupRule::parse)),
+    },
+    Key {
+        path: "filter.expression",
+        allowed: "an expression of pcap-filter(7)",
+        default: "",
+        sentence: "Connections of which a packet of either direction would match only.",
+        set: |config, given| {
+            put(&mut config.filter_expression, given.text().map(|text| Some(text.to_owned())))
+        },
+    },
+    Key {
+        path: "roles",
+        allowed: "a list of server and client",
+        default: "server, client",
+        sentence: "Observed ends to tell of: with `server` alone an exchange inside this machine is told once.",
+        set: |config, given| {
+            let mut roles = Roles { server: false, client: false };
+            for role in given.items() {
+                match role.as_str() {
+                    "server" => roles.server = true,
+                    "client" => roles.client = true,
+                    _ => return None,
+                }
+            }
+            put(&mut config.filter.roles, (roles.server || roles.client).then_some(roles))
+        },
+    },
+];

@@ -1,0 +1,76 @@
+//! Keys of the section `output`: where records go.
+
+use super::{BYTES, DURATION, Key, positive, put, size};
+use crate::sinks::{self, Format};
+
+pub(super) static KEYS: &[Key] = &[
+    Key {
+        path: "output.format",
+        allowed: "auto, json, text",
+        default: "auto",
+        sentence: "JSON lines, or columns of text; auto is text on a terminal and JSON elsewhere.",
+        set: |config, given| {
+            config.output.format = match given.text()? {
+                "auto" => Format::Auto,
+                "json" => Format::Json,
+                "text" => Format::Text,
+                _ => return None,
+            };
+            Some(())
+        },
+    },
+    Key {
+        path: "output.file",
+        allowed: "a path",
+        default: "",
+        sentence: "Appends records to this file instead of writing them to standard output.",
+        set: |config, given| {
+            config.output.file = Some(given.text().filter(|path| !path.is_empty())?.into());
+            Some(())
+        },
+    },
+    Key {
+        path: "output.queue_bytes",
+        allowed: BYTES,
+        default: "8MiB",
+        sentence: "Records queued for the output at most; live capture drops the newest beyond, replay waits.",
+        set: |config, given| put(&mut config.output.queue_bytes, size(given)),
+    },
+    Key {
+        path: "output.http.url",
+        allowed: "an http:// URL without user information",
+        default: "",
+        sentence: "Also posts records as JSON lines to this collector.",
+        set: |config, given| {
+            let url = sinks::http::Url::parse(given.text()?)?;
+            config.http_sink.url = Some(url);
+            Some(())
+        },
+    },
+    Key {
+        path: "output.http.batch_records",
+        allowed: "a number from 1 to 100000",
+        default: "500",
+        sentence: "Records of one POST at most.",
+        set: |config, given| {
+            put(
+                &mut config.http_sink.batch_records,
+                given.integer().filter(|count| (1..=100_000).contains(count)),
+            )
+        },
+    },
+    Key {
+        path: "output.http.queue_bytes",
+        allowed: BYTES,
+        default: "8MiB",
+        sentence: "Records queued for the collector at most; the newest are dropped beyond.",
+        set: |config, given| put(&mut config.http_sink.queue_bytes, size(given)),
+    },
+    Key {
+        path: "output.http.timeout",
+        allowed: DURATION,
+        default: "5s",
+        sentence: "A POST that takes longer has failed; a batch is tried four times.",
+        set: |config, given| put(&mut config.http_sink.timeout, positive(given)),
+    },
+];
