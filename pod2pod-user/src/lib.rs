@@ -9,6 +9,7 @@
 //!         http           Chunk → Message → Exchange                      pure
 //!         enrich         Exchange → Record                               pure
 //!         sinks          Record → terminal, file, pipe                   shell
+//!         pcap           Segment → packet file: what of its bytes may be seen  pure + shell
 //! beside  config  metrics  admin  shutdown  logging
 //! ```
 //!
@@ -27,6 +28,7 @@ pub mod capture;
 pub mod enrich;
 pub mod filter;
 pub mod http;
+pub mod pcap;
 pub mod reassembly;
 pub mod record;
 pub mod sinks;

@@ -16,6 +16,7 @@ use crate::{
     host::Host,
     http::{self, Exchange, HttpTracker},
     metrics::{HttpMetrics, routes},
+    pcap::{self, Recorder},
     reassembly::{self, Activity, Chunk, CloseCause, Connection, Content, Reassembler, Side, Steering},
     shutdown::Shutdown,
     sinks::{HttpSink, Overflow, OwnConnections, SinkStats, Sinks, Writer},
@@ -84,6 +85,8 @@ pub struct Pipeline {
     gate: Gate,
     tracker: HttpTracker,
     output: Output,
+    /// Where what was captured is written.
+    recorder: Option<Box<Recorder>>,
 }
 
 /// Judges connections, and keeps those that are refused from the stages behind.
@@ -96,6 +99,8 @@ struct Gate {
     sightings: Option<SharedSightings>,
     /// Refused since [`Pipeline::settle`].
     refused: Vec<Connection>,
+    /// Of which chunks were let through since then, if somebody wants to know.
+    passed: Option<Vec<Connection>>,
 }
 
 /// What exchanges go through once they are whole.
@@ -115,7 +120,24 @@ impl Pipeline {
             gate: Gate::new(Filter::new(config.filter.clone())),
             tracker: HttpTracker::new(config.http.clone()),
             output: Output { enricher, sinks, metrics, wall: WallOffset::default() },
+            recorder: None,
         }
+    }
+
+    /// Also writes what is captured to `output`. Nothing is left out of bodies then: the file has every packet. To be called
+    /// before the first segment, and after [`Self::share_sightings`].
+    pub fn write_packets(&mut self, config: &Config, output: pcap::Output) {
+        let is_judged = !self.gate.is_open;
+        let rules = pcap::Rules { redaction: config.enrich.redaction, http: &config.http, is_judged };
+        self.gate.passed = is_judged.then(Vec::new);
+        self.recorder = Some(Box::new(Recorder::new(&config.pcap, &rules, output)));
+        self.tracker = self.new_tracker(config);
+    }
+
+    fn new_tracker(&self, config: &Config) -> HttpTracker {
+        let mut http = config.http.clone();
+        http.disclose = self.recorder.as_ref().is_some_and(|recorder| recorder.wants_disclosures());
+        HttpTracker::new(http)
     }
 
     /// Stages behind a capture that does what [`Self::steer`] tells it.
@@ -128,8 +150,13 @@ impl Pipeline {
 
     /// Takes a segment through all stages. What is due before its time is told first.
     pub fn push(&mut self, segment: &Segment<'_>) {
-        let Self { reassembler, gate, tracker, .. } = self;
+        let Self { reassembler, gate, tracker, output, recorder } = self;
         let now = segment.time;
+        if let Some(recorder) = recorder
+            && !output.enricher.owns(segment.source, segment.destination)
+        {
+            recorder.take(segment, output.wall);
+        }
         reassembler.push(segment, now, &mut |chunk| gate.push(chunk, now, tracker));
         self.settle(now);
     }
@@ -177,12 +204,32 @@ impl Pipeline {
         let Self { reassembler, gate, tracker, .. } = self;
         reassembler.finish(&mut |chunk| gate.push(chunk, now, tracker));
         self.settle(now);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.finish();
+        }
+    }
+
+    /// Hands on packets that have waited long enough at `now`.
+    pub fn flush_packets(&mut self, now: KernelInstant) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.release(now);
+            recorder.flush();
+        }
     }
 
     /// Hands on what was told, and leaves alone what was refused.
     fn settle(&mut self, now: KernelInstant) {
-        let Self { reassembler, gate, tracker, output } = self;
-        output.drain(tracker, gate);
+        let Self { reassembler, gate, tracker, output, recorder } = self;
+        if let Some(recorder) = recorder {
+            while let Some(disclosure) = tracker.pop_disclosure() {
+                recorder.disclose(&disclosure);
+            }
+            gate.passed
+                .iter_mut()
+                .flat_map(|passed| passed.drain(..))
+                .for_each(|passed| recorder.want(&passed));
+        }
+        output.drain(tracker, gate, recorder);
         while let Some(connection) = tracker.pop_unwanted() {
             reassembler.ignore(&connection);
         }
@@ -195,15 +242,18 @@ impl Pipeline {
             let content = Content::Closed(CloseCause::Evicted);
             let sender = Side::Originator;
             tracker.push(Chunk { connection, sender, time: now, offset: 0, content }, now);
+            if let Some(recorder) = recorder {
+                recorder.refuse(connection);
+            }
         }
-        output.drain(tracker, gate);
+        output.drain(tracker, gate, recorder);
         gate.refused.clear();
     }
 
     /// Fresh connections for the next source; what was counted by filter and enrichment stays.
     pub fn restart(&mut self, config: &Config) {
         self.reassembler = Reassembler::new(config.reassembly.clone());
-        self.tracker = HttpTracker::new(config.http.clone());
+        self.tracker = self.new_tracker(config);
     }
 
     /// Tells each end of a connection once, though several interfaces may see it.
@@ -238,6 +288,7 @@ impl Pipeline {
             open_exchanges: self.tracker.open_exchanges(),
             enrich: *self.output.enricher.stats(),
             routes: self.output.metrics.as_ref().map(HttpMetrics::route_stats).unwrap_or_default(),
+            packets: self.recorder.as_ref().map(|recorder| *recorder.stats()).unwrap_or_default(),
             label_overflows: self.output.metrics.as_ref().map_or(0, HttpMetrics::overflowed),
         }
     }
@@ -258,6 +309,8 @@ pub struct Stats<'a> {
     pub enrich: enrich::Stats,
     /// The finding of routes.
     pub routes: routes::Stats,
+    /// Packets to be written to a file.
+    pub packets: pcap::Stats,
     /// Exchanges whose metrics lost their labels.
     pub label_overflows: u64,
 }
@@ -265,7 +318,7 @@ pub struct Stats<'a> {
 impl Gate {
     fn new(filter: Filter) -> Self {
         let is_open = filter.is_open();
-        Self { filter, host: Host::default(), is_open, sightings: None, refused: Vec::new() }
+        Self { filter, host: Host::default(), is_open, sightings: None, refused: Vec::new(), passed: None }
     }
 
     /// Hands a chunk on if its connection is wanted; a connection is judged with its first one.
@@ -282,6 +335,9 @@ impl Gate {
                 self.refused.push(*chunk.connection);
                 return;
             }
+        }
+        if let Some(passed) = &mut self.passed {
+            passed.push(*chunk.connection);
         }
         tracker.push(chunk, now);
     }
@@ -310,12 +366,19 @@ impl Gate {
 }
 
 impl Output {
-    fn drain(&mut self, tracker: &mut HttpTracker, gate: &mut Gate) {
+    fn drain(&mut self, tracker: &mut HttpTracker, gate: &mut Gate, recorder: &mut Option<Box<Recorder>>) {
         while let Some(exchange) = tracker.pop() {
             if !gate.wants(&exchange) {
                 continue;
             }
+            let connection = recorder.is_some().then_some(exchange.connection);
             let (record, fate) = self.enricher.enrich(exchange, self.wall);
+            if let (Some(recorder), Some(connection)) = (recorder.as_mut(), connection)
+                && matches!(fate, Fate::Keep | Fate::SampledAway)
+                && !record.in_progress
+            {
+                recorder.comment(&connection, &record);
+            }
             if matches!(fate, Fate::Keep | Fate::SampledAway)
                 && let Some(metrics) = &mut self.metrics
             {

@@ -24,6 +24,7 @@ use crate::{
     enrich::OwnTraffic,
     exit,
     metrics::{Metrics, stages},
+    pcap,
     pipeline::{self, Pipeline, SharedSinks},
     shutdown::{DEFAULT_DRAIN, Shutdown},
     sinks::{Overflow, OwnConnections},
@@ -35,7 +36,14 @@ const PUBLISH_PERIOD: Duration = Duration::from_secs(1);
 
 /// Reads `files` and writes their records; says how the program should exit.
 pub fn run(files: &[PathBuf], config: Config, shutdown: &Shutdown) -> u8 {
-    match Replay::start(config, shutdown.clone()) {
+    let packets = match pcap::Output::open(&config.pcap, Overflow::Wait, shutdown) {
+        Ok(packets) => packets,
+        Err(error) => {
+            exit::tell(&error);
+            return error.exit_code();
+        }
+    };
+    match Replay::start(config, packets, shutdown.clone()) {
         Ok(replay) => replay.run(files),
         Err(error) => {
             exit::tell(format_args!("{error:#}"));
@@ -48,13 +56,14 @@ struct Replay {
     config: Config,
     pipeline: Pipeline,
     sinks: SharedSinks,
+    packets: Option<pcap::Output>,
     metrics: Arc<Metrics>,
     last_publication: Instant,
     shutdown: Shutdown,
 }
 
 impl Replay {
-    fn start(mut config: Config, shutdown: Shutdown) -> anyhow::Result<Self> {
+    fn start(mut config: Config, packets: Option<pcap::Output>, shutdown: Shutdown) -> anyhow::Result<Self> {
         // What is in somebody's file is what that person wants to see.
         config.enrich.own_traffic = OwnTraffic::Told;
         let (metrics, http_metrics) = Metrics::new(&config.routes)?;
@@ -64,9 +73,12 @@ impl Replay {
             admin::start(address, Arc::clone(&metrics), Arc::new(AtomicBool::new(true)), Arc::clone(&own))?;
         }
         let sinks = pipeline::open_sinks(&config, Overflow::Wait, &own, &shutdown)?;
-        let pipeline = Pipeline::new(&config, sinks.clone(), Some(http_metrics));
-        let mut replay =
-            Self { config, pipeline, sinks, metrics, last_publication: Instant::now(), shutdown };
+        let mut pipeline = Pipeline::new(&config, sinks.clone(), Some(http_metrics));
+        if let Some(packets) = &packets {
+            pipeline.write_packets(&config, packets.clone());
+        }
+        let last_publication = Instant::now();
+        let mut replay = Self { config, pipeline, sinks, packets, metrics, last_publication, shutdown };
         replay.publish();
         Ok(replay)
     }
@@ -87,10 +99,12 @@ impl Replay {
         }
         let enriched = self.pipeline.stats().enrich;
         let filtered = *self.pipeline.stats().filter;
-        let Self { pipeline, sinks, .. } = self;
+        let Self { pipeline, sinks, packets, .. } = self;
         drop(pipeline);
-        let summary = Summary::new(enriched, pipeline::finish_sinks(sinks, Instant::now() + DEFAULT_DRAIN));
-        let summary = summary.with_filter(&filtered);
+        let deadline = Instant::now() + DEFAULT_DRAIN;
+        let packets = packets.map(|packets| packets.finish(deadline));
+        let summary = Summary::new(enriched, pipeline::finish_sinks(sinks, deadline));
+        let summary = summary.with_filter(&filtered).with_packets(packets);
         exit::tell(&summary);
         if code == exit::OK && summary.output_failed() { exit::FAILURE } else { code }
     }
@@ -115,6 +129,7 @@ impl Replay {
             });
             // A batch of a live stream ends where there is no more for a while.
             self.pipeline.publish_metrics();
+            self.pipeline.flush_packets(now);
             if self.last_publication.elapsed() >= PUBLISH_PERIOD {
                 self.publish();
             }
@@ -136,6 +151,9 @@ impl Replay {
         self.last_publication = Instant::now();
         let mut rows = stages::pipeline(&self.pipeline.stats());
         rows.extend(stages::sinks(&self.sinks.get().stats()));
+        if let Some(packets) = &self.packets {
+            rows.extend(stages::packets(&self.pipeline.stats().packets, &packets.stats()));
+        }
         self.metrics.publish(rows);
     }
 

@@ -30,6 +30,15 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
+    /// Only [`Self::request`] asks for the end.
+    ///
+    /// # Errors
+    /// The kernel refuses an event descriptor.
+    pub fn without_signals() -> io::Result<Self> {
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self { requested: Arc::default(), event: Arc::new(event) })
+    }
+
     /// Takes the signals over. To be called before any other thread starts, since threads inherit what is blocked.
     ///
     /// # Errors
@@ -39,10 +48,7 @@ impl Shutdown {
         signals.add(Signal::SIGINT);
         signals.add(Signal::SIGTERM);
         signals.thread_block()?;
-        let shutdown = Self {
-            requested: Arc::default(),
-            event: Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?),
-        };
+        let shutdown = Self::without_signals()?;
         let told = shutdown.clone();
         thread::Builder::new().name("signals".to_owned()).spawn(move || {
             while signals.wait().is_ok() {

@@ -17,17 +17,24 @@ pub struct Summary {
     segments: [(u64, &'static str); 2],
     /// Connections that the filter refused.
     refused: u64,
+    /// The packet file, if there is one.
+    packets: Option<SinkStats>,
 }
 
 impl Summary {
     /// Of what enrichment and the sinks counted.
     pub const fn new(enriched: enrich::Stats, sinks: Vec<(&'static str, SinkStats)>) -> Self {
-        Self { enriched, sinks, segments: [(0, ""); 2], refused: 0 }
+        Self { enriched, sinks, segments: [(0, ""); 2], refused: 0, packets: None }
     }
 
     /// With what the filter counted.
     pub fn with_filter(self, stats: &filter::Stats) -> Self {
         Self { refused: stats.refused(), ..self }
+    }
+
+    /// With what became of packets, if they were to be written.
+    pub fn with_packets(self, packets: Option<SinkStats>) -> Self {
+        Self { packets, ..self }
     }
 
     /// With what the kernel side counted.
@@ -42,7 +49,8 @@ impl Summary {
 
     /// A sink took no records although its reader was there.
     pub fn output_failed(&self) -> bool {
-        self.sinks.iter().any(|(_, stats)| !stats.reader_gone && stats.dropped_failed > 0)
+        let mut all = self.sinks.iter().map(|(_, stats)| stats).chain(&self.packets);
+        all.any(|stats| !stats.reader_gone && stats.dropped_failed > 0)
     }
 }
 
@@ -66,6 +74,10 @@ impl fmt::Display for Summary {
         for (name, stats) in self.sinks.iter().skip(1) {
             write!(formatter, "; {name}: delivered {}, lost ", stats.delivered)?;
             formatter.write_str(lost("records", &dropped(stats)).as_deref().unwrap_or("0"))?;
+        }
+        if let Some(stats) = &self.packets {
+            write!(formatter, "; packet file: written {}, lost ", stats.delivered)?;
+            formatter.write_str(lost("packets", &dropped(stats)).as_deref().unwrap_or("0"))?;
         }
         Ok(())
     }
@@ -164,6 +176,21 @@ mod tests {
              http: delivered 0, lost 7 records (the target failed)",
         );
         assert!(summary.output_failed());
+    }
+
+    #[test]
+    fn packets_that_were_lost_are_told_and_are_a_failure() {
+        let summary = Summary::new(enriched(1), vec![("output", delivered(1))]);
+        let whole = summary.clone().with_packets(Some(delivered(5)));
+        check(&whole, "seen 1, delivered 1, lost 0; packet file: written 5, lost 0");
+        assert!(!whole.output_failed());
+        let failed = SinkStats { received: 5, delivered: 3, dropped_failed: 2, ..Default::default() };
+        let failed = summary.with_packets(Some(failed));
+        check(
+            &failed,
+            "seen 1, delivered 1, lost 0; packet file: written 3, lost 2 packets (the target failed)",
+        );
+        assert!(failed.output_failed());
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod allocations;
 mod capture_file;
 mod corpora;
 mod http;
+mod packet_file;
 mod reassembly;
 mod records;
 mod steering;

@@ -28,6 +28,7 @@ use crate::{
     config::Config,
     exit,
     metrics::{HttpMetrics, Ledger, Metrics, counters, ledger, stages},
+    pcap,
     pipeline::{self, Pipeline, SharedSightings, SharedSinks},
     shutdown::{DEFAULT_DRAIN, Shutdown},
     sinks::{Overflow, OwnConnections},
@@ -53,6 +54,13 @@ pub fn run(mut config: Config, shutdown: &Shutdown) -> u8 {
         exit::tell(too_small);
         return exit::CONFIGURATION;
     }
+    let packets = match pcap::Output::open(&config.pcap, Overflow::DropNewest, shutdown) {
+        Ok(packets) => packets,
+        Err(error) => {
+            exit::tell(&error);
+            return error.exit_code();
+        }
+    };
     // Pages of two megabytes for a table that is touched here and there would be memory that nobody uses. Where the
     // kernel knows none, there is nothing to switch off.
     let _ = rustix::thread::disable_transparent_huge_pages(true);
@@ -63,7 +71,7 @@ pub fn run(mut config: Config, shutdown: &Shutdown) -> u8 {
             return error.exit_code();
         }
     };
-    match Agent::start(config, capture, shutdown.clone()) {
+    match Agent::start(config, capture, packets, shutdown.clone()) {
         Ok(agent) => agent.run(),
         Err(error) => {
             exit::tell(format_args!("{error:#}"));
@@ -82,6 +90,7 @@ struct Agent {
 struct House {
     limits: Limits,
     metrics: Arc<Metrics>,
+    packets: Option<pcap::Output>,
     sightings: Option<SharedSightings>,
     last_beat: Instant,
     last_housekeeping: Instant,
@@ -91,7 +100,12 @@ struct House {
 }
 
 impl Agent {
-    fn start(config: Config, mut capture: Capture, shutdown: Shutdown) -> anyhow::Result<Self> {
+    fn start(
+        config: Config,
+        mut capture: Capture,
+        packets: Option<pcap::Output>,
+        shutdown: Shutdown,
+    ) -> anyhow::Result<Self> {
         let sockets = capture.own_sockets();
         let forget = sockets.clone();
         let own = Arc::new(OwnConnections::new(
@@ -121,6 +135,9 @@ impl Agent {
             if let Some(sightings) = &sightings {
                 pipeline.share_sightings(sightings.clone());
             }
+            if let Some(packets) = &packets {
+                pipeline.write_packets(&config, packets.clone());
+            }
             let worker = Worker::new(reader, pipeline, sinks, Arc::clone(&own));
             seats.push(Arc::new(Seat::new(worker, config.capture.ring_bytes, shutdown.clone())?));
         }
@@ -129,6 +146,7 @@ impl Agent {
         let house = House {
             limits,
             metrics,
+            packets,
             sightings,
             last_beat: now,
             last_housekeeping: now,
@@ -170,7 +188,7 @@ impl Agent {
 
     /// What the rings hold, every open exchange, every queued record: out by the deadline.
     fn finish(self) -> u8 {
-        let Self { mut capture, seats, .. } = self;
+        let Self { mut capture, seats, house } = self;
         let deadline = Instant::now() + DEFAULT_DRAIN;
         // Their threads are done: nobody else has them.
         let mut workers: Vec<_> =
@@ -187,8 +205,10 @@ impl Agent {
         drop(capture);
         let sinks = workers.into_iter().map(|worker| worker.sinks).next();
         let sinks = sinks.map_or_else(Vec::new, |sinks| pipeline::finish_sinks(sinks, deadline));
+        let packets = house.packets.map(|packets| packets.finish(deadline));
         let stages = totals.stages();
         let summary = Summary::new(stages.enrich, sinks).with_kernel(&kernel).with_filter(stages.filter);
+        let summary = summary.with_packets(packets);
         exit::tell(&summary);
         if summary.output_failed() { exit::FAILURE } else { exit::OK }
     }
@@ -215,6 +235,7 @@ impl House {
         for worker in &mut workers {
             worker.pipeline.set_wall(wall_offset());
             worker.pipeline.publish_metrics();
+            worker.pipeline.flush_packets(monotonic());
         }
         let readers: Vec<_> = workers.iter().map(|worker| &worker.reader).collect();
         let kernel = capture.snapshot(&readers);
@@ -226,6 +247,9 @@ impl House {
         rows.extend(stages::table(self.count_connections(capture, now)));
         rows.extend(capture.interface_stats().iter().flat_map(counters::interfaces));
         rows.extend(self.limits.rows());
+        rows.extend(
+            self.packets.iter().flat_map(|packets| stages::packets(&totals.packets, &packets.stats())),
+        );
         rows.extend(self.sightings.iter().flat_map(|sightings| counters::sightings(&sightings.stats())));
         self.metrics.publish(rows);
         self.warn_of_loss(capture.ring_lost(), &totals, now);

@@ -5,7 +5,7 @@ use crate::{
     capture::kernel,
     enrich, filter, http,
     metrics::{Counted, counters, routes, stages},
-    pipeline, reassembly,
+    pcap, pipeline, reassembly,
     sinks::SinkStats,
 };
 
@@ -19,6 +19,7 @@ pub(super) struct Totals {
     open_exchanges: usize,
     enrich: enrich::Stats,
     routes: routes::Stats,
+    pub(super) packets: pcap::Stats,
     label_overflows: u64,
     /// Of each sink; the queues are shared, what is being filled is not.
     pub(super) sinks: Vec<(&'static str, SinkStats)>,
@@ -35,8 +36,16 @@ impl Totals {
     }
 
     fn add(&mut self, worker: &Worker) {
-        let pipeline::Stats { reassembly, filter, http, open_exchanges, enrich, routes, label_overflows } =
-            worker.pipeline.stats();
+        let pipeline::Stats {
+            reassembly,
+            filter,
+            http,
+            open_exchanges,
+            enrich,
+            routes,
+            packets,
+            label_overflows,
+        } = worker.pipeline.stats();
         counters::add_reader(&mut self.reader, worker.reader.stats());
         counters::add_reassembly(&mut self.reassembly, reassembly);
         counters::add_filter(&mut self.filter, filter);
@@ -44,6 +53,7 @@ impl Totals {
         self.open_exchanges += open_exchanges;
         self.enrich += enrich;
         counters::add_routes(&mut self.routes, &routes);
+        self.packets += packets;
         self.label_overflows += label_overflows;
         let sinks = worker.sinks.get();
         if self.sinks.is_empty() {
@@ -62,6 +72,7 @@ impl Totals {
             open_exchanges: self.open_exchanges,
             enrich: self.enrich,
             routes: self.routes,
+            packets: self.packets,
             label_overflows: self.label_overflows,
         }
     }

@@ -61,6 +61,9 @@ pub struct Common {
     /// Appends records to a file
     #[arg(long, value_name = "FILE")]
     pub output: Option<String>,
+    /// Also writes what was captured to this pcapng file, without what redaction takes out
+    #[arg(long, value_name = "FILE")]
+    pub write_pcap: Option<String>,
     /// on or off: credentials are replaced unless off
     #[arg(long)]
     pub redact: Option<String>,
@@ -107,6 +110,7 @@ impl Common {
             ("filter.expression", self.filter, "--filter"),
             ("output.format", self.format, "--format"),
             ("output.file", self.output, "--output"),
+            ("capture.write_pcap.file", self.write_pcap, "--write-pcap"),
             ("redact", self.redact, "--redact"),
             ("http.body_bytes", self.body_bytes, "--body-bytes"),
             ("sampling.rate", self.sample_rate, "--sample-rate"),

@@ -9,7 +9,10 @@ use super::{
     keys::{self, Key, keys},
     value::Given,
 };
-use crate::filter::{Expression, ExpressionError, NamePattern};
+use crate::{
+    filter::{Expression, ExpressionError, NamePattern},
+    pcap::files,
+};
 
 /// What environment variables of ours begin with.
 pub const ENVIRONMENT_PREFIX: &str = "POD2POD_";
@@ -99,6 +102,14 @@ pub enum Mistake {
         "filter.interfaces: there is no interface {0}; a glob such as {0}* also means those that come later"
     )]
     NoFilterInterface(String),
+    /// The packet file.
+    #[error("capture.write_pcap.file: {path}: {source}")]
+    PacketFile {
+        /// Its path.
+        path: String,
+        /// Why not.
+        source: files::Unwritable,
+    },
     /// Values that exclude each other.
     #[error("{0}")]
     Contradiction(String),
@@ -148,6 +159,7 @@ pub fn load(sources: &Sources) -> Result<Config, Vec<Mistake>> {
         loading.mistakes.extend(missing.into_iter().map(|name| Mistake::NoInterface(name.to_owned())));
     }
     loading.look_for_places(sources.live);
+    loading.look_at_packet_file();
     if loading.mistakes.is_empty() { Ok(loading.config) } else { Err(loading.mistakes) }
 }
 
@@ -222,6 +234,13 @@ impl Loading {
             self.mistakes.push(Mistake::Contradiction(
                 "filter.interfaces and filter.cgroups: capture files do not tell them; they are for the agent".to_owned(),
             ));
+        }
+    }
+
+    fn look_at_packet_file(&mut self) {
+        let Some(path) = &self.config.pcap.file else { return };
+        if let Err(source) = files::check_path(path) {
+            self.mistakes.push(Mistake::PacketFile { path: path.display().to_string(), source });
         }
     }
 

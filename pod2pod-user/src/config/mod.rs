@@ -16,7 +16,7 @@ use crate::{
     filter::{self, Expression},
     http, logging,
     metrics::routes,
-    reassembly, restraint, sinks,
+    pcap, reassembly, restraint, sinks,
 };
 
 /// Every stage's configuration.
@@ -40,6 +40,8 @@ pub struct Config {
     pub output: sinks::Config,
     /// The HTTP collector, as written: without a URL there is none.
     pub http_sink: HttpSink,
+    /// Where what was captured is written.
+    pub pcap: pcap::Config,
     /// What the agent may take.
     pub limits: restraint::Config,
     /// Routes as a label of the HTTP metrics.
@@ -99,6 +101,7 @@ impl Config {
                 .url
                 .as_ref()
                 .map(|_| queue(self.http_sink.queue_bytes, sinks::http::DEFAULT_QUEUE_BYTES)),
+            packets: self.pcap.memory(),
         }
     }
 
@@ -132,6 +135,7 @@ impl Config {
         // A buffer that grows is up to twice as large as what is in it.
         self.http.max_kept = of_worker(shares.kept / 4);
         self.http.max_open_bytes = of_worker(shares.kept / 2);
+        self.pcap.held_bytes = of_worker(self.pcap.held_bytes as u64);
         self.output.queue_bytes = entries(shares.output_queue);
         self.http_sink.queue_bytes = entries(shares.collector_queue);
         Ok(())

@@ -227,7 +227,12 @@ impl Enricher {
     fn is_own(&self, exchange: &Exchange) -> bool {
         let client = exchange.connection.address(exchange.client);
         let server = exchange.connection.address(exchange.client.other());
-        !self.own_tuples.is_empty() && self.own_tuples.contains(&ordered(client, server))
+        self.owns(client, server)
+    }
+
+    /// Whether a connection between these is the agent's own.
+    pub fn owns(&self, one: SocketAddr, other: SocketAddr) -> bool {
+        !self.own_tuples.is_empty() && self.own_tuples.contains(&ordered(one, other))
     }
 
     fn fate(&self, record: &mut Record, own_tuple: bool) -> Fate {

@@ -2,7 +2,10 @@
 //!
 //! Bodies are not looked into: their first bytes are captured only if asked for.
 
+use std::ops::Range;
+
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::record::{CapturedHeader, Record};
 
@@ -144,7 +147,7 @@ fn redact_header(header: &mut CapturedHeader) -> u64 {
     if is_secret_header(&header.name) {
         header.value = Bytes::from_static(REDACTED_VALUE);
         1
-    } else if URL_HEADERS.iter().any(|name| name.as_bytes() == &header.name[..]) {
+    } else if is_url_header(&header.name) {
         redact_url(&mut header.value)
     } else {
         0
@@ -153,6 +156,10 @@ fn redact_header(header: &mut CapturedHeader) -> u64 {
 
 fn is_secret_header(name: &[u8]) -> bool {
     SECRET_HEADERS.iter().any(|secret| secret.as_bytes() == name) || has_secret_ending(name)
+}
+
+fn is_url_header(name: &[u8]) -> bool {
+    URL_HEADERS.iter().any(|url| url.as_bytes() == name)
 }
 
 fn has_secret_ending(name: &[u8]) -> bool {
@@ -164,31 +171,33 @@ fn redact_url(url: &mut Bytes) -> u64 {
     redact_user_information(url) + redact_parameters(url, Position::Path)
 }
 
-/// `scheme://user:password@host` and, of authority-form, `user:password@host`.
+/// Replaces user information, and a password in it for itself.
 fn redact_user_information(url: &mut Bytes) -> u64 {
+    let Some(information) = user_information(url) else { return 0 };
+    let mut out = Vec::with_capacity(url.len());
+    out.extend_from_slice(url.get(..information.start).unwrap_or_default());
+    out.extend_from_slice(REDACTED_PART);
+    if url.get(information.clone()).is_some_and(|information| information.contains(&b':')) {
+        out.push(b':');
+        out.extend_from_slice(REDACTED_PART);
+    }
+    out.extend_from_slice(url.get(information.end..).unwrap_or_default());
+    *url = Bytes::from(out);
+    1
+}
+
+/// Where user information is: `scheme://user:password@host` and, of authority-form, `user:password@host`.
+fn user_information(url: &[u8]) -> Option<Range<usize>> {
     let start = match url.windows(3).position(|window| window == b"://") {
         Some(colon) if !url.get(..colon).is_some_and(|before| before.contains(&b'?')) => colon + 3,
         _ if url.first() != Some(&b'/') => 0,
-        _ => return 0,
+        _ => return None,
     };
     let authority = url.get(start..).unwrap_or_default();
     let length =
         authority.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(authority.len());
-    let Some(at) =
-        authority.get(..length).and_then(|authority| authority.iter().rposition(|byte| *byte == b'@'))
-    else {
-        return 0;
-    };
-    let mut out = Vec::with_capacity(url.len());
-    out.extend_from_slice(url.get(..start).unwrap_or_default());
-    out.extend_from_slice(REDACTED_PART);
-    if authority.get(..at).is_some_and(|information| information.contains(&b':')) {
-        out.push(b':');
-        out.extend_from_slice(REDACTED_PART);
-    }
-    out.extend_from_slice(authority.get(at..).unwrap_or_default());
-    *url = Bytes::from(out);
-    1
+    let at = authority.get(..length)?.iter().rposition(|byte| *byte == b'@')?;
+    Some(start..start + at)
 }
 
 /// Where a scan for parameters begins.
@@ -200,17 +209,32 @@ enum Position {
     Parameter,
 }
 
-/// Values of `name=value` where the name is a credential's.
-///
-/// Parameters begin after `;` in a path and after `?`, `#`, `&` and `;` in a query. A secret value ends where every server
-/// ends it: in a query at `&` only, since `;`, `?` and `#` may be part of it.
+/// Replaces the values of credentials' parameters.
 fn redact_parameters(text: &mut Bytes, position: Position) -> u64 {
-    if memchr::memchr(b'=', text).is_none() {
-        return 0;
-    }
     let mut out: Vec<u8> = Vec::new();
     let mut copied = 0;
     let mut count = 0;
+    secret_values(text, position, |value| {
+        out.extend_from_slice(text.get(copied..value.start).unwrap_or_default());
+        out.extend_from_slice(REDACTED_PART);
+        copied = value.end;
+        count += 1;
+    });
+    if count > 0 {
+        out.extend_from_slice(text.get(copied..).unwrap_or_default());
+        *text = Bytes::from(out);
+    }
+    count
+}
+
+/// Finds values of `name=value` where the name is a credential's.
+///
+/// Parameters begin after `;` in a path and after `?`, `#`, `&` and `;` in a query. A secret value ends where every server
+/// ends it: in a query at `&` only, since `;`, `?` and `#` may be part of it.
+fn secret_values(text: &[u8], position: Position, mut found: impl FnMut(Range<usize>)) {
+    if memchr::memchr(b'=', text).is_none() {
+        return;
+    }
     let mut in_query = position == Position::Parameter;
     let mut name_at = in_query.then_some(0);
     let mut secret_at = None;
@@ -219,10 +243,7 @@ fn redact_parameters(text: &mut Bytes, position: Position) -> u64 {
         if let Some(from) = secret_at.filter(|_| ends) {
             secret_at = None;
             if from < index {
-                out.extend_from_slice(text.get(copied..from).unwrap_or_default());
-                out.extend_from_slice(REDACTED_PART);
-                copied = index;
-                count += 1;
+                found(from..index);
             }
         }
         if secret_at.is_some() {
@@ -239,11 +260,27 @@ fn redact_parameters(text: &mut Bytes, position: Position) -> u64 {
         }
         in_query |= matches!(byte, b'?' | b'#');
     }
-    if count > 0 {
-        out.extend_from_slice(text.get(copied..).unwrap_or_default());
-        *text = Bytes::from(out);
+}
+
+/// Overwrites with `cover`, in place, what [`redact`] would replace in a request target or another URL.
+pub fn cover_url(url: &mut [u8], cover: u8) {
+    if let Some(information) = user_information(url) {
+        url.get_mut(information).unwrap_or_default().fill(cover);
     }
-    count
+    let mut secrets: SmallVec<[Range<usize>; 4]> = SmallVec::new();
+    secret_values(url, Position::Path, |value| secrets.push(value));
+    for secret in secrets {
+        url.get_mut(secret).unwrap_or_default().fill(cover);
+    }
+}
+
+/// The same in the value of the header field `name`, which is in lower case.
+pub fn cover_header(name: &[u8], value: &mut [u8], cover: u8) {
+    if is_secret_header(name) {
+        value.fill(cover);
+    } else if is_url_header(name) {
+        cover_url(value, cover);
+    }
 }
 
 /// Compares a name as a server would read it: percent-decoded, in any letter case.
@@ -279,12 +316,24 @@ mod tests {
         let mut bytes = Bytes::from_static(url.as_bytes());
         redact_url(&mut bytes);
         assert_eq!(String::from_utf8_lossy(&bytes), expected);
+        check_covered(url, expected);
     }
 
     fn check_query(query: &'static str, expected: &str) {
         let mut bytes = Bytes::from_static(query.as_bytes());
         redact_parameters(&mut bytes, Position::Parameter);
         assert_eq!(String::from_utf8_lossy(&bytes), expected);
+    }
+
+    /// What is covered in place is what is replaced: the rest is the same, and nothing of a secret is left.
+    fn check_covered(url: &str, expected: &str) {
+        let mut covered = url.as_bytes().to_vec();
+        cover_url(&mut covered, b'*');
+        let (covered, parts) = (String::from_utf8_lossy(&covered).into_owned(), expected.split("REDACTED"));
+        assert_eq!(covered.len(), url.len());
+        let parts: Vec<_> = parts.filter(|part| !part.is_empty() && *part != ":").collect();
+        let left: Vec<_> = covered.split('*').filter(|part| !part.is_empty()).collect();
+        assert_eq!(left, parts, "{url}");
     }
 
     #[test]
@@ -329,6 +378,9 @@ mod tests {
             };
             redact_header(&mut header);
             assert_eq!(String::from_utf8_lossy(&header.value), expected, "{name}");
+            let mut covered = value.as_bytes().to_vec();
+            cover_header(name.as_bytes(), &mut covered, b'*');
+            assert_eq!(covered.contains(&b'*'), expected != value, "{name}");
         };
         for name in [
             "authorization",

@@ -132,6 +132,37 @@ impl Chunked {
         }
     }
 
+    /// `bytes`, which this decoder is about to read, with `cover` for every byte that is no framing: content, extensions,
+    /// trailers but for their line ends.
+    pub(super) fn framing(&self, bytes: &[u8], cover: u8) -> Vec<u8> {
+        let mut decoder = self.clone();
+        let mut framing = Vec::with_capacity(bytes.len());
+        while let Some(&byte) = bytes.get(framing.len()) {
+            let content = decoder.content_ahead().min((bytes.len() - framing.len()) as u64);
+            if content > 0 {
+                framing.resize(framing.len() + content as usize, cover);
+                decoder.skip_content(content);
+                continue;
+            }
+            let is_framing = match decoder.state {
+                State::SizeStart | State::SizeZero | State::SizePrefix | State::Size => {
+                    byte.is_ascii_hexdigit()
+                        || matches!(byte, b'x' | b'X' | b';' | b' ' | b'\t' | b'\r' | b'\n')
+                }
+                State::DataEnd | State::DataEndCr => true,
+                State::Extension | State::TrailerStart | State::TrailerStartCr | State::Trailer => {
+                    matches!(byte, b'\r' | b'\n')
+                }
+                State::Data | State::Done => false,
+            };
+            framing.push(if is_framing { byte } else { cover });
+            if decoder.byte(byte).is_err() {
+                break;
+            }
+        }
+        framing
+    }
+
     fn byte(&mut self, byte: u8) -> Result<(), BrokenChunk> {
         match self.state {
             State::SizeStart | State::SizeZero | State::SizePrefix | State::Size | State::Extension => {

@@ -165,10 +165,14 @@ impl Flow {
             let max_head = shared.config.max_head;
             let room = Room { max_head, left: shared.config.max_kept.saturating_sub(shared.kept) };
             let before = input;
+            let watched = self.watch(sender, shared);
             let reader = self.reader(sender);
             let kept = reader.kept();
             let step = reader.step(&mut input, room);
             shared.kept = shared.kept + reader.kept() - kept;
+            if let Some(watched) = watched {
+                self.disclose_step(sender, &watched, (before, input), &step, shared);
+            }
             let step = if let Step::Head(bytes, place) = step {
                 if self.head(sender, bytes, place, input.place.time, shared) {
                     continue;
@@ -204,7 +208,7 @@ impl Flow {
             }
             Step::Body { content, ended } => self.content(sender, content, ended, time, shared),
             Step::Broken(broken, anomalies) => self.broken(sender, broken, anomalies, time, shared),
-            Step::Proxy(addresses) => {
+            Step::Proxy(_, addresses) => {
                 shared.stats.connections_proxied += 1;
                 self.proxied = addresses;
             }
@@ -291,11 +295,15 @@ impl Flow {
         shared: &mut Shared,
     ) -> bool {
         let status = start_line::is_status(bytes);
-        match self.client {
+        let is_one = match self.client {
             Some(client) if (client == sender) == status => false,
             _ if status => self.response_head(sender, bytes, place, time, shared),
             _ => self.request_head(sender, bytes, place, time, shared),
+        };
+        if is_one && shared.disclosed.is_some() {
+            self.disclose_head(sender, bytes, place, shared);
         }
+        is_one
     }
 
     fn request_head(

@@ -120,6 +120,9 @@ impl Flow {
         let read = if first.ends_with(b"\n") { start_line::read } else { start_line::read_cut };
         let line = read(first).filter(|line| self.reader(sender).wanted.accepts(line));
         let Some(line) = line else { return };
+        if shared.disclosed.is_some() && first.ends_with(b"\n") {
+            self.disclose_head(sender, bytes, place, shared);
+        }
         let mut anomalies = Anomalies::HEAD_CUT;
         shared.scratch.begin();
         if let StartLine::Request(line) = line {

@@ -21,6 +21,7 @@
 
 mod chunked;
 pub mod coding;
+mod disclosure;
 pub mod exchange;
 mod fields;
 mod flow;
@@ -47,9 +48,10 @@ use hashbrown::HashMap;
 
 pub use chunked::{BrokenChunk, ChunkStep, Chunked, MAX_CHUNK_LINE, MAX_TRAILERS};
 pub use coding::{Coding, Codings, MAX_CODINGS};
+pub use disclosure::{Disclosure, Message, Part, What};
 pub use exchange::{Anomalies, Exchange, Header, Headers, Outcome, Protocol, Request, Response};
 
-use self::{fields::Scratch, flow::Flow};
+use self::{disclosure::Disclosed, fields::Scratch, flow::Flow};
 use crate::{
     capture::KernelInstant,
     reassembly::{Chunk, Connection, ConnectionToken, Content, Side, config::table},
@@ -114,6 +116,8 @@ pub struct Config {
     pub response_body_prefix: usize,
     /// See [`DEFAULT_MIN_SKIP`]; absent where the capture cannot leave anything out.
     pub min_skip: Option<u64>,
+    /// Also say what the bytes of heads and framing are, see [`HttpTracker::pop_disclosure`].
+    pub disclose: bool,
 }
 
 impl Default for Config {
@@ -131,6 +135,7 @@ impl Default for Config {
             request_body_prefix: 0,
             response_body_prefix: 0,
             min_skip: None,
+            disclose: false,
         }
     }
 }
@@ -241,6 +246,8 @@ struct Shared {
     unwanted: VecDeque<Connection>,
     /// Directions in the midst of an unwanted body.
     skips: VecDeque<(ConnectionToken, Side)>,
+    /// What bytes are, if somebody wants to know.
+    disclosed: Option<Disclosed>,
 }
 
 /// Follows HTTP on any number of connections.
@@ -260,7 +267,7 @@ impl HttpTracker {
     pub fn new(config: Config) -> Self {
         let request_headers = names(&fields::ALWAYS_KEPT, &config.request_headers);
         let response_headers = names(&[], &config.response_headers);
-        let reserve = config.reserve;
+        let (reserve, disclosed) = (config.reserve, config.disclose.then(Disclosed::default));
         let shared = Shared {
             config,
             request_headers,
@@ -273,6 +280,7 @@ impl HttpTracker {
             told: VecDeque::new(),
             unwanted: VecDeque::new(),
             skips: VecDeque::new(),
+            disclosed,
         };
         Self {
             flows: HashMap::with_capacity_and_hasher(reserve, foldhash::fast::RandomState::default()),
@@ -406,6 +414,11 @@ pub fn bytes_of_tables(connections: u64) -> u64 {
 }
 
 /// Lower-case names, each once. The fixed ones come first and cost nothing to share.
+/// Whether `method` is registered with IANA, or otherwise so well known that nothing else is meant by it.
+pub fn is_registered(method: &[u8]) -> bool {
+    start_line::METHODS.contains(&method)
+}
+
 fn names(fixed: &[&'static [u8]], configured: &[String]) -> Vec<Bytes> {
     let mut kept: Vec<Bytes> = fixed.iter().map(|name| Bytes::from_static(name)).collect();
     for name in configured {

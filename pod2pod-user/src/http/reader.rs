@@ -3,7 +3,7 @@
 //! Where the stream was cut into chunks makes no difference to what comes out. Keeps bytes only while a head, a PROXY
 //! header or a line that may begin a message is incomplete. Does not read header fields and does not know pairing.
 
-use std::net::SocketAddr;
+use std::{borrow::Cow, net::SocketAddr};
 
 use super::{
     chunked::{BrokenChunk, ChunkStep, Chunked},
@@ -82,8 +82,8 @@ pub(super) enum Step<'a> {
     Body { content: &'a [u8], ended: Option<Anomalies> },
     /// The body's framing broke.
     Broken(BrokenChunk, Anomalies),
-    /// A PROXY header was read.
-    Proxy(Option<(SocketAddr, SocketAddr)>),
+    /// A PROXY header was read, but for what it holds beside addresses.
+    Proxy(Cow<'a, [u8]>, Option<(SocketAddr, SocketAddr)>),
     /// The HTTP/2 preface was read.
     Http2(Place),
     /// The direction begins with something else.
@@ -368,10 +368,12 @@ impl Reader {
                 Step::Skipped(0)
             }
             ProxyHeader::Present { length, skip, addresses } => {
-                input.take(length.saturating_sub(kept));
+                let taken = input.take(length.saturating_sub(kept));
+                self.buffer.truncate(length);
+                let header = if kept == 0 { taken.into() } else { std::mem::take(&mut self.buffer).into() };
                 self.forget();
                 self.phase = if skip > 0 { Phase::Skip(skip) } else { Phase::Head };
-                Step::Proxy(addresses)
+                Step::Proxy(header, addresses)
             }
             ProxyHeader::Absent => {
                 self.buffer.truncate(kept);

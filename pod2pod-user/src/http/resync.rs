@@ -131,7 +131,7 @@ mod tests {
                 | Step::CutHead(..)
                 | Step::Body { .. }
                 | Step::Broken(..)
-                | Step::Proxy(_)
+                | Step::Proxy(..)
                 | Step::Http2(_)
                 | Step::Foreign(_)
                 | Step::Skipped(_) => {}

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use pod2pod_common::counters::{COUNTERS, Counter};
 
 use super::counters;
-use crate::{capture::kernel::Table, enrich, pipeline::Stats, sinks::SinkStats};
+use crate::{capture::kernel::Table, enrich, pcap, pipeline::Stats, sinks::SinkStats};
 
 /// Kind of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,6 +155,32 @@ pub fn sinks(stats: &[(&'static str, SinkStats)]) -> Vec<Counted> {
         Counted::gauge("sink_queue_bytes", "Bytes queued for a sink.", stats.queued_bytes).with("sink", sink)
     }));
     rows
+}
+
+/// What became of segments that were to be written, and of the packets made of them: received = delivered + dropped + in
+/// flight.
+pub fn packets(stats: &pcap::Stats, written: &SinkStats) -> Vec<Counted> {
+    let counter = |name: &str, help, value| Counted::counter(&format!("pcap_{name}"), help, value);
+    let dropped = |reason, value| {
+        counter("packets_dropped", "Packets that are not in a file.", value).with("reason", reason)
+    };
+    vec![
+        counter("segments", "Segments taken to be written.", stats.packets),
+        counter("segments_left_out", "Of these, of connections that a filter refuses.", stats.left_out),
+        counter(
+            "segments_hurried",
+            "Of these, written before they were understood for want of room.",
+            stats.hurried,
+        ),
+        counter("comments", "Exchanges named at a packet.", stats.comments),
+        counter("comments_lost", "Exchanges without a packet to name them at.", stats.comments_lost),
+        counter("packets_received", "Packets made of segments.", written.received),
+        counter("packets_delivered", "Packets that are in a file.", written.delivered),
+        dropped("queue_full", written.dropped_queue_full),
+        dropped("failed", written.dropped_failed),
+        dropped("shutdown", written.dropped_shutdown),
+        Counted::gauge("pcap_queue_bytes", "Bytes queued for the packet file.", written.queued_bytes),
+    ]
 }
 
 /// Appends `rows`; those of one name stand together.

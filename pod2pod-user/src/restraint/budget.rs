@@ -38,6 +38,8 @@ pub struct Wanted {
     pub output_queue: (u64, bool),
     /// The collector's, if there is a collector.
     pub collector_queue: Option<(u64, bool)>,
+    /// Packets on their way to a file. Bytes.
+    pub packets: u64,
 }
 
 /// What each may take.
@@ -103,7 +105,7 @@ pub fn split(wanted: &Wanted) -> Result<Shares, TooSmall> {
 /// What is taken whatever the traffic is.
 fn fixed(wanted: &Wanted) -> u64 {
     let collector = wanted.collector_queue.map_or(0, |_| COLLECTOR_BYTES);
-    PROCESS_BYTES + wanted.rings + KERNEL_OTHER_BYTES + collector + chosen(wanted)
+    PROCESS_BYTES + wanted.rings + KERNEL_OTHER_BYTES + collector + wanted.packets + chosen(wanted)
 }
 
 /// The queues that somebody chose.
@@ -162,7 +164,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn wanted(memory: u64, rings: u64) -> Wanted {
-        Wanted { memory, rings, output_queue: (8 * MIB, false), collector_queue: None }
+        Wanted { memory, rings, output_queue: (8 * MIB, false), collector_queue: None, packets: 0 }
     }
 
     /// Everything at its bound at once.
@@ -222,6 +224,13 @@ mod tests {
         assert_eq!(split(&chosen).unwrap().output_queue, 20 * MIB);
         let chosen = Wanted { output_queue: (256 * MIB, true), ..wanted(64 * MIB, MIB) };
         assert!(split(&chosen).is_err());
+    }
+
+    #[test]
+    fn packets_that_are_written_take_their_part() {
+        let with = |packets| split(&Wanted { packets, ..wanted(64 * MIB, 16 * MIB) }).unwrap().connections;
+        assert!(with(8 * MIB) < with(0));
+        assert!(split(&Wanted { packets: 40 * MIB, ..wanted(64 * MIB, 16 * MIB) }).is_err());
     }
 
     #[test]

@@ -69,6 +69,29 @@ pub struct OwnedSegment {
 }
 
 impl OwnedSegment {
+    /// A copy of `segment`.
+    pub fn of(segment: &Segment<'_>) -> Self {
+        Self {
+            time: segment.time,
+            scope: segment.scope,
+            direction: segment.direction,
+            source: segment.source,
+            destination: segment.destination,
+            sequence: segment.sequence,
+            acknowledgement: segment.acknowledgement,
+            flags: segment.flags,
+            payload_length: segment.payload_length,
+            payload: segment.payload.to_vec(),
+            lost_before: segment.lost_before,
+            skipped_before: segment.skipped_before,
+            generation: segment.generation,
+            cgroup_id: segment.cgroup_id,
+            socket_cookie: segment.socket_cookie,
+            interface_index: segment.interface_index,
+            scope_is_cookie: segment.scope_is_cookie,
+        }
+    }
+
     /// The Segment that a stage takes.
     pub fn borrow(&self) -> Segment<'_> {
         Segment {

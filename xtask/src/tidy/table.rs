@@ -40,6 +40,11 @@ const PURE: &[&str] = &[
     "pod2pod-user/src/http/",
     "pod2pod-user/src/enrich/",
     "pod2pod-user/src/record",
+    "pod2pod-user/src/pcap/block",
+    "pod2pod-user/src/pcap/comment",
+    "pod2pod-user/src/pcap/cover",
+    "pod2pod-user/src/pcap/hold",
+    "pod2pod-user/src/pcap/packet",
 ];
 
 pub(super) const FORBIDDEN: &[Forbidden] = &[
@@ -157,6 +162,11 @@ pub(super) const LAYERS: &[Layer] = &[
     Layer { module: "http", may_import: &["capture", "reassembly"] },
     Layer { module: "enrich", may_import: &["capture", "reassembly", "http", "record"] },
     Layer { module: "sinks", may_import: &["record", "shutdown"] },
+    // Beside the stages: sees what they make of a segment's bytes, and shares the sinks' queue.
+    Layer {
+        module: "pcap",
+        may_import: &["capture", "reassembly", "http", "enrich", "record", "sinks", "shutdown", "exit"],
+    },
     Layer { module: "shutdown", may_import: &[] },
     Layer { module: "logging", may_import: &[] },
 ];

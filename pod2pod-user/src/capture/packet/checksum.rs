@@ -54,13 +54,14 @@ fn pseudo_header(addresses: Addresses, length: usize) -> u64 {
 }
 
 /// Sum of big-endian 16-bit words, the last one filled up with zero (RFC 1071).
-fn sum(bytes: &[u8]) -> u64 {
+pub(crate) fn sum(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<2>();
     let rest = rest.first().map_or(0, |&byte| u64::from(byte) << 8);
     words.iter().map(|word| u64::from(u16::from_be_bytes(*word))).sum::<u64>() + rest
 }
 
-fn fold(mut sum: u64) -> u16 {
+/// A sum as 16 bits, carries added (RFC 1071).
+pub(crate) fn fold(mut sum: u64) -> u16 {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }

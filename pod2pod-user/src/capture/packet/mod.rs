@@ -6,7 +6,7 @@
 //! Every segment has scope 0: the two directions of a connection may travel in different VLANs or tunnels and over
 //! different interfaces, so neither splits a tuple. That is also what tshark does.
 
-mod checksum;
+pub(crate) mod checksum;
 mod ethernet;
 mod fragments;
 mod ip;

@@ -4,6 +4,7 @@ use pod2pod_common::limits::MAX_RINGS;
 
 use super::{Key, SWITCH, put};
 use crate::capture::kernel::{MAX_RING_BYTES, MIN_RING_BYTES, Pattern, ScopeChoice, SourceChoice, Workers};
+use crate::pcap::{MAX_FILES, MIN_FILE_BYTES};
 
 pub(super) static KEYS: &[Key] = &[
     Key {
@@ -91,5 +92,33 @@ pub(super) static KEYS: &[Key] = &[
         default: "off",
         sentence: "Lets the kernel side log, at debug level.",
         set: |config, given| put(&mut config.capture.debug_log, given.switch()),
+    },
+    Key {
+        path: "capture.write_pcap.file",
+        allowed: "a path",
+        default: "",
+        sentence: "Also writes what was captured to this pcapng file, without what redaction takes out; older ones are FILE.1, FILE.2 and so on.",
+        set: |config, given| {
+            config.pcap.file = Some(given.text().filter(|path| !path.is_empty())?.into());
+            Some(())
+        },
+    },
+    Key {
+        path: "capture.write_pcap.max_file_bytes",
+        allowed: "a size from 256KiB",
+        default: "64MiB",
+        sentence: "Bytes of one such file at most; then the next one is begun.",
+        set: |config, given| {
+            put(&mut config.pcap.max_file_bytes, given.bytes().filter(|bytes| *bytes >= MIN_FILE_BYTES))
+        },
+    },
+    Key {
+        path: "capture.write_pcap.max_files",
+        allowed: "a number from 1 to 1000",
+        default: "4",
+        sentence: "Such files at most; the oldest one is removed.",
+        set: |config, given| {
+            put(&mut config.pcap.max_files, given.integer().filter(|count| (1..=MAX_FILES).contains(count)))
+        },
     },
 ];

@@ -74,6 +74,10 @@ pub fn contradictions(config: &Config) -> Vec<String> {
     if config.output.file.is_some() && config.output.format == Format::Text {
         found.push("output.file and output.format text: columns are for terminals; a file gets JSON lines");
     }
+    let pcap_without_file = crate::pcap::Config { file: None, ..config.pcap.clone() };
+    if config.pcap.file.is_none() && pcap_without_file != crate::pcap::Config::default() {
+        found.push("capture.write_pcap: values are given, but no capture.write_pcap.file to use them for");
+    }
     let mut found: Vec<String> = found.into_iter().map(str::to_owned).collect();
     let budget = restraint::budget::split(&config.wanted());
     found.extend(budget.err().map(|too_small| too_small.to_string()));
@@ -109,6 +113,7 @@ mod tests {
         admin::Listen,
         capture::kernel::{MAX_RING_BYTES, MIN_RING_BYTES, Pattern},
         filter::CgroupRule,
+        pcap::{MAX_FILES, MIN_FILE_BYTES},
     };
 
     #[test]
@@ -142,6 +147,11 @@ mod tests {
         check("capture.ring_bytes", u64::from(MIN_RING_BYTES) / 2, false);
         check("capture.ring_bytes", u64::from(MIN_RING_BYTES) + 1, false);
         check("output.queue_bytes", 0, false);
+        check("capture.write_pcap.max_file_bytes", MIN_FILE_BYTES, true);
+        check("capture.write_pcap.max_file_bytes", MIN_FILE_BYTES - 1, false);
+        check("capture.write_pcap.max_files", 0, false);
+        check("capture.write_pcap.max_files", MAX_FILES, true);
+        check("capture.write_pcap.max_files", MAX_FILES + 1, false);
     }
 
     #[test]
@@ -176,7 +186,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_by_every_key_but_paths_and_globs() {
-        let any_text = ["output.file", "capture.cgroup", "filter.expression"];
+        let any_text = ["output.file", "capture.write_pcap.file", "capture.cgroup", "filter.expression"];
         let is_glob = |key: &&Key| [GLOBS, INTERFACES, CGROUPS].contains(&key.allowed);
         for key in keys().filter(|key| !is_glob(key) && !any_text.contains(&key.path)) {
             let mut config = Config::default();
