@@ -284,6 +284,7 @@ fn some_connection() -> Connection {
         responder: "127.0.0.1:80".parse().unwrap(),
         local: Some(reassembly::Side::Responder),
         start: reassembly::Start::Handshake,
+        behind_loss: false,
         originator_isn: Some(1),
         responder_isn: Some(2),
         syn_time: None,

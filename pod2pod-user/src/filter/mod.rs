@@ -282,6 +282,7 @@ mod tests {
             responder: "10.0.0.2:8080".parse().unwrap(),
             local,
             start,
+            behind_loss: false,
             originator_isn: None,
             responder_isn: None,
             syn_time: None,

@@ -173,6 +173,7 @@ mod tests {
             responder: "10.0.0.200:8080".parse().unwrap(),
             local,
             start: Start::Handshake,
+            behind_loss: false,
             originator_isn: Some(isn),
             responder_isn: Some(7),
             syn_time: None,
@@ -187,6 +188,7 @@ mod tests {
     fn late(interface_index: u32, local: Option<Side>) -> Connection {
         Connection {
             start: Start::Middle,
+            behind_loss: false,
             originator: "10.0.0.1:40000".parse().unwrap(),
             ..connection(interface_index, local, 0)
         }

@@ -77,7 +77,7 @@ impl Flow {
             socks: false,
             proxied: None,
             upgrade: None,
-            pairing: Pairing::new(joined_late),
+            pairing: Pairing::new(joined_late, connection.behind_loss),
             armed: None,
         }
     }
@@ -100,6 +100,7 @@ impl Flow {
     /// Takes bytes, a gap or the end of a direction.
     pub(super) fn push(&mut self, chunk: &Chunk<'_>, shared: &mut Shared) {
         self.connection = *chunk.connection;
+        self.note_position(chunk);
         match chunk.content {
             Content::Bytes(bytes) => {
                 shared.stats.bytes += bytes.len() as u64;
@@ -317,6 +318,9 @@ impl Flow {
         shared.scratch.begin();
         let mut fields = Fields::new(&shared.request_headers, &mut shared.scratch);
         let Some(line) = head::read_request(bytes, &mut fields) else { return false };
+        if self.reader(sender).torn && !start_line::is_whole(&line) {
+            return false;
+        }
         let (framing, mut anomalies) = fields.framing.of_request(line.minor_version);
         anomalies.insert(line.anomalies);
         self.upgrade = fields.upgrade;

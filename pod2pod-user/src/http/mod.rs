@@ -15,7 +15,9 @@
 //!   clean: a status line anywhere, a request line at the start of a line or behind a body with a registered method.
 //! * After a gap that may hide whole messages, a response is paired only if exactly one request can be its cause;
 //!   else requests and responses are told apart, with outcome `gap`, until the client's next request shows that
-//!   nothing is outstanding (a client that does not pipeline), or until the time limit.
+//!   nothing is outstanding (of a client that does not pipeline, in its turn: the server spoke since the client did), or
+//!   until the time limit.
+//! * Where the first bytes of a line were not seen, a request is known by a registered method only.
 //! * A time-out is told when no final response began within the limit after the request's last byte, the last interim
 //!   response or the end of the exchange before it, whichever is later. A response that has begun never times out.
 
@@ -35,6 +37,7 @@ mod resync;
 mod skip;
 mod start_line;
 mod telling;
+mod turn;
 mod unframed;
 
 use std::{
@@ -444,6 +447,7 @@ mod tests {
             responder: ([10, 0, 0, 2], 80).into(),
             local: None,
             start: Start::Handshake,
+            behind_loss: false,
             originator_isn: None,
             responder_isn: None,
             syn_time: None,

@@ -10,6 +10,7 @@ use super::{
     exchange::{Anomalies, Outcome, Protocol, Response},
     framing::Method,
     telling::{Kind, Open, Teller, cost_of_headers},
+    turn::Turn,
 };
 use crate::capture::KernelInstant;
 
@@ -20,16 +21,22 @@ pub(super) const SPARE_CAPACITY: usize = 4;
 #[derive(Debug)]
 pub(super) struct Pairing {
     /// In the order of the requests; the response being read belongs to the front, the request being read is the back.
-    queue: VecDeque<Open>,
+    pub(super) queue: VecDeque<Open>,
     reading_request: bool,
-    reading_response: bool,
+    pub(super) reading_response: bool,
     next_index: Option<u32>,
     /// Responses may have been lost while requests were outstanding.
-    server_doubt: bool,
+    pub(super) server_doubt: bool,
     /// They may have been lost by the capture, so their absence says nothing about the peers.
     doubt_is_ours: bool,
     /// The client was seen to send a request before the one before was answered.
-    pipelined: bool,
+    pub(super) pipelined: bool,
+    pub(super) turn: Turn,
+    /// There may be a [`Kind::Lost`] in the queue.
+    pub(super) may_lack: bool,
+    /// How far the client's stream had come when something of the server was lost last: a request that began before, of
+    /// which the head was not whole yet, may have been answered by that.
+    lost_behind: u64,
     /// When the server last ended a response.
     server_event: KernelInstant,
     /// Something began to wait at this time, that expiry does not know of.
@@ -38,7 +45,7 @@ pub(super) struct Pairing {
 
 impl Pairing {
     /// An empty queue; of a connection joined late, one with unknown requests in it.
-    pub(super) fn new(joined_late: bool) -> Self {
+    pub(super) fn new(joined_late: bool, behind_loss: bool) -> Self {
         let mut pairing = Self {
             queue: VecDeque::new(),
             reading_request: false,
@@ -47,11 +54,16 @@ impl Pairing {
             server_doubt: false,
             doubt_is_ours: false,
             pipelined: false,
+            turn: Turn::Open,
+            may_lack: false,
+            lost_behind: 0,
             server_event: KernelInstant::default(),
             fresh: None,
         };
         if joined_late {
             pairing.client_gap();
+            // Captures are mostly joined while nothing is outstanding.
+            pairing.turn = if behind_loss { Turn::Unknown } else { Turn::Open };
         }
         pairing
     }
@@ -76,18 +88,8 @@ impl Pairing {
     pub(super) fn begin_request(&mut self, mut open: Open, teller: &mut Teller<'_>) {
         teller.shared.stats.begun += 1;
         let start = open.start;
-        let behind = self.queue.back().is_some_and(|back| back.unanswered() && !back.told_timeout);
-        if self.server_doubt && !self.pipelined {
-            // A client that waits for each response has got all of them.
-            self.give_up_unanswered(teller, start);
-            self.queue.retain(|open| open.kind != Kind::Lost);
-            self.server_doubt = false;
-        } else if behind && !self.server_doubt {
-            self.pipelined = true;
-        }
-        if !self.pipelined && self.queue.len() == 1 {
-            self.queue.retain(|open| open.kind != Kind::Lost);
-        }
+        self.take_turn(open.offset, start, teller);
+        let may_be_answered = self.lost_behind > open.offset;
         open.index = self.next_index;
         self.next_index = self.next_index.map(|index| index.wrapping_add(1));
         let is_over = self.queue.len() >= teller.shared.config.max_pending;
@@ -105,6 +107,9 @@ impl Pairing {
             self.queue = spare;
         }
         self.queue.push_back(open);
+        if may_be_answered {
+            self.doubt(true);
+        }
         self.reading_request = true;
         self.waits_from(start);
     }
@@ -318,16 +323,24 @@ impl Pairing {
     /// Whole requests may have been lost.
     pub(super) fn client_gap(&mut self) {
         self.next_index = None;
+        self.turn = Turn::Lost;
         self.push_lost();
     }
 
     /// Whole responses may have been lost, maybe by the capture.
     pub(super) fn server_gap(&mut self, may_be_ours: bool) {
         self.next_index = None;
-        if self.queue.iter().any(Open::unanswered) {
-            self.doubt_is_ours = may_be_ours || (self.server_doubt && self.doubt_is_ours);
-            self.server_doubt = true;
+        if let Turn::Behind(end) = self.turn {
+            self.lost_behind = end;
         }
+        if self.queue.iter().any(Open::unanswered) {
+            self.doubt(may_be_ours);
+        }
+    }
+
+    fn doubt(&mut self, may_be_ours: bool) {
+        self.doubt_is_ours = may_be_ours || (self.server_doubt && self.doubt_is_ours);
+        self.server_doubt = true;
     }
 
     /// What an unanswered request is told as, where `outcome` is what happened if nothing was lost.
@@ -414,6 +427,7 @@ impl Pairing {
     }
 
     fn push_lost(&mut self) {
+        self.may_lack = true;
         if !self.queue.back().is_some_and(|open| open.kind == Kind::Lost) {
             self.queue.push_back(Open::new(Kind::Lost, 0, KernelInstant::default(), 0));
         }
@@ -421,7 +435,7 @@ impl Pairing {
     }
 
     /// Tells every request without a response as one whose fate is not known.
-    fn give_up_unanswered(&mut self, teller: &mut Teller<'_>, time: KernelInstant) {
+    pub(super) fn give_up_unanswered(&mut self, teller: &mut Teller<'_>, time: KernelInstant) {
         self.end_unanswered(Outcome::Gap, time, teller);
     }
 

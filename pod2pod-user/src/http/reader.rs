@@ -136,6 +136,8 @@ pub(super) struct Reader {
     pub(super) opening: bool,
     /// The first line in the buffer is a start line.
     pub(super) begun: bool,
+    /// The bytes before the line being read were not seen: it may begin in the midst of one.
+    pub(super) torn: bool,
     /// Into which line end the buffer's last bytes are.
     pub(super) lines: LineState,
     /// Head or line so far; empty unless one is incomplete.
@@ -163,6 +165,7 @@ impl Reader {
             wanted: Wanted::Any,
             opening: !joined_late,
             begun: false,
+            torn: joined_late,
             lines: LineState::Inside,
             buffer: Vec::new(),
             place: Place::default(),
@@ -192,6 +195,7 @@ impl Reader {
     /// A head was taken: its body comes next. One of no bytes is over at once.
     pub(super) fn begin_body(&mut self, framing: Framing) {
         self.opening = false;
+        self.torn = false;
         self.phase = match framing {
             Framing::Length(0) => Phase::Head,
             Framing::Length(length) => Phase::Length(length),
@@ -205,6 +209,7 @@ impl Reader {
     pub(super) fn lose(&mut self) {
         self.phase = Phase::Lost;
         self.opening = false;
+        self.torn = true;
         self.forget();
     }
 
@@ -233,6 +238,7 @@ impl Reader {
     /// The first part of a head that will not be finished, or of its start line.
     pub(super) fn take_cut_head(&mut self) -> Option<(Vec<u8>, Place)> {
         let in_line = self.phase == Phase::Head && !self.buffer.is_empty();
+        let in_line = in_line && (!self.torn || start_line::begins_whole(&self.buffer));
         let cut = (self.in_head() || in_line).then(|| (std::mem::take(&mut self.buffer), self.place));
         self.lose();
         cut
@@ -445,6 +451,9 @@ impl Reader {
                 let place = self.place;
                 self.lose();
                 Some(Step::Http2(place))
+            }
+            Some(StartLine::Request(line)) if self.torn && !start_line::is_whole(&line) => {
+                Some(self.refuse_head(self.buffer.first().copied()))
             }
             Some(line) if self.wanted.accepts(&line) => {
                 self.begun = true;

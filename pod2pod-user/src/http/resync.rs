@@ -56,12 +56,14 @@ impl Reader {
         }
         if length > room.left {
             skipped += self.drop_front(self.buffer.len());
+            self.torn = true;
             input.take(length);
             return skipped + length as u64;
         }
         let over = (self.buffer.len() + length).saturating_sub(MAX_SOUGHT_LINE);
         let old = over.min(self.buffer.len());
         skipped += self.drop_front(old);
+        self.torn |= over > 0;
         let new = over - old;
         if new > 0 {
             input.take(new);
@@ -88,7 +90,7 @@ impl Reader {
             self.begun = false;
             return self.drop_front(start);
         }
-        match start_line::find(line, self.wanted) {
+        match start_line::find(line, self.wanted, std::mem::take(&mut self.torn)) {
             Some(at) => {
                 self.begun = true;
                 let skipped = self.drop_front(at);

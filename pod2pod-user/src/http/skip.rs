@@ -14,14 +14,11 @@ impl Flow {
     /// Queues the sender of `chunk` if it is in the midst of an unwanted body and that was not said yet.
     pub(super) fn offer_skip(&mut self, chunk: &Chunk<'_>, shared: &mut Shared) {
         let Some(least) = shared.config.min_skip else { return };
-        let length = match chunk.content {
-            Content::Bytes(bytes) => bytes.len() as u64,
-            Content::Gap { length, .. } => length,
-            Content::Finished | Content::Closed(_) => return,
-        };
+        if matches!(chunk.content, Content::Finished | Content::Closed(_)) {
+            return;
+        }
         let sender = chunk.sender;
         let reader = self.reader(sender);
-        reader.position = chunk.offset.wrapping_add(length);
         if reader.offers_skip
             || reader.unwanted_until(least).is_none()
             || self.wants_content(sender, &shared.config)

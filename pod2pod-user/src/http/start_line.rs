@@ -87,14 +87,15 @@ pub(super) fn could_begin(line: &[u8]) -> bool {
 }
 
 /// Where a strict start line begins in a line that may begin with the rest of a body: a status line begins anywhere, a
-/// request line at the line's start or with a registered method.
-pub(super) fn find(line: &[u8], wanted: Wanted) -> Option<usize> {
+/// request line at the line's start or with a registered method. `torn`: the line's start was not seen, so what it begins
+/// with may be the rest of a method.
+pub(super) fn find(line: &[u8], wanted: Wanted, torn: bool) -> Option<usize> {
     if wanted != Wanted::Request
         && let Some(at) = find_status(line)
     {
         return Some(at);
     }
-    if wanted == Wanted::Status { None } else { find_request(line) }
+    if wanted == Wanted::Status { None } else { find_request(line, torn) }
 }
 
 /// Which start lines to look for.
@@ -134,7 +135,7 @@ fn find_status(line: &[u8]) -> Option<usize> {
     None
 }
 
-fn find_request(line: &[u8]) -> Option<usize> {
+fn find_request(line: &[u8], torn: bool) -> Option<usize> {
     let bare = line.strip_suffix(b"\n")?;
     let bare = bare.strip_suffix(b"\r").unwrap_or(bare);
     let rest = bare.strip_suffix(b" HTTP/1.1").or_else(|| bare.strip_suffix(b" HTTP/1.0"))?;
@@ -152,9 +153,19 @@ fn find_request(line: &[u8]) -> Option<usize> {
     if token == before.len() && token > 0 && token <= MAX_METHOD {
         // Small letters before a registered method are the end of a body, not the beginning of a longer method.
         let body = registered.filter(|&at| before.iter().take(at).any(u8::is_ascii_lowercase));
-        return body.or(Some(0));
+        return body.or(if torn { registered.filter(|&at| at == 0) } else { Some(0) });
     }
     registered
+}
+
+/// Whether a request line that may lack its first bytes has a whole method all the same: the rest of one is none.
+pub(super) fn is_whole(line: &RequestLine<'_>) -> bool {
+    METHODS.contains(&line.method)
+}
+
+/// The same of a line that is not whole; a status line is told by its version.
+pub(super) fn begins_whole(line: &[u8]) -> bool {
+    begins_status(line) || registered_method(line).is_some()
 }
 
 /// Whether a head begins with a status line rather than a request line.
@@ -437,7 +448,7 @@ mod tests {
     #[test]
     fn found_behind_a_body() {
         fn check(line: &str, wanted: Wanted, at: Option<usize>) {
-            assert_eq!(find(line.as_bytes(), wanted), at, "{line:?}");
+            assert_eq!(find(line.as_bytes(), wanted, false), at, "{line:?}");
         }
         check("GET / HTTP/1.1\r\n", Wanted::Request, Some(0));
         check("QUERY / HTTP/1.1\r\n", Wanted::Any, Some(0));

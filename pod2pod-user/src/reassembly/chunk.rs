@@ -51,6 +51,8 @@ pub struct Connection {
     pub local: Option<Side>,
     /// How it was joined.
     pub start: Start,
+    /// Joined in the middle, and the capture says that it lost something of it before.
+    pub behind_loss: bool,
     /// Originator's initial sequence number: from its SYN, or the SYN-ACK's acknowledgement − 1.
     pub originator_isn: Option<u32>,
     /// Responder's initial sequence number: from its SYN-ACK, or the first originator data's acknowledgement − 1.

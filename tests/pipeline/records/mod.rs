@@ -41,6 +41,7 @@ fn connection() -> Connection {
         responder: address("10.1.2.3:8080"),
         local: Some(Side::Responder),
         start: Start::Handshake,
+        behind_loss: false,
         originator_isn: Some(1000),
         responder_isn: Some(7_000_000),
         syn_time: Some(KernelInstant::from_nanos(START - 400_000)),

@@ -53,7 +53,12 @@ impl Writer {
     }
 
     fn ok(self, length: usize) -> Vec<u8> {
-        let mut bytes = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n").into_bytes();
+        self.ok_as("HTTP/1.1 200 OK", length)
+    }
+
+    /// As [`Self::ok`], with another start line.
+    fn ok_as(self, start: &str, length: usize) -> Vec<u8> {
+        let mut bytes = format!("{start}\r\nContent-Length: {length}\r\n\r\n").into_bytes();
         bytes.extend(self.body(length));
         bytes
     }

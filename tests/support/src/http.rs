@@ -259,6 +259,7 @@ pub fn connection(token: u64, start: Start) -> Connection {
         responder: SocketAddr::from((Ipv4Addr::new(10, 0, 0, 2), 80)),
         local: None,
         start,
+        behind_loss: false,
         originator_isn: Some(1),
         responder_isn: Some(2),
         syn_time: None,

@@ -15,6 +15,7 @@ fn connection(originator: &str, responder: &str) -> Connection {
         responder: responder.parse().unwrap(),
         local: None,
         start: Start::Handshake,
+        behind_loss: false,
         originator_isn: None,
         responder_isn: None,
         syn_time: None,
