@@ -10,6 +10,7 @@ mod stage;
 
 mod agent_itself;
 mod bodies;
+mod budget;
 mod bulk;
 mod detach;
 mod ends;

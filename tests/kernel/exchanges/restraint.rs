@@ -81,7 +81,7 @@ fn wrk(stage: &Stage, seconds: u64, connections: u32, header: &str) -> Program {
 }
 
 /// The ledger as scraped: what was seen and what is accounted for, and how far apart they may be at an instant.
-fn check_ledger(metrics: &Metrics, slack: u64) {
+pub(super) fn check_ledger(metrics: &Metrics, slack: u64) {
     let cpus = std::fs::read_to_string("/sys/devices/system/cpu/possible").unwrap();
     let cpus = cpus.trim().rsplit(['-', ',']).next().unwrap().parse::<u64>().unwrap() + 1;
     for (unit, slack) in [("packets", slack * cpus), ("bytes", slack * cpus * 600_000), ("exchanges", 0)] {
