@@ -43,6 +43,18 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "wsgi-curl-until-close", server: wsgi, client: curl_until_close },
     Scenario { name: "asyncio-python-odd", server: asyncio, client: python_odd },
     Scenario { name: "asyncio-raw-odd", server: asyncio, client: raw_odd },
+    Scenario { name: "apache-curl-keepalive", server: apache, client: curl_keepalive },
+    Scenario { name: "apache-curl-conditional", server: apache, client: curl_conditional },
+    Scenario { name: "apache-curl-reflected", server: apache, client: curl_reflected },
+    Scenario { name: "apache-wrk-pipelining", server: apache, client: wrk_pipelining },
+    Scenario { name: "apache-ab-http10", server: apache, client: ab_http10 },
+    Scenario { name: "apache-raw-refused", server: apache, client: raw_refused },
+    Scenario { name: "haproxy-curl-mixed", server: haproxy, client: curl_through },
+    Scenario { name: "haproxy-wrk-pipelining", server: haproxy, client: wrk_pipelining_sizes },
+    Scenario { name: "haproxy-raw-refused", server: haproxy, client: raw_through },
+    Scenario { name: "java-curl-mixed", server: java, client: curl_java },
+    Scenario { name: "java-wrk-pipelining", server: java, client: wrk_pipelining_sizes },
+    Scenario { name: "java-raw-odd", server: java, client: raw_java },
 ];
 
 fn nginx(stage: &mut Stage) -> Result<()> {
@@ -67,6 +79,18 @@ fn wsgi(stage: &mut Stage) -> Result<()> {
 
 fn asyncio(stage: &mut Stage) -> Result<()> {
     stage.python_server("asyncio")
+}
+
+fn apache(stage: &mut Stage) -> Result<()> {
+    stage.apache()
+}
+
+fn haproxy(stage: &mut Stage) -> Result<()> {
+    stage.haproxy()
+}
+
+fn java(stage: &mut Stage) -> Result<()> {
+    stage.java_server()
 }
 
 /// Two files of random size.
@@ -284,4 +308,80 @@ fn raw_odd(stage: &mut Stage) -> Result<()> {
     let request = b"GET /extension?a=\"b\"&<c> HTTP/1.1\r\nHost: a\r\n\r\n";
     let bytes: Vec<&[u8]> = request.chunks(1).collect();
     stage.raw(&bytes)
+}
+
+fn curl_reflected(stage: &mut Stage) -> Result<()> {
+    let size = stage.number(1500, 5000);
+    stage.publish_upload(size)?;
+    stage.publish("small", 300)?;
+    let upload = ["--data-binary", "@upload"];
+    stage.curl(&[&upload[..], &["/echo", "/limited", "--next", "/small"]].concat())?;
+    stage.curl(&[&upload[..], &["--header", "Transfer-Encoding: chunked", "/echo", "/limited"]].concat())?;
+    stage.curl(&[&upload[..], &["--header", "Expect: 100-continue", "/echo", "/limited"]].concat())?;
+    stage.curl(&["--request", "TRACE", "/small?q", "--next", "--request", "OPTIONS", "/small"])?;
+    stage.curl(&["--http1.0", "--compressed", "/small", "/missing"])
+}
+
+fn curl_through(stage: &mut Stage) -> Result<()> {
+    let size = format!("/size/{}", stage.number(1, 5000));
+    let upload = stage.number(2000, 8000);
+    stage.publish_upload(upload)?;
+    stage.curl(&[&size, "/own", "/chunked/3/700", "/trailers/50", "/status/404", "/early/3", &size])?;
+    stage.curl(&["--location", "/moved", "/nothing", "/denied", "/status/204", "/status/304"])?;
+    stage.curl(&["--head", &size, "/own", "/denied", "--next", "--compressed", &size, "/chunked/2/900"])?;
+    stage.curl(&["--data-binary", "@upload", "/echo", "--header", "Transfer-Encoding: chunked", "/echo"])?;
+    stage.curl(&["--http1.0", &size, "/chunked/2/30", "--next", "/refuse", &size])?;
+    stage.curl(&["/nobody", "/events/3/2"])
+}
+
+fn raw_through(stage: &mut Stage) -> Result<()> {
+    stage.raw(&[b"GET /own HTTP/1.1\r\nHost: a\r\n\r\nGET /own HTTP/1.1\r\nHost: a\r\n\r\n"])?;
+    stage.raw(&[b"GET /own HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd"])?;
+    stage.raw(&[b"GET /own HTTP/1.1\r\nHost: a b\r\nX y: z\r\n\r\n"])?;
+    stage.raw(&[b"GET /own HTTP/1.0\r\n\r\n"])?;
+    let header = format!("GET /own HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "h".repeat(20_000));
+    stage.raw(&[b"GET /own HTTP/1.1\r\nHost: a\r\n\r\n", header.as_bytes()])?;
+    stage.raw(&[
+        b"POST /own HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nab",
+        b"cPOST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+    ])
+}
+
+fn curl_java(stage: &mut Stage) -> Result<()> {
+    let size = format!("/size/{}", stage.number(1, 5000));
+    let upload = stage.number(2000, 8000);
+    stage.publish_upload(upload)?;
+    stage.curl(&[&size, "/chunked/3/700", "/status/404", "/status/204", "/status/304", "/size/0", &size])?;
+    stage.curl(&[
+        "--location",
+        "/redirect",
+        "/missing",
+        "/headers/20/100",
+        "--next",
+        "--head",
+        &size,
+        "/size/9",
+    ])?;
+    stage.curl(&["--data-binary", "@upload", "/echo", "--header", "Transfer-Encoding: chunked", "/echo"])?;
+    stage.curl(&[
+        "--header",
+        "Expect: 100-continue",
+        "--data-binary",
+        "@upload",
+        "/echo",
+        "--next",
+        &size,
+    ])?;
+    stage.curl(&["--http1.0", &size, "/chunked/2/30", "--next", "--request", "DELETE", &size])?;
+    // 18: less than was promised.
+    stage.curl_that_may_end_with(&[18], &["/cut/300"])
+}
+
+fn raw_java(stage: &mut Stage) -> Result<()> {
+    stage.raw(&[b"GET /size/5 HTTP/1.1\r\nHost: a\r\n\r\nGET /size/6 HTTP/1.1\r\nHost: a\r\n\r\n"])?;
+    stage.raw(&[b"GET /size/5 HTTP/1.1\nHost: a\n\n"])?;
+    stage.raw(&[b"GET /size/5 HTTP/1.1\r\nHost: a\r\n\r\n", b"GET\r\n\r\n"])?;
+    stage.raw(&[b"GET /size/5 HTTP/1.0\r\n\r\n"])?;
+    stage.raw(&[b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n"])?;
+    stage.raw(&[b"POST /refuse HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe", b"llo"])
 }

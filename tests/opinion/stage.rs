@@ -1,9 +1,10 @@
 //! What a scenario gets: a namespace, a port, seeded numbers, and servers and clients to start. Compares nothing.
 
 use std::{
-    fs,
+    fs::{self, Permissions},
     io::{self, Write},
     net::{Shutdown, SocketAddr, TcpStream},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::Mutex,
     thread,
@@ -22,6 +23,9 @@ use crate::{
 
 /// Where the servers' and clients' sources are.
 const SERVERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/servers");
+
+/// Where Debian puts what Apache httpd loads.
+const APACHE_MODULES: &str = "/usr/lib/apache2/modules";
 
 /// Lowest port a scenario picks: below it are ports that tshark knows as something else.
 const LOWEST_PORT: u16 = 20_000;
@@ -48,7 +52,8 @@ pub(crate) struct Stage {
     pub(crate) port: u16,
     /// A directory of its own, served by nginx as `www`.
     pub(crate) directory: PathBuf,
-    server: Option<Program>,
+    /// The one on the port is the last.
+    servers: Vec<Program>,
 }
 
 /// Plays `scenario` with `seed` and records it below `directory`; `port` if it must be a certain one.
@@ -58,16 +63,18 @@ pub(crate) fn play(scenario: &Scenario, seed: u64, port: Option<u16>, directory:
     let file = directory.join("recording.pcap");
     let mut rng = Rng::new(seed);
     let drawn = LOWEST_PORT + u16::try_from(rng.below(PORTS))?;
-    let mut stage = Stage { rng, port: port.unwrap_or(drawn), directory: directory.clone(), server: None };
+    let mut stage =
+        Stage { rng, port: port.unwrap_or(drawn), directory: directory.clone(), servers: Vec::new() };
     in_namespace(&directory, || {
         (scenario.server)(&mut stage).context("server")?;
-        if let Some(server) = &mut stage.server {
-            wait_for_listener(server, stage.port)?;
+        let port = stage.port;
+        if let Some(server) = stage.servers.last_mut() {
+            wait_for_listener(server, port)?;
         }
         let recording = Recording::start(&file, stage.port, &stage.directory)?;
         (scenario.client)(&mut stage).context("client")?;
         // A server that ends closes what is still open, so every connection's end is recorded.
-        if let Some(server) = &mut stage.server {
+        for server in stage.servers.iter_mut().rev() {
             server.stop(Signal::SIGTERM)?;
         }
         recording.finish()
@@ -100,7 +107,7 @@ impl Stage {
 
     /// Starts `program` as the scenario's server.
     pub(crate) fn serve(&mut self, program: &str, arguments: &[&str]) -> Result<()> {
-        self.server = Some(Program::start(program, arguments, &self.directory)?);
+        self.servers.push(Program::start(program, arguments, &self.directory)?);
         Ok(())
     }
 
@@ -114,7 +121,44 @@ impl Stage {
         self.serve("nginx", &["-e", "stderr", "-p", &directory, "-c", "nginx.conf"])
     }
 
-    /// Puts a file of `size` bytes where nginx serves it.
+    /// Starts Apache httpd on the port, serving the same, with files for what nginx answers by itself.
+    pub(crate) fn apache(&mut self) -> Result<()> {
+        let directory = self.directory.display().to_string();
+        fs::create_dir_all(self.directory.join("www"))?;
+        for name in ["text", "closing"] {
+            self.publish(name, 20)?;
+        }
+        // It serves as a user who is nobody here.
+        for open in [self.directory.parent(), Some(&self.directory)].into_iter().flatten() {
+            fs::set_permissions(open, Permissions::from_mode(0o711))?;
+        }
+        let settings = fs::read_to_string(format!("{SERVERS}/apache.conf"))?;
+        let settings = settings.replace("DIRECTORY", &directory).replace("MODULES", APACHE_MODULES);
+        fs::write(self.directory.join("apache.conf"), settings.replace("PORT", &self.port.to_string()))?;
+        self.serve("apache2", &["-D", "FOREGROUND", "-f", &format!("{directory}/apache.conf")])
+    }
+
+    /// Starts the Node server behind HAProxy on the port.
+    pub(crate) fn haproxy(&mut self) -> Result<()> {
+        let (port, backend) = (self.port.to_string(), self.port + 1);
+        self.serve("node", &[&format!("{SERVERS}/server.mjs"), &backend.to_string()])?;
+        if let Some(node) = self.servers.last_mut() {
+            wait_for_listener(node, backend)?;
+        }
+        let settings = fs::read_to_string(format!("{SERVERS}/haproxy.cfg"))?;
+        let settings = settings.replace("PORT", &port).replace("BACKEND", &backend.to_string());
+        fs::write(self.directory.join("haproxy.cfg"), settings)?;
+        self.serve("haproxy", &["-db", "-q", "-f", "haproxy.cfg"])
+    }
+
+    /// Starts the JDK's server.
+    pub(crate) fn java_server(&mut self) -> Result<()> {
+        let port = self.port.to_string();
+        let small = ["-Xmx64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
+        self.serve("java", &[&small[..], &[&format!("{SERVERS}/Server.java"), &port]].concat())
+    }
+
+    /// Puts a file of `size` bytes where nginx and Apache serve it.
     pub(crate) fn publish(&self, name: &str, size: usize) -> Result<()> {
         let text: Vec<u8> = (0..size).map(|at| b'a' + (at % 26) as u8).collect();
         fs::write(self.directory.join("www").join(name), text).context("publish a file")

@@ -25,11 +25,14 @@ struct Tool {
     goals: &'static [&'static str],
 }
 
-const TOOLS: [Tool; 20] = [
+const TOOLS: [Tool; 23] = [
     tool("tshark", "tshark", "the independent opinion on captures", &["opinion", "bench"]),
     tool("tcpdump", "tcpdump", "captures real servers and clients", &["opinion", "bench"]),
     tool("httpry", "httpry", "a second opinion, and the speed to beat", &["opinion", "bench"]),
     tool("nginx", "nginx-light", "a server that differs", &["opinion", "kernel", "vm", "bench"]),
+    tool("apache2", "apache2-bin", "a server that differs", &["opinion"]),
+    tool("haproxy", "haproxy", "a proxy that differs", &["opinion"]),
+    tool("java", "default-jdk-headless", "a server that differs", &["opinion"]),
     tool("node", "nodejs", "a server and client that differ", &["opinion"]),
     tool("go", "golang-go", "a server and client that differ", &["opinion"]),
     tool("python3", "python3", "a server and client that differ", &["opinion"]),
