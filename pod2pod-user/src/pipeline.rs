@@ -372,20 +372,21 @@ impl Output {
                 continue;
             }
             let connection = recorder.is_some().then_some(exchange.connection);
-            let (record, fate) = self.enricher.enrich(exchange, self.wall);
+            // Used where it is: a record is large.
+            let (record, fate) = &self.enricher.enrich(exchange, self.wall);
             if let (Some(recorder), Some(connection)) = (recorder.as_mut(), connection)
                 && matches!(fate, Fate::Keep | Fate::SampledAway)
                 && !record.in_progress
             {
-                recorder.comment(&connection, &record);
+                recorder.comment(&connection, record);
             }
             if matches!(fate, Fate::Keep | Fate::SampledAway)
                 && let Some(metrics) = &mut self.metrics
             {
-                metrics.observe(&record);
+                metrics.observe(record);
             }
-            if fate == Fate::Keep {
-                self.sinks.get().write(&record);
+            if *fate == Fate::Keep {
+                self.sinks.get().write(record);
             }
         }
     }

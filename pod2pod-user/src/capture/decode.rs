@@ -4,7 +4,7 @@
 
 use std::{
     mem::offset_of,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use pod2pod_common::{
@@ -31,59 +31,59 @@ pub enum DecodeError {
     Malformed,
 }
 
+/// A number of the header, by the contract's name and type for it.
+macro_rules! field {
+    ($header:expr, $name:ident: $type:ty) => {
+        <$type>::from_ne_bytes(bytes_at($header, offset_of!(SegmentHeader, $name)))
+    };
+}
 /// Decodes one record. What follows the captured payload is waste of the record's size class.
+#[inline]
 pub fn decode(record: &[u8]) -> Result<Segment<'_>, DecodeError> {
     let (header, payload) = record.split_first_chunk::<HEADER_LENGTH>().ok_or(DecodeError::Truncated)?;
-    let mut fields = Fields(header);
-    let time_ns = fields.u64();
-    let scope = fields.u64();
-    let cgroup_id = fields.u64();
-    let socket_cookie = fields.u64();
-    let _ring_lost = fields.u64();
-    let local_address = fields.take::<16>();
-    let remote_address = fields.take::<16>();
-    let local_port = fields.u16();
-    let remote_port = fields.u16();
-    let sequence = fields.u32();
-    let acknowledgement = fields.u32();
-    let payload_length = fields.u32();
-    let captured_length = fields.u32();
-    let generation = fields.u32();
-    let interface_index = fields.u32();
-    let [tcp_flags, direction, _source, marks, version, _ip_version, generation_known, _ring] = fields.take();
-    let scope_kind = fields.u32();
+    let version = field!(header, version: u8);
     if version != LAYOUT_VERSION {
         return Err(DecodeError::Version(version));
     }
+    let (payload_length, captured_length) =
+        (field!(header, payload_length: u32), field!(header, captured_length: u32));
     if captured_length > payload_length {
         return Err(DecodeError::Malformed);
     }
     let payload = payload.get(..captured_length as usize).ok_or(DecodeError::Truncated)?;
-    let local = socket_address(local_address, local_port);
-    let remote = socket_address(remote_address, remote_port);
-    let (direction, source, destination) = match direction {
+    let local = socket_address(
+        bytes_at(header, offset_of!(SegmentHeader, local_address)),
+        field!(header, local_port: u16),
+    );
+    let remote = socket_address(
+        bytes_at(header, offset_of!(SegmentHeader, remote_address)),
+        field!(header, remote_port: u16),
+    );
+    let (direction, source, destination) = match field!(header, direction: u8) {
         DIRECTION_INGRESS => (Direction::Ingress, remote, local),
         DIRECTION_EGRESS => (Direction::Egress, local, remote),
         _ => return Err(DecodeError::Malformed),
     };
+    let marks = field!(header, marks: u8);
+    let generation = field!(header, generation: u32);
     Ok(Segment {
-        time: KernelInstant::from_nanos(time_ns),
-        scope: Scope(scope),
+        time: KernelInstant::from_nanos(field!(header, time_ns: u64)),
+        scope: Scope(field!(header, scope: u64)),
         direction,
         source,
         destination,
-        sequence,
-        acknowledgement,
-        flags: TcpFlags(tcp_flags),
+        sequence: field!(header, sequence: u32),
+        acknowledgement: field!(header, acknowledgement: u32),
+        flags: TcpFlags(field!(header, tcp_flags: u8)),
         payload_length,
         payload,
         lost_before: marks & MARK_CONNECTION_LOST != 0,
         skipped_before: marks & MARK_SKIPPED != 0,
-        generation: (generation_known != 0).then_some(generation),
-        cgroup_id,
-        socket_cookie,
-        interface_index,
-        scope_is_cookie: scope_kind == SCOPE_COOKIE,
+        generation: (field!(header, generation_known: u8) != 0).then_some(generation),
+        cgroup_id: field!(header, cgroup_id: u64),
+        socket_cookie: field!(header, socket_cookie: u64),
+        interface_index: field!(header, interface_index: u32),
+        scope_is_cookie: field!(header, scope_kind: u32) == SCOPE_COOKIE,
     })
 }
 
@@ -97,6 +97,7 @@ pub struct Outline {
 }
 
 /// Reads no more of `record` than two fields, whatever it holds.
+#[inline]
 pub fn outline(record: &[u8]) -> Outline {
     let captured = record.get(offset_of!(SegmentHeader, captured_length)..);
     let captured =
@@ -105,37 +106,19 @@ pub fn outline(record: &[u8]) -> Outline {
     Outline { captured, ends_packet: marks & MARK_MORE == 0 }
 }
 
-/// Takes a header apart from the front. Ends in zeros, which cannot happen: the header is as long as its fields.
-struct Fields<'a>(&'a [u8]);
-
-impl Fields<'_> {
-    fn take<const N: usize>(&mut self) -> [u8; N] {
-        match self.0.split_first_chunk::<N>() {
-            Some((field, rest)) => {
-                self.0 = rest;
-                *field
-            }
-            None => [0; N],
-        }
-    }
-
-    fn u16(&mut self) -> u16 {
-        u16::from_ne_bytes(self.take())
-    }
-
-    fn u32(&mut self) -> u32 {
-        u32::from_ne_bytes(self.take())
-    }
-
-    fn u64(&mut self) -> u64 {
-        u64::from_ne_bytes(self.take())
-    }
+/// Bytes of the header; zeros if they are not in it, which the contract's offsets are.
+#[inline(always)]
+fn bytes_at<const N: usize>(header: &[u8; HEADER_LENGTH], offset: usize) -> [u8; N] {
+    header.get(offset..).and_then(|field| field.first_chunk()).copied().unwrap_or([0; N])
 }
 
 /// IPv4-mapped addresses (RFC 4291 2.5.5.2) become IPv4, also those of IPv4 traffic on an IPv6 socket.
+#[inline]
 fn socket_address(address: [u8; 16], port: u16) -> SocketAddr {
-    let address = Ipv6Addr::from(address);
-    let address = address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4);
+    let address = match address {
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] => IpAddr::V4(Ipv4Addr::new(a, b, c, d)),
+        _ => IpAddr::V6(Ipv6Addr::from(address)),
+    };
     SocketAddr::new(address, port)
 }
 

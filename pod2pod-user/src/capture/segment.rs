@@ -27,9 +27,8 @@ impl KernelInstant {
 
     /// The instant `duration` later, at most the clock's last.
     pub const fn plus(self, duration: Duration) -> Self {
-        let nanoseconds = duration.as_nanos();
-        let nanoseconds = if nanoseconds > u64::MAX as u128 { u64::MAX } else { nanoseconds as u64 };
-        Self(self.0.saturating_add(nanoseconds))
+        let seconds = duration.as_secs().saturating_mul(1_000_000_000);
+        Self(self.0.saturating_add(seconds.saturating_add(duration.subsec_nanos() as u64)))
     }
 }
 

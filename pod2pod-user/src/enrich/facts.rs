@@ -13,6 +13,7 @@ use crate::{
 };
 
 /// The record of `exchange`.
+#[inline]
 pub fn record(exchange: Exchange, offset: WallOffset, keep_traceparent: bool) -> Record {
     let connection = &exchange.connection;
     let identity = identity::identify(connection);
@@ -64,6 +65,7 @@ pub fn record(exchange: Exchange, offset: WallOffset, keep_traceparent: bool) ->
     record
 }
 
+#[inline]
 fn add_request(record: &mut Record, request: Request, keep_traceparent: bool) {
     let parts = target::split(&request.target);
     record.path = parts.path;
@@ -98,10 +100,14 @@ fn add_request(record: &mut Record, request: Request, keep_traceparent: bool) {
     group(&mut record.request.headers);
 }
 
+#[inline]
 fn add_response(record: &mut Record, response: Response) {
     record.response.body_size = known_size(response.body_size, response.body_cut);
     record.response.body_cut = response.body_cut;
     record.response.body = response.body_prefix;
+    if response.headers.is_empty() {
+        return;
+    }
     record.response.headers = response.headers.into_iter().map(captured).collect();
     group(&mut record.response.headers);
 }
@@ -122,6 +128,9 @@ fn captured(header: Header) -> CapturedHeader {
 
 /// Brings values of one name together, wire order kept within a name.
 fn group(headers: &mut [CapturedHeader]) {
+    if headers.len() < 2 {
+        return;
+    }
     headers.sort_by(|a, b| a.name.cmp(&b.name));
 }
 

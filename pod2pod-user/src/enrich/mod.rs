@@ -181,6 +181,7 @@ impl Enricher {
     }
 
     /// The record of `exchange` and what is to be done with it.
+    #[inline]
     pub fn enrich(&mut self, exchange: Exchange, offset: WallOffset) -> (Record, Fate) {
         let own = self.is_own(&exchange);
         let codings = [

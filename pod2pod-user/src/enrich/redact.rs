@@ -77,55 +77,73 @@ const URL_HEADERS: &[&str] = &[
     "x-rewrite-url",
 ];
 
-/// Parameters whose value is a credential, lower-case. The first four are OpenTelemetry's list for `url.query`.
+/// Parameters whose value is a credential, lower-case, the shortest first. `awsaccesskeyid`, `signature`, `sig` and
+/// `x-goog-signature` are OpenTelemetry's list for `url.query`.
 const SECRET_PARAMETERS: &[&str] = &[
-    "awsaccesskeyid",
-    "signature",
+    "jwt",
+    "pwd",
+    "sid",
     "sig",
-    "x-goog-signature",
-    "access_key",
-    "accesskey",
-    "access_token",
-    "accesstoken",
+    "auth",
+    "pass",
+    "token",
+    "apikey",
+    "passwd",
+    "secret",
     "api-key",
     "api_key",
-    "apikey",
-    "assertion",
-    "auth",
-    "auth_token",
-    "authorization",
-    "authtoken",
-    "client_assertion",
-    "client_secret",
-    "clientsecret",
-    "credential",
-    "credentials",
-    "id_token",
-    "jsessionid",
-    "jwt",
-    "pass",
-    "passphrase",
-    "passwd",
-    "password",
-    "phpsessid",
-    "private_key",
-    "privatekey",
-    "pwd",
-    "refresh_token",
-    "samlresponse",
-    "secret",
     "session",
-    "session_id",
-    "session_token",
+    "id_token",
+    "password",
+    "accesskey",
+    "assertion",
+    "authtoken",
+    "phpsessid",
     "sessionid",
+    "signature",
+    "access_key",
+    "auth_token",
+    "credential",
+    "jsessionid",
+    "passphrase",
+    "privatekey",
+    "session_id",
+    "accesstoken",
+    "credentials",
+    "private_key",
+    "access_token",
+    "clientsecret",
+    "samlresponse",
     "sessiontoken",
-    "sid",
-    "token",
-    "x-amz-credential",
-    "x-amz-security-token",
+    "authorization",
+    "client_secret",
+    "refresh_token",
+    "session_token",
+    "awsaccesskeyid",
     "x-amz-signature",
+    "client_assertion",
+    "x-amz-credential",
+    "x-goog-signature",
     "x-goog-credential",
+    "x-amz-security-token",
 ];
+
+/// By length, where in [`SECRET_PARAMETERS`] the names of that length begin.
+static BY_LENGTH: [usize; LONGEST_SECRET_NAME + 2] = {
+    let mut begins = [0; LONGEST_SECRET_NAME + 2];
+    let (mut length, mut at) = (0, 0);
+    while length < begins.len() {
+        while at < SECRET_PARAMETERS.len() && SECRET_PARAMETERS[at].len() < length {
+            at += 1;
+        }
+        begins[length] = at;
+        length += 1;
+    }
+    begins
+};
+
+/// Bytes of the longest of [`SECRET_PARAMETERS`].
+const LONGEST_SECRET_NAME: usize = 20;
 
 /// Most parameters have shorter names than any in the lists: these need no comparing.
 const SHORTEST_SECRET_NAME: usize = 3;
@@ -162,8 +180,13 @@ fn is_url_header(name: &[u8]) -> bool {
     URL_HEADERS.iter().any(|url| url.as_bytes() == name)
 }
 
+/// Every such ending has a mark in it, and few names do.
 fn has_secret_ending(name: &[u8]) -> bool {
-    SECRET_ENDINGS.iter().any(|ending| name.ends_with(ending.as_bytes()))
+    let ends_with = |ending: &&str| {
+        let end = name.len().checked_sub(ending.len()).and_then(|from| name.get(from..));
+        end.is_some_and(|end| end.eq_ignore_ascii_case(ending.as_bytes()))
+    };
+    name.iter().any(|byte| matches!(byte, b'-' | b'_')) && SECRET_ENDINGS.iter().any(ends_with)
 }
 
 /// User information and parameters of a URL or of a part of one that begins before its query.
@@ -188,6 +211,9 @@ fn redact_user_information(url: &mut Bytes) -> u64 {
 
 /// Where user information is: `scheme://user:password@host` and, of authority-form, `user:password@host`.
 fn user_information(url: &[u8]) -> Option<Range<usize>> {
+    if url.first() == Some(&b'/') && memchr::memchr(b':', url).is_none() {
+        return None;
+    }
     let start = match url.windows(3).position(|window| window == b"://") {
         Some(colon) if !url.get(..colon).is_some_and(|before| before.contains(&b'?')) => colon + 3,
         _ if url.first() != Some(&b'/') => 0,
@@ -232,7 +258,7 @@ fn redact_parameters(text: &mut Bytes, position: Position) -> u64 {
 /// Parameters begin after `;` in a path and after `?`, `#`, `&` and `;` in a query. A secret value ends where every server
 /// ends it: in a query at `&` only, since `;`, `?` and `#` may be part of it.
 fn secret_values(text: &[u8], position: Position, mut found: impl FnMut(Range<usize>)) {
-    if memchr::memchr(b'=', text).is_none() {
+    if !may_have_secret(text) {
         return;
     }
     let mut in_query = position == Position::Parameter;
@@ -283,25 +309,46 @@ pub fn cover_header(name: &[u8], value: &mut [u8], cover: u8) {
     }
 }
 
+/// Whether what stands before some `=` may be a credential's name. Hardly any text has one, and the exact search costs
+/// more than all else that is done to a record.
+fn may_have_secret(text: &[u8]) -> bool {
+    memchr::memchr_iter(b'=', text).any(|at| {
+        let before = text.get(..at).unwrap_or_default();
+        let from = before.iter().rposition(|byte| matches!(byte, b'?' | b'#' | b'&' | b';'));
+        before.get(from.map_or(0, |from| from + 1)..).is_some_and(is_secret_parameter)
+    })
+}
+
 /// Compares a name as a server would read it: percent-decoded, in any letter case.
 fn is_secret_parameter(name: &[u8]) -> bool {
     if name.len() < SHORTEST_SECRET_NAME {
         return false;
     }
+    if !name.contains(&b'%') {
+        return has_secret_word(name);
+    }
     let mut decoded = Vec::with_capacity(name.len());
     let mut index = 0;
     while let Some(&byte) = name.get(index) {
         let escaped = if byte == b'%' { name.get(index + 1..index + 3).and_then(hex_pair) } else { None };
-        decoded.push(escaped.unwrap_or(byte).to_ascii_lowercase());
+        decoded.push(escaped.unwrap_or(byte));
         index += if escaped.is_some() { 3 } else { 1 };
     }
-    // `user[password]` and `password[]`: each word between the brackets counts.
-    decoded.split(|byte| matches!(byte, b'[' | b']')).any(is_secret_word)
+    has_secret_word(&decoded)
+}
+
+/// `user[password]` and `password[]`: each word between the brackets counts.
+fn has_secret_word(name: &[u8]) -> bool {
+    name.split(|byte| matches!(byte, b'[' | b']')).any(is_secret_word)
 }
 
 fn is_secret_word(word: &[u8]) -> bool {
-    let is_word = |secret: &&str| secret.len() == word.len() && secret.as_bytes() == word;
-    word.len() >= SHORTEST_SECRET_NAME && (SECRET_PARAMETERS.iter().any(is_word) || has_secret_ending(word))
+    if word.len() < SHORTEST_SECRET_NAME {
+        return false;
+    }
+    let range = BY_LENGTH.get(word.len()).zip(BY_LENGTH.get(word.len() + 1));
+    let of_length = range.and_then(|(from, to)| SECRET_PARAMETERS.get(*from..*to)).unwrap_or_default();
+    of_length.iter().any(|secret| secret.as_bytes().eq_ignore_ascii_case(word)) || has_secret_ending(word)
 }
 
 fn hex_pair(digits: &[u8]) -> Option<u8> {
@@ -405,5 +452,29 @@ mod tests {
     fn no_listed_name_is_shorter_than_the_shortest() {
         let names = SECRET_PARAMETERS.iter().chain(SECRET_ENDINGS);
         assert_eq!(names.map(|name| name.len()).min(), Some(SHORTEST_SECRET_NAME));
+        assert!(SECRET_ENDINGS.iter().all(|ending| ending.contains(['-', '_'])));
+        assert!(SECRET_PARAMETERS.is_sorted_by_key(|name| name.len()));
+        assert_eq!(SECRET_PARAMETERS.last().map(|name| name.len()), Some(LONGEST_SECRET_NAME));
+    }
+
+    #[test]
+    fn every_listed_name_is_found_wherever_it_stands() {
+        for name in SECRET_PARAMETERS.iter().copied().chain(SECRET_ENDINGS.iter().map(|ending| &**ending)) {
+            for text in
+                [name.to_owned(), name.to_ascii_uppercase(), format!("a[{name}]"), name.replace('s', "%73")]
+            {
+                for (before, after) in [("", ""), ("a=b&", "&c=d"), ("a=b;", ""), ("x=1?", "&"), ("a&", "&b")]
+                {
+                    let query = format!("{before}{text}=secret{after}");
+                    let mut bytes = Bytes::from(query.clone());
+                    assert_eq!(redact_parameters(&mut bytes, Position::Parameter), 1, "{query}");
+                    let expected = query.replace("=secret", "=REDACTED");
+                    assert_eq!(bytes, expected, "{query}");
+                    let mut url = Bytes::from(format!("/p?{query}"));
+                    assert_eq!(redact_url(&mut url), 1, "{query}");
+                    assert_eq!(url, format!("/p?{expected}"));
+                }
+            }
+        }
     }
 }

@@ -38,7 +38,7 @@ pub fn split(target: &Bytes) -> Target {
 /// Path and query from `path_at` on. The target is rebuilt by them if it is UTF-8 and its query is not empty.
 fn origin_form(target: &Bytes, path_at: usize) -> Target {
     let rest = target.slice(path_at.min(target.len())..);
-    let (path, query) = match rest.iter().position(|byte| *byte == b'?') {
+    let (path, query) = match memchr::memchr(b'?', &rest) {
         Some(mark) => (rest.slice(..mark), Some(rest.slice(mark + 1..))),
         None => (rest, None),
     };

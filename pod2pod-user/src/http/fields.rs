@@ -39,7 +39,7 @@ impl Scratch {
         if self.bytes.is_empty() {
             return (Bytes::new(), Bytes::new(), self.headers(&Bytes::new()));
         }
-        let all = Small::bytes(&self.bytes);
+        let all = shared(&self.bytes);
         let middle = values + first.len();
         let headers = self.headers(&all);
         (all.slice(values..middle), all.slice(middle..), headers)
@@ -52,34 +52,72 @@ impl Scratch {
     }
 }
 
-/// What is kept of a usual head has room in this many bytes; with the counter beside it, one allocation of 256 bytes.
-const SMALL: usize = 224;
-
 /// Bytes that lie beside their own reference counter. `Bytes` made from a slice take a second allocation for the counter
 /// as soon as they are shared.
-struct Small {
-    bytes: [u8; SMALL],
+struct Small<const ROOM: usize> {
+    bytes: [u8; ROOM],
     length: usize,
 }
 
-impl Small {
-    /// `bytes`, shared: one allocation if they are few.
-    fn bytes(bytes: &[u8]) -> Bytes {
-        let mut small = Self { bytes: [0; SMALL], length: bytes.len() };
-        match small.bytes.get_mut(..bytes.len()) {
-            Some(room) => {
-                room.copy_from_slice(bytes);
-                Bytes::from_owner(small)
-            }
-            None => Bytes::copy_from_slice(bytes),
+/// What is kept of a head as one allocation, if it is not much: with the counter, of 96 or 256 bytes.
+fn shared(bytes: &[u8]) -> Bytes {
+    let small = || Small::<64>::bytes(bytes).or_else(|| Small::<224>::bytes(bytes));
+    small().unwrap_or_else(|| Bytes::copy_from_slice(bytes))
+}
+
+impl<const ROOM: usize> Small<ROOM> {
+    /// `bytes`, shared, if there is room for them.
+    fn bytes(bytes: &[u8]) -> Option<Bytes> {
+        if bytes.len() > ROOM {
+            return None;
         }
+        let mut small = Self { bytes: [0; ROOM], length: bytes.len() };
+        small.bytes.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        Some(Bytes::from_owner(small))
     }
 }
 
-impl AsRef<[u8]> for Small {
+impl<const ROOM: usize> AsRef<[u8]> for Small<ROOM> {
     fn as_ref(&self) -> &[u8] {
         self.bytes.get(..self.length).unwrap_or_default()
     }
+}
+
+/// Lower-case names of fields to keep.
+#[derive(Debug)]
+pub(super) struct Names {
+    names: Vec<Bytes>,
+    /// A bit for each of their lengths: most names that are not wanted have another one.
+    lengths: u64,
+}
+
+impl Names {
+    /// Each once. The fixed ones come first and cost nothing to share.
+    pub(super) fn new(fixed: &[&'static [u8]], configured: &[String]) -> Self {
+        let mut names: Vec<Bytes> = fixed.iter().map(|name| Bytes::from_static(name)).collect();
+        for name in configured {
+            let name = Bytes::from(name.to_ascii_lowercase());
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        let lengths = names.iter().fold(0, |lengths, name| lengths | length_bit(name.len()));
+        Self { names, lengths }
+    }
+
+    /// The name that is `name`, in any case.
+    #[inline]
+    fn find(&self, name: &[u8]) -> Option<&Bytes> {
+        if self.lengths & length_bit(name.len()) == 0 {
+            return None;
+        }
+        let is_wanted = |wanted: &&Bytes| wanted.len() == name.len() && name.eq_ignore_ascii_case(wanted);
+        self.names.iter().find(is_wanted)
+    }
+}
+
+const fn length_bit(length: usize) -> u64 {
+    1 << if length < 63 { length } else { 63 }
 }
 
 /// The visitor of one head.
@@ -88,8 +126,7 @@ pub(super) struct Fields<'s> {
     pub(super) framing: FramingFields,
     /// What the message would upgrade to, or upgrades to.
     pub(super) upgrade: Option<Upgrade>,
-    /// Lower-case names of fields to keep.
-    wanted: &'s [Bytes],
+    wanted: &'s Names,
     scratch: &'s mut Scratch,
 }
 
@@ -102,12 +139,13 @@ pub(super) enum Upgrade {
 }
 
 impl<'s> Fields<'s> {
-    pub(super) fn new(wanted: &'s [Bytes], scratch: &'s mut Scratch) -> Self {
+    pub(super) fn new(wanted: &'s Names, scratch: &'s mut Scratch) -> Self {
         Self { framing: FramingFields::default(), upgrade: None, wanted, scratch }
     }
 }
 
 impl Visitor for Fields<'_> {
+    #[inline]
     fn field(&mut self, name: &[u8], value: &[u8]) {
         match name.len() {
             7 if name.eq_ignore_ascii_case(b"upgrade") => self.upgrade = Some(upgrade(value)),
@@ -116,8 +154,7 @@ impl Visitor for Fields<'_> {
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => self.framing.transfer_encoding(value),
             _ => {}
         }
-        let is_wanted = |wanted: &&Bytes| wanted.len() == name.len() && name.eq_ignore_ascii_case(wanted);
-        if let Some(wanted) = self.wanted.iter().find(is_wanted) {
+        if let Some(wanted) = self.wanted.find(name) {
             push_unfolded(&mut self.scratch.bytes, value.trim_ascii());
             self.scratch.ends.push((wanted.clone(), self.scratch.bytes.len()));
         }
@@ -155,7 +192,7 @@ mod tests {
 
     #[test]
     fn kept_fields_are_in_wire_order_repeated_and_unfolded() {
-        let wanted = [Bytes::from_static(b"host"), Bytes::from_static(b"x-a")];
+        let wanted = Names::new(&[b"host"], &["X-A".to_owned()]);
         let mut scratch = Scratch::default();
         scratch.begin();
         let mut fields = Fields::new(&wanted, &mut scratch);

@@ -11,12 +11,12 @@ use super::{
     chunked::BrokenChunk,
     exchange::{Anomalies, Outcome, Request, Response},
     fields::{Fields, Upgrade},
-    framing::{Framing, Method},
     head,
+    heads::{RequestHead, ResponseHead},
     pairing::Pairing,
     reader::{Foreign, GivenUp, Input, Place, Reader, Room, Step},
     start_line::{self, METHODS, RequestLine, StatusLine, Wanted},
-    telling::{Open, Teller},
+    telling::Teller,
 };
 use crate::{
     capture::KernelInstant,
@@ -152,6 +152,9 @@ impl Flow {
 
     fn bytes(&mut self, sender: Side, mut input: Input<'_>, shared: &mut Shared) {
         loop {
+            if input.bytes.is_empty() && self.reader(sender).is_before_head() {
+                return;
+            }
             match self.speech {
                 Speech::Http1 => {}
                 Speech::Tunnel => {
@@ -162,6 +165,11 @@ impl Flow {
                     shared.stats.foreign_bytes += input.bytes.len() as u64;
                     return;
                 }
+            }
+            // What is disclosed is known from the steps of the reader.
+            let is_quick = shared.disclosed.is_none() && self.reader(sender).is_before_head();
+            if is_quick && self.clean_head(sender, &mut input, shared) {
+                continue;
             }
             let max_head = shared.config.max_head;
             let room = Room { max_head, left: shared.config.max_kept.saturating_sub(shared.kept) };
@@ -261,7 +269,7 @@ impl Flow {
         }
     }
 
-    fn ignore(&mut self, speech: Speech, shared: &mut Shared) {
+    pub(super) fn ignore(&mut self, speech: Speech, shared: &mut Shared) {
         self.speech = speech;
         for side in [Side::Originator, Side::Responder] {
             let reader = self.reader(side);
@@ -321,21 +329,9 @@ impl Flow {
         if self.reader(sender).torn && !start_line::is_whole(&line) {
             return false;
         }
-        let (framing, mut anomalies) = fields.framing.of_request(line.minor_version);
-        anomalies.insert(line.anomalies);
-        self.upgrade = fields.upgrade;
-        let request = request_of(&line, place, shared);
-        self.set_client(sender, shared);
-        shared.stats.anomalous_messages += u64::from(!anomalies.is_empty());
-        self.turn(sender.other(), shared);
-        let method = Method::of(line.method);
-        let open = Open::asked(request, method, place.offset, self.connection.retransmits, anomalies);
-        let (pairing, mut teller) = self.split(shared);
-        pairing.begin_request(open, &mut teller);
-        if matches!(framing, Framing::Length(0) | Framing::Unknown) {
-            pairing.end_request(time, Some(time), Anomalies::NONE, &mut teller);
-        }
-        self.reader(sender).begin_body(framing);
+        let (framing, upgrade) = (fields.framing, fields.upgrade);
+        let head = RequestHead::new(&line, framing, upgrade, shared);
+        self.take_request(sender, head, place, time, shared);
         true
     }
 
@@ -350,35 +346,9 @@ impl Flow {
         shared.scratch.begin();
         let mut fields = Fields::new(&shared.response_headers, &mut shared.scratch);
         let Some(line) = head::read_response(bytes, &mut fields) else { return false };
-        let (framing_fields, upgrade) = (fields.framing, fields.upgrade);
-        self.set_client(sender.other(), shared);
-        let retransmits = self.connection.retransmits;
-        if line.status < 200 && line.status != 101 {
-            shared.stats.interim_responses += 1;
-            self.pairing.interim(time);
-            self.reader(sender).begin_body(Framing::Length(0));
-            return true;
-        }
-        let response = response_of(&line, place, shared);
-        self.turn(sender.other(), shared);
-        let upgrade = upgrade.or(self.upgrade);
-        let (pairing, mut teller) = self.split(shared);
-        let method = pairing.answered_method(time, &mut teller);
-        let (framing, mut anomalies) = framing_fields.of_response(line.minor_version, line.status, method);
-        anomalies.insert(line.anomalies);
-        teller.shared.stats.anomalous_messages += u64::from(!anomalies.is_empty());
-        pairing.begin_response(response, anomalies, place.offset, retransmits, &mut teller);
-        let tunnel = line.status == 101 || (method == Method::Connect && line.status < 300);
-        if tunnel {
-            pairing.upgrade(time, &mut teller);
-            count_upgrade(method, upgrade, shared);
-            self.ignore(Speech::Tunnel, shared);
-            return true;
-        }
-        if framing == Framing::Length(0) {
-            pairing.end_response(time, Some(time), Anomalies::NONE, &mut teller);
-        }
-        self.reader(sender).begin_body(framing);
+        let (framing, upgrade) = (fields.framing, fields.upgrade);
+        let head = ResponseHead::new(line, framing, upgrade, shared);
+        self.take_response(sender, head, place, time, shared);
         true
     }
 
@@ -485,14 +455,5 @@ pub(super) fn response_of(line: &StatusLine, place: Place, shared: &mut Shared) 
         first_byte: place.time,
         last_byte: None,
         body_cut: false,
-    }
-}
-
-fn count_upgrade(method: Method, upgrade: Option<Upgrade>, shared: &mut Shared) {
-    match upgrade {
-        _ if method == Method::Connect => shared.stats.tunnels += 1,
-        Some(Upgrade::WebSocket) => shared.stats.upgrades_websocket += 1,
-        Some(Upgrade::Http2) => shared.stats.upgrades_http2 += 1,
-        Some(Upgrade::Other) | None => {}
     }
 }

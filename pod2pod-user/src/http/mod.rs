@@ -6,7 +6,7 @@
 //!
 //! Of a body nobody looks into, [`HttpTracker::pop_skip`] says what the capture may leave out.
 //!
-//! The way of the bytes: `reader` (heads, bodies, resynchronisation) → `flow` (roles, PROXY, upgrades) → `pairing`.
+//! The way of the bytes: `clean` for whole clean heads, which `heads` may know, and for all else `reader` (heads, bodies, resynchronisation) → `flow` (roles, PROXY, upgrades) → `pairing`.
 //!
 //! Decisions where a reader has a choice:
 //!
@@ -22,6 +22,7 @@
 //!   response or the end of the exchange before it, whichever is later. A response that has begun never times out.
 
 mod chunked;
+mod clean;
 pub mod coding;
 mod disclosure;
 pub mod exchange;
@@ -29,6 +30,7 @@ mod fields;
 mod flow;
 mod framing;
 mod head;
+mod heads;
 mod loss;
 mod pairing;
 mod proxy;
@@ -36,6 +38,7 @@ mod reader;
 mod resync;
 mod skip;
 mod start_line;
+mod take;
 mod telling;
 mod turn;
 mod unframed;
@@ -46,15 +49,20 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use hashbrown::HashMap;
 
 pub use chunked::{BrokenChunk, ChunkStep, Chunked, MAX_CHUNK_LINE, MAX_TRAILERS};
 pub use coding::{Coding, Codings, MAX_CODINGS};
 pub use disclosure::{Disclosure, Message, Part, What};
 pub use exchange::{Anomalies, Exchange, Header, Headers, Outcome, Protocol, Request, Response};
+pub use heads::{DEFAULT_KNOWN_HEADS, MAX_KNOWN_HEAD};
 
-use self::{disclosure::Disclosed, fields::Scratch, flow::Flow};
+use self::{
+    disclosure::Disclosed,
+    fields::{Names, Scratch},
+    flow::Flow,
+    heads::KnownHeads,
+};
 use crate::{
     capture::KernelInstant,
     reassembly::{Chunk, Connection, ConnectionToken, Content, Side, config::table},
@@ -107,6 +115,8 @@ pub struct Config {
     pub max_kept: usize,
     /// See [`DEFAULT_MAX_OPEN_BYTES`]; a request past it is told at once without its response, with outcome `gap`.
     pub max_open_bytes: usize,
+    /// See [`DEFAULT_KNOWN_HEADS`]; none if 0.
+    pub known_heads: usize,
     /// Connections that there is room for from the start: a table that grows is there twice while it does.
     pub reserve: usize,
     /// Request header fields to keep beside `Host`, `User-Agent` and `traceparent`, in any case.
@@ -132,6 +142,7 @@ impl Default for Config {
             max_pending: DEFAULT_MAX_PENDING,
             max_kept: DEFAULT_MAX_KEPT,
             max_open_bytes: DEFAULT_MAX_OPEN_BYTES,
+            known_heads: DEFAULT_KNOWN_HEADS,
             reserve: 0,
             request_headers: Vec::new(),
             response_headers: Vec::new(),
@@ -233,10 +244,9 @@ pub struct Skip {
 #[derive(Debug)]
 struct Shared {
     config: Config,
-    /// Lower-case names of request fields to keep.
-    request_headers: Vec<Bytes>,
-    /// Lower-case names of response fields to keep.
-    response_headers: Vec<Bytes>,
+    request_headers: Names,
+    response_headers: Names,
+    known_heads: KnownHeads,
     stats: Stats,
     scratch: Scratch,
     /// Bytes kept now, see [`Config::max_kept`].
@@ -268,13 +278,15 @@ pub struct HttpTracker {
 impl HttpTracker {
     /// A tracker that knows no connection.
     pub fn new(config: Config) -> Self {
-        let request_headers = names(&fields::ALWAYS_KEPT, &config.request_headers);
-        let response_headers = names(&[], &config.response_headers);
+        let request_headers = Names::new(&fields::ALWAYS_KEPT, &config.request_headers);
+        let response_headers = Names::new(&[], &config.response_headers);
+        let known_heads = KnownHeads::new(config.known_heads);
         let (reserve, disclosed) = (config.reserve, config.disclose.then(Disclosed::default));
         let shared = Shared {
             config,
             request_headers,
             response_headers,
+            known_heads,
             stats: Stats::default(),
             scratch: Scratch::default(),
             kept: 0,
@@ -413,24 +425,13 @@ pub fn bytes_of_tables(connections: u64) -> u64 {
     let flows = table(connections, size_of::<(ConnectionToken, Flow)>() as u64);
     let timer = size_of::<Reverse<(KernelInstant, ConnectionToken)>>();
     let spare = MAX_SPARE_QUEUES * pairing::SPARE_CAPACITY * size_of::<telling::Open>();
-    flows + (max_timers(connections as usize) * timer + spare) as u64
+    let known = DEFAULT_KNOWN_HEADS * heads::BYTES_OF_KNOWN_HEAD;
+    flows + (max_timers(connections as usize) * timer + spare + known) as u64
 }
 
-/// Lower-case names, each once. The fixed ones come first and cost nothing to share.
 /// Whether `method` is registered with IANA, or otherwise so well known that nothing else is meant by it.
 pub fn is_registered(method: &[u8]) -> bool {
     start_line::METHODS.contains(&method)
-}
-
-fn names(fixed: &[&'static [u8]], configured: &[String]) -> Vec<Bytes> {
-    let mut kept: Vec<Bytes> = fixed.iter().map(|name| Bytes::from_static(name)).collect();
-    for name in configured {
-        let name = Bytes::from(name.to_ascii_lowercase());
-        if !kept.contains(&name) {
-            kept.push(name);
-        }
-    }
-    kept
 }
 
 #[cfg(test)]

@@ -148,10 +148,14 @@ impl Teller<'_> {
         };
         self.shared.kept -= open.request_prefix.len() + open.response_prefix.len();
         self.shared.open_bytes -= open.cost;
-        if let Some(request) = &mut open.request {
+        if let Some(request) = &mut open.request
+            && !open.request_prefix.is_empty()
+        {
             request.body_prefix = open.request_prefix.into();
         }
-        if let Some(response) = &mut open.response {
+        if let Some(response) = &mut open.response
+            && !open.response_prefix.is_empty()
+        {
             response.body_prefix = open.response_prefix.into();
         }
         self.count(outcome, open.told_timeout, open.kind == Kind::Unasked && protocol == Protocol::Http1);

@@ -58,7 +58,11 @@ struct Key {
 pub struct HttpMetrics {
     server: View,
     client: View,
-    sets: HashMap<Key, Set>,
+    sets: Vec<Set>,
+    /// Which of `sets` is whose.
+    places: HashMap<Key, usize>,
+    /// The same for what was counted last at the servers' and at the clients' ends: mostly it is the next one's too.
+    last: [Option<(Key, usize)>; 2],
     routes: Routes,
     overflowed: u64,
 }
@@ -69,7 +73,9 @@ impl HttpMetrics {
         Ok(Self {
             server: View::register(registry, "server", &LABELS[..labels])?,
             client: View::register(registry, "client", &LABELS[..labels])?,
-            sets: HashMap::new(),
+            sets: Vec::new(),
+            places: HashMap::new(),
+            last: [None; 2],
             routes: Routes::new(routes.clone()),
             overflowed: 0,
         })
@@ -80,7 +86,9 @@ impl HttpMetrics {
         Self {
             server: self.server.clone(),
             client: self.client.clone(),
-            sets: HashMap::new(),
+            sets: Vec::new(),
+            places: HashMap::new(),
+            last: [None; 2],
             routes: self.routes.fresh(),
             overflowed: 0,
         }
@@ -100,7 +108,7 @@ impl HttpMetrics {
             version: record.protocol_version.unwrap_or_default(),
             route: self.routes.of(record.path.as_deref()),
         };
-        let set = self.set(key);
+        let Some(set) = self.set(key) else { return };
         set.duration.observe(record.duration as f64 / 1e9);
         if let Some(size) = record.request.body_size {
             set.request_size.observe(size as f64);
@@ -112,7 +120,7 @@ impl HttpMetrics {
 
     /// Makes what was counted visible to readers.
     pub fn publish(&self) {
-        for set in self.sets.values() {
+        for set in &self.sets {
             set.duration.flush();
             set.request_size.flush();
             set.response_size.flush();
@@ -129,24 +137,38 @@ impl HttpMetrics {
         self.routes.stats()
     }
 
-    fn set(&mut self, key: Key) -> &Set {
-        let full = self.sets.len() >= MAX_LABEL_SETS && !self.sets.contains_key(&key);
-        let Self { server, client, sets, routes, overflowed } = self;
-        let view = if key.client { client } else { server };
-        if full {
-            *overflowed += 1;
-            let rest = Key { method: OTHER, status: Some(0), outcome: None, route: None, ..key };
-            let route = key.route.map(|_| OTHER);
-            return sets.entry(rest).or_insert_with(|| view.set([OTHER, OTHER, OTHER, key.version], route));
+    fn set(&mut self, key: Key) -> Option<&Set> {
+        let [server, client] = &self.last;
+        let place = match if key.client { client } else { server } {
+            Some((last, place)) if *last == key => *place,
+            _ => self.place(key),
+        };
+        self.sets.get(place)
+    }
+
+    /// Which of the sets is for `key`; made if there is none and room for it.
+    fn place(&mut self, key: Key) -> usize {
+        if let Some(&place) = self.places.get(&key) {
+            let [server, client] = &mut self.last;
+            *(if key.client { client } else { server }) = Some((key, place));
+            return place;
         }
-        sets.entry(key).or_insert_with(|| {
+        let is_full = self.places.len() >= MAX_LABEL_SETS;
+        self.overflowed += u64::from(is_full);
+        let rest = Key { method: OTHER, status: Some(0), outcome: None, route: None, ..key };
+        let Self { server, client, sets, places, routes, .. } = self;
+        let view = if key.client { client } else { server };
+        *places.entry(if is_full { rest } else { key }).or_insert_with(|| {
+            let route = key.route.map(|route| if is_full { OTHER } else { routes.name(route) });
             let status = key.status.map_or_else(String::new, |status| status.to_string());
             let error = match (key.status.filter(|status| (500..=599).contains(status)), key.outcome) {
                 (Some(_), _) => status.clone(),
                 (None, Some(outcome)) => outcome.as_str().to_owned(),
                 (None, None) => String::new(),
             };
-            view.set([key.method, &status, &error, key.version], key.route.map(|route| routes.name(route)))
+            let labels = [key.method, &status, &error, key.version];
+            sets.push(view.set(if is_full { [OTHER, OTHER, OTHER, key.version] } else { labels }, route));
+            sets.len() - 1
         })
     }
 }

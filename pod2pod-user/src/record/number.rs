@@ -7,38 +7,42 @@ const NANOSECONDS: u64 = 1_000_000_000;
 /// Appends `value` in decimal.
 #[inline]
 pub fn push_integer(out: &mut Vec<u8>, value: u64) {
-    match value {
-        0..=9 => out.push(b'0' + value as u8),
-        10..=99 => out.extend_from_slice(&pair(value as u32)),
-        100..=9999 => {
-            let digits = four(value as u32);
-            push_last(out, digits, if value < 1000 { 3 } else { 4 });
-        }
-        _ => push_long(out, value),
+    if value < 10 { out.push(b'0' + value as u8) } else { push_digits(out, value) }
+}
+
+fn push_digits(out: &mut Vec<u8>, value: u64) {
+    if value >= EIGHT_DIGITS {
+        return out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
     }
+    let digits = eight(value as u32);
+    let zeros = digits.trailing_zeros() / 8;
+    let text = (digits | ASCII_ZEROS) >> (8 * zeros);
+    push_first(out, text.to_le_bytes(), 8 - zeros as usize);
 }
 
-fn push_long(out: &mut Vec<u8>, value: u64) {
-    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
-}
-
-/// Appends the last `count` of `digits`.
-fn push_last(out: &mut Vec<u8>, digits: [u8; 4], count: usize) {
-    // A copy of known length is a few instructions, one of any length a call.
-    let shifted = u32::from_le_bytes(digits) >> (8 * (4 - count));
+/// Appends the first `count` of `text`: a copy of known length is a few instructions, one of any length a call.
+#[inline]
+fn push_first<const ROOM: usize>(out: &mut Vec<u8>, text: [u8; ROOM], count: usize) {
     let end = out.len() + count;
-    out.extend_from_slice(&shifted.to_le_bytes());
+    out.extend_from_slice(&text);
     out.truncate(end);
 }
 
 /// Appends `nanoseconds` as seconds: an exact decimal number without trailing zeros.
 pub fn push_seconds(out: &mut Vec<u8>, nanoseconds: u64) {
-    push_fixed(out, nanoseconds / NANOSECONDS, nine((nanoseconds % NANOSECONDS) as u32));
+    push_integer(out, nanoseconds / NANOSECONDS);
+    let [d1, d2, d3, d4, d5, d6, d7, d8, d9] = nine(nanoseconds);
+    let text = [b'.', d1, d2, d3, d4, d5, d6, d7, d8, d9];
+    let zeros = (u64::from_le_bytes([d2, d3, d4, d5, d6, d7, d8, d9]) ^ ASCII_ZEROS).leading_zeros() / 8;
+    match (zeros, d1) {
+        (8, b'0') => {}
+        (zeros, _) => push_first(out, text, 10 - zeros as usize),
+    }
 }
 
 /// Appends `millionths` as a decimal number.
 pub fn push_millionths(out: &mut Vec<u8>, millionths: u32) {
-    push_fixed(out, u64::from(millionths / 1_000_000), digits::<6>(u64::from(millionths % 1_000_000)));
+    push_seconds(out, u64::from(millionths) * 1000);
 }
 
 /// Appends `value` in `DIGITS` lower-case hexadecimal digits, at most 16.
@@ -59,10 +63,10 @@ fn digits_of_hex(value: u64) -> [u8; 16] {
 pub fn push_time(out: &mut Vec<u8>, nanoseconds: u64) {
     let seconds = nanoseconds / NANOSECONDS;
     let (year, month, day) = civil(seconds / 86_400);
-    let [y1, y2, y3, y4] = four(year as u32);
-    let ([m1, m2], [d1, d2]) = (pair(month as u32), pair(day as u32));
+    let date = eight((year % 10_000 * 10_000 + month * 100 + day) as u32) | ASCII_ZEROS;
+    let [y1, y2, y3, y4, m1, m2, d1, d2] = date.to_le_bytes();
     let [h1, h2, c1, n1, n2, c2, s1, s2] = clock((seconds % 86_400) as u32);
-    let [f1, f2, f3, f4, f5, f6, f7, f8, f9] = nine((nanoseconds % NANOSECONDS) as u32);
+    let [f1, f2, f3, f4, f5, f6, f7, f8, f9] = nine(nanoseconds);
     out.extend_from_slice(&[
         y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2, b'T', h1, h2, c1, n1, n2, c2, s1, s2, b'.', f1, f2, f3,
         f4, f5, f6, f7, f8, f9, b'Z',
@@ -75,8 +79,9 @@ pub fn push_clock(out: &mut Vec<u8>, second_of_day: u64) {
 }
 
 fn clock(second_of_day: u32) -> [u8; 8] {
-    let ([h1, h2], [m1, m2]) = (pair(second_of_day / 3600), pair(second_of_day / 60 % 60));
-    let [s1, s2] = pair(second_of_day % 60);
+    let (hour, minute, second) = (second_of_day / 3600, second_of_day / 60 % 60, second_of_day % 60);
+    let [.., h1, h2, m1, m2, s1, s2] =
+        (eight(hour * 10_000 + minute * 100 + second) | ASCII_ZEROS).to_le_bytes();
     [h1, h2, b':', m1, m2, b':', s1, s2]
 }
 
@@ -97,15 +102,16 @@ pub fn push_address(out: &mut Vec<u8>, address: IpAddr) {
 }
 
 fn push_ipv4(out: &mut Vec<u8>, octets: [u8; 4]) {
-    let start = out.len();
+    let mut text = [0; 16];
     let mut length = 0;
     for octet in octets {
-        out.truncate(start + length);
-        let (text, digits) = OCTETS.get(usize::from(octet)).copied().unwrap_or_default();
-        out.extend_from_slice(&text);
-        length += usize::from(digits) + 1;
+        let (digits, count) = OCTETS.get(usize::from(octet)).copied().unwrap_or_default();
+        if let Some(room) = text.get_mut(length..length + 4) {
+            room.copy_from_slice(&digits);
+        }
+        length += usize::from(count) + 1;
     }
-    out.truncate(start + length - 1);
+    push_first(out, text, length - 1);
 }
 
 /// The octet in decimal with a dot behind it, and how many digits it has.
@@ -125,17 +131,6 @@ static OCTETS: [([u8; 4], u8); 256] = {
     octets
 };
 
-/// The two decimal digits of a number below 100.
-static PAIRS: [[u8; 2]; 100] = {
-    let mut pairs = [[0; 2]; 100];
-    let mut number = 0;
-    while number < 100 {
-        pairs[number] = [b'0' + (number / 10) as u8, b'0' + (number % 10) as u8];
-        number += 1;
-    }
-    pairs
-};
-
 /// The two hexadecimal digits of a byte.
 static HEX_PAIRS: [[u8; 2]; 256] = {
     let mut pairs = [[0; 2]; 256];
@@ -147,20 +142,27 @@ static HEX_PAIRS: [[u8; 2]; 256] = {
     pairs
 };
 
-fn pair(number: u32) -> [u8; 2] {
-    PAIRS.get(number as usize).copied().unwrap_or(*b"00")
-}
+/// One more than the largest number of eight digits.
+const EIGHT_DIGITS: u64 = 100_000_000;
+/// Eight zeros in ASCII.
+const ASCII_ZEROS: u64 = 0x3030_3030_3030_3030;
 
-/// The last four decimal digits.
-fn four(number: u32) -> [u8; 4] {
-    let ([d1, d2], [d3, d4]) = (pair(number / 100 % 100), pair(number % 100));
-    [d1, d2, d3, d4]
+/// The eight decimal digits of a number below [`EIGHT_DIGITS`] as numbers, the first in the lowest byte: by arithmetic on
+/// two halves, four pairs and eight digits at once, each in its part of the word. The factors are reciprocals, exact for as
+/// many digits as they are used on.
+const fn eight(number: u32) -> u64 {
+    let halves = (number / 10_000) as u64 | ((number % 10_000) as u64) << 32;
+    let hundreds = ((halves * 5243) >> 19) & 0x7f_0000_007f;
+    let pairs = hundreds | (halves - 100 * hundreds) << 16;
+    let tens = ((pairs * 103) >> 10) & 0x000f_000f_000f_000f;
+    tens | (pairs - 10 * tens) << 8
 }
 
 /// The last nine decimal digits.
-fn nine(number: u32) -> [u8; 9] {
-    let ([d2, d3, d4, d5], [d6, d7, d8, d9]) = (four(number / 10_000), four(number % 10_000));
-    [b'0' + (number / 100_000_000 % 10) as u8, d2, d3, d4, d5, d6, d7, d8, d9]
+fn nine(number: u64) -> [u8; 9] {
+    let (first, rest) = (number / EIGHT_DIGITS % 10, (number % EIGHT_DIGITS) as u32);
+    let [d2, d3, d4, d5, d6, d7, d8, d9] = (eight(rest) | ASCII_ZEROS).to_le_bytes();
+    [b'0' + first as u8, d2, d3, d4, d5, d6, d7, d8, d9]
 }
 
 /// The last `WIDTH` decimal digits of `value`.
@@ -176,19 +178,6 @@ fn digits<const WIDTH: usize>(value: u64) -> [u8; WIDTH] {
 
 const fn hex_digit(digit: u8) -> u8 {
     if digit < 10 { b'0' + digit } else { b'a' + digit - 10 }
-}
-
-/// Appends a number with a fraction of these digits, trailing zeros left out, and the point too if there are no others.
-fn push_fixed<const WIDTH: usize>(out: &mut Vec<u8>, whole: u64, fraction: [u8; WIDTH]) {
-    push_integer(out, whole);
-    out.push(b'.');
-    out.extend_from_slice(&fraction);
-    while out.last() == Some(&b'0') {
-        out.pop();
-    }
-    if out.last() == Some(&b'.') {
-        out.pop();
-    }
 }
 
 /// Year, month and day of the `days`-th day after 1970-01-01, proleptic Gregorian. Counts in eras of 400 years that
@@ -270,6 +259,16 @@ mod tests {
             }
             value = if value < 12_000 { value + 1 } else { value * 3 };
         }
+    }
+
+    #[test]
+    fn eight_digits_are_those_of_the_number() {
+        let check = |number: u32| {
+            let text = (eight(number) | ASCII_ZEROS).to_le_bytes();
+            assert_eq!(str::from_utf8(&text).unwrap(), format!("{number:08}"));
+        };
+        (0..10_000).for_each(check);
+        (0..10_000).for_each(|high| check(high * 10_000 + 9999));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Properties that hold for any bytes, over conversations made by chance.
 
+use pod2pod_user::http::Config;
 use support::{
-    http::{check_chunked, check_http},
+    http::{Talk, check_chunked, check_http},
     rng::Rng,
 };
 
@@ -60,6 +61,59 @@ fn chunked_bodies_by_chance() {
         let mut rng = Rng::new(seed);
         let data: Vec<u8> = (0..rng.below(40)).map(|_| b"0123afx;\r\n\r\n \"a"[rng.below(15)]).collect();
         told_with_a_failure(&format!("seed {seed}: {}", data.escape_ascii()), || check_chunked(&data));
+    }
+}
+
+/// Heads that repeat themselves, all of the same lengths, so that some are taken for others if they are not looked at whole.
+const REPEATED: [[&str; 2]; 4] = [
+    [
+        "GET /cart/items/7?page=1 HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: a\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nContent-Length: 2\r\nA: b\r\n\r\nok",
+    ],
+    [
+        "GET /cart/items/8?page=1 HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: b\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nContent-Length: 1\r\nA: b\r\n\r\nk",
+    ],
+    [
+        "PUT /cart/items/7?page=1 HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 3\r\n\r\nabc",
+        "HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ],
+    [
+        "HEAD /cart/items?page=12 HTTP/1.1\r\nHost: shop.example\r\nX-A: b\r\n\r\n",
+        "HTTP/1.1 204 OK\r\nServer: nginx/1.22.1\r\nX-A: b\r\n\r\n",
+    ],
+];
+
+#[test]
+fn heads_that_are_known_change_nothing() {
+    let with = Config { request_headers: vec!["x-a".to_owned()], ..Config::default() };
+    let response_headers = vec!["x-a".to_owned(), "a".to_owned()];
+    let with = Config { response_headers, ..with };
+    let without = Config { known_heads: 0, ..with.clone() };
+    let few = Config { known_heads: 2, ..with.clone() };
+    for seed in 0..300 {
+        let mut rng = Rng::new(seed);
+        let mut talk = Talk::new();
+        for _ in 0..100 {
+            let mut pair = REPEATED[rng.below(REPEATED.len())].map(|message| message.as_bytes().to_vec());
+            if rng.below(6) == 0 {
+                let message = &mut pair[rng.below(2)];
+                let at = rng.below(message.len());
+                message[at] = b"\r\n: 0H8\xff"[rng.below(8)];
+            }
+            if rng.below(8) == 0 {
+                let again = REPEATED[rng.below(REPEATED.len())];
+                pair[0].extend_from_slice(again[0].as_bytes());
+                pair[1].extend_from_slice(again[1].as_bytes());
+            }
+            talk = talk.c(&pair[0]).s(&pair[1]);
+        }
+        let expected = talk.run_whole(&without);
+        for config in [&with, &few] {
+            let run = talk.run_whole(config);
+            assert_eq!(run.exchanges, expected.exchanges, "seed {seed}: {talk:?}");
+            assert_eq!(run.stats, expected.stats, "seed {seed}: {talk:?}");
+        }
     }
 }
 

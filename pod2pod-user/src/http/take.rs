@@ -1,0 +1,108 @@
+//! What a head does to its connection: a request begins to wait, a response answers one, and a body comes next.
+//!
+//! Reads no bytes.
+
+use super::{
+    Shared,
+    exchange::Anomalies,
+    fields::Upgrade,
+    flow::{Flow, Speech},
+    framing::{Framing, Method},
+    heads::{Head, RequestHead, ResponseHead},
+    reader::{Input, Place},
+    telling::Open,
+};
+use crate::{capture::KernelInstant, reassembly::Side};
+
+impl Flow {
+    /// Takes a whole and clean head, if one comes next and it is this side's turn to send it.
+    pub(super) fn clean_head(&mut self, sender: Side, input: &mut Input<'_>, shared: &mut Shared) -> bool {
+        let place = input.place;
+        let Some((head, length)) = shared.clean_head(input.bytes) else { return false };
+        match (head, self.client) {
+            (Head::Request(head), client) if client != Some(sender.other()) => {
+                self.take_request(sender, head, place, place.time, shared);
+            }
+            (Head::Response(head), client) if client != Some(sender) => {
+                self.take_response(sender, head, place, place.time, shared);
+            }
+            (Head::Request(_) | Head::Response(_), _) => return false,
+        }
+        input.take(length);
+        true
+    }
+
+    /// Takes a request's head, that began at `place` and ended at `time`.
+    pub(super) fn take_request(
+        &mut self,
+        sender: Side,
+        head: RequestHead,
+        place: Place,
+        time: KernelInstant,
+        shared: &mut Shared,
+    ) {
+        let RequestHead { mut request, method, framing, anomalies, upgrade } = head;
+        request.first_byte = place.time;
+        self.upgrade = upgrade;
+        self.set_client(sender, shared);
+        shared.stats.anomalous_messages += u64::from(!anomalies.is_empty());
+        self.turn(sender.other(), shared);
+        let open = Open::asked(request, method, place.offset, self.connection.retransmits, anomalies);
+        let (pairing, mut teller) = self.split(shared);
+        pairing.begin_request(open, &mut teller);
+        if matches!(framing, Framing::Length(0) | Framing::Unknown) {
+            pairing.end_request(time, Some(time), Anomalies::NONE, &mut teller);
+        }
+        self.reader(sender).begin_body(framing);
+    }
+
+    /// Takes a response's head, that began at `place` and ended at `time`.
+    pub(super) fn take_response(
+        &mut self,
+        sender: Side,
+        head: ResponseHead,
+        place: Place,
+        time: KernelInstant,
+        shared: &mut Shared,
+    ) {
+        let ResponseHead { mut response, framing, anomalies: oddities, upgrade } = head;
+        response.first_byte = place.time;
+        let (status, minor_version) = (response.status, response.minor_version);
+        self.set_client(sender.other(), shared);
+        let retransmits = self.connection.retransmits;
+        if status < 200 && status != 101 {
+            shared.stats.interim_responses += 1;
+            self.pairing.interim(time);
+            self.reader(sender).begin_body(Framing::Length(0));
+            return;
+        }
+        self.turn(sender.other(), shared);
+        let upgrade = upgrade.or(self.upgrade);
+        let (pairing, mut teller) = self.split(shared);
+        let method = pairing.answered_method(time, &mut teller);
+        let (framing, mut anomalies) = framing.of_response(minor_version, status, method);
+        anomalies.insert(oddities);
+        teller.shared.stats.anomalous_messages += u64::from(!anomalies.is_empty());
+        pairing.begin_response(response, anomalies, place.offset, retransmits, &mut teller);
+        let tunnel = status == 101 || (method == Method::Connect && status < 300);
+        if tunnel {
+            pairing.upgrade(time, &mut teller);
+            count_upgrade(method, upgrade, shared);
+            self.ignore(Speech::Tunnel, shared);
+            return;
+        }
+        if framing == Framing::Length(0) {
+            pairing.end_response(time, Some(time), Anomalies::NONE, &mut teller);
+        }
+        self.reader(sender).begin_body(framing);
+    }
+}
+
+fn count_upgrade(method: Method, upgrade: Option<Upgrade>, shared: &mut Shared) {
+    match upgrade {
+        _ if method == Method::Connect => shared.stats.tunnels += 1,
+        Some(Upgrade::WebSocket) => shared.stats.upgrades_websocket += 1,
+        Some(Upgrade::Http2) => shared.stats.upgrades_http2 += 1,
+        Some(Upgrade::Other) | None => {}
+    }
+}
