@@ -187,11 +187,6 @@ impl Reader {
         self.begun && !self.buffer.is_empty()
     }
 
-    /// Whether a message was read to its end, and nothing of the next.
-    pub(super) fn is_before_head(&self) -> bool {
-        self.phase == Phase::Head && self.buffer.is_empty() && !self.opening && !self.torn
-    }
-
     /// Whether the body being read ends with the direction.
     pub(super) fn in_body_until_close(&self) -> bool {
         self.phase == Phase::UntilClose

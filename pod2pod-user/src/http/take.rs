@@ -9,7 +9,7 @@ use super::{
     flow::{Flow, Speech},
     framing::{Framing, Method},
     heads::{Head, RequestHead, ResponseHead},
-    reader::{Input, Place},
+    reader::{Input, Phase, Place, Reader},
     telling::Open,
 };
 use crate::{capture::KernelInstant, reassembly::Side};
@@ -95,6 +95,13 @@ impl Flow {
             pairing.end_response(time, Some(time), Anomalies::NONE, &mut teller);
         }
         self.reader(sender).begin_body(framing);
+    }
+}
+
+impl Reader {
+    /// Whether a message was read to its end, and nothing of the next.
+    pub(super) fn is_before_head(&self) -> bool {
+        self.phase == Phase::Head && self.buffer.is_empty() && !self.opening && !self.torn
     }
 }
 

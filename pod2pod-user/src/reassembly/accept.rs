@@ -33,6 +33,15 @@ impl Flow {
         deliver: &mut impl FnMut(Chunk<'_>),
     ) -> After {
         self.note_facts(sender, segment);
+        if self.is_usual(sender, segment) {
+            let peer = self.half_mut(sender.other());
+            peer.acknowledged = peer.acknowledged.max(peer.next);
+            if segment.direction == Direction::Path {
+                self.half_mut(sender).note_sighting(segment.sequence, segment.payload_length, segment.time);
+            }
+            self.deliver_bytes(sender, segment.time, segment.payload, stats, deliver);
+            return if self.is_quiet() { After::Quiet } else { self.settle(stats, deliver) };
+        }
         if segment.flags.rst() {
             return self.take_reset(sender, segment, now, stats, deliver);
         }
@@ -83,6 +92,22 @@ impl Flow {
             self.take_finish(sender, start + i64::from(length), mark, stats);
         }
         self.settle(stats, deliver)
+    }
+
+    /// Whether a segment is one as nearly all are, for which the rest of [`Self::accept`] would do no more than deliver its
+    /// bytes: the next of its direction, all captured, sent when everything of the other direction had come and no more,
+    /// where nothing waits and nothing was left out.
+    fn is_usual(&self, sender: Side, segment: &Segment<'_>) -> bool {
+        let (half, peer) = (self.half(sender), self.half(sender.other()));
+        let flags = segment.flags;
+        let is_data = flags.ack() && !flags.fin() && !flags.rst() && !segment.payload.is_empty();
+        is_data
+            && segment.payload.len() == segment.payload_length as usize
+            && !segment.skipped_before
+            && (half.known && half.heard && peer.known)
+            && segment.sequence == half.next_sequence()
+            && segment.acknowledgement == peer.next_sequence()
+            && (half.is_quiet() && !half.finished && self.reset.is_none())
     }
 
     /// Delivers what may go, and says what is to be done.

@@ -110,7 +110,10 @@ impl Writer {
             return;
         }
         let batch = std::mem::take(&mut self.batch);
+        let usual = batch.bytes.len();
         self.batch.bytes = self.queue.push(batch, || self.shutdown.is_requested());
+        // The next one will be about as long: it should not grow to that line by line.
+        self.batch.bytes.reserve(usual);
     }
 
     /// The reader went away.
