@@ -3,6 +3,8 @@
 //!
 //! Stops at the TCP header; never reads payload.
 
+use core::ptr;
+
 use aya_ebpf::programs::SkBuffContext;
 use pod2pod_common::{counters::Counter, limits::MAX_EXTENSION_HEADERS};
 
@@ -49,11 +51,15 @@ const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 const DESTINATION_OPTIONS: u8 = 60;
 const TCP_HEADER_MIN: u32 = 20;
+/// More than a link header, an IPv6 header and the longest extension headers together, and little enough for the verifier to
+/// allow direct access there. Bytes; a mask.
+const MAX_TRANSPORT_OFFSET: u32 = 0x3fff;
+const _: () = assert!(0xff + IPV6_HEADER + MAX_EXTENSION_HEADERS as u32 * 256 * 8 <= MAX_TRANSPORT_OFFSET);
 
 /// Reads the headers, or says which counter the packet belongs to.
 #[inline(always)]
 pub(crate) fn parse(context: &SkBuffContext, network_offset: u32) -> Result<Packet, Counter> {
-    let base: [u8; IPV4_HEADER_MIN as usize] = load(context, network_offset)?;
+    let base: [u8; IPV4_HEADER_MIN as usize] = peek(context, network_offset)?;
     let network = match base[0] >> 4 {
         4 => ipv4(&base, network_offset)?,
         6 => ipv6(context, &base, network_offset)?,
@@ -61,8 +67,8 @@ pub(crate) fn parse(context: &SkBuffContext, network_offset: u32) -> Result<Pack
     };
     // The verifier would walk everything that follows once for each number of extension headers: the payload's length
     // comes from the offset, so every offset is another state (819,000 instructions instead of 46,000).
-    let transport_offset = blur::number(network.transport_offset) & 0xffff;
-    let tcp: [u8; TCP_HEADER_MIN as usize] = load(context, transport_offset)?;
+    let transport_offset = blur::number(network.transport_offset) & MAX_TRANSPORT_OFFSET;
+    let tcp: [u8; TCP_HEADER_MIN as usize] = peek(context, transport_offset)?;
     let header_length = u32::from(tcp[12] >> 4) * 4;
     if header_length < TCP_HEADER_MIN {
         return Err(Counter::MalformedHeader);
@@ -150,6 +156,20 @@ fn ipv6(context: &SkBuffContext, header: &[u8; 20], network_offset: u32) -> Resu
 #[inline(always)]
 fn mapped(address: [u8; 4]) -> [u8; 16] {
     (0xffff_0000_0000 | u128::from(u32::from_be_bytes(address))).to_be_bytes()
+}
+
+/// As [`load`], but without a call if the bytes are in the packet's linear part, where headers nearly always are.
+#[inline(always)]
+fn peek<const N: usize>(context: &SkBuffContext, offset: u32) -> Result<[u8; N], Counter> {
+    let skb = context.skb.skb;
+    // SAFETY: the context that the program was given.
+    let (data, end) = unsafe { ((*skb).data as usize, (*skb).data_end as usize) };
+    let at = data + offset as usize;
+    if at + N <= end {
+        // SAFETY: within the linear part, as just checked.
+        return Ok(unsafe { ptr::read_unaligned(at as *const [u8; N]) });
+    }
+    load(context, offset)
 }
 
 #[inline(always)]

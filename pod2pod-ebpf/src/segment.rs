@@ -13,7 +13,7 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use pod2pod_common::{
     counters::Counter,
-    flow::{ConnectionState, FlowKey, GATE_OWN, GATE_UNWANTED, SCOPE_COOKIE, SCOPE_INTERFACE},
+    flow::{ConnectionState, FlowKey, GATE_OWN, GATE_UNKNOWN, GATE_UNWANTED, SCOPE_COOKIE, SCOPE_INTERFACE},
     gate::{Decision, Facts, Look},
     heads::{Beginning, Window},
     limits::{GATE_BYTES, HEARTBEAT_TIMEOUT_NS},
@@ -41,12 +41,6 @@ pub(crate) fn observe<const DIRECTION: u8, const SOURCE: u8>(context: &SkBuffCon
     let Some(counters) = Counters::of_this_cpu() else { return };
     counters.bump(Counter::PacketsSeen);
     counters.add(Counter::BytesSeen, u64::from(context.len()));
-    // SAFETY: takes no argument.
-    let now = unsafe { bpf_ktime_get_ns() };
-    let Some(shed_level) = shed_level(now) else {
-        counters.bump(Counter::HeartbeatStale);
-        return;
-    };
     let parsed = match SOURCE {
         SOURCE_TC => link::network_offset(context)
             .and_then(|offset| tunnel::innermost(context, offset, counters))
@@ -71,6 +65,13 @@ pub(crate) fn observe<const DIRECTION: u8, const SOURCE: u8>(context: &SkBuffCon
         counters.bump(Counter::BareAck);
         return;
     }
+    // Not before: reading the clock takes longer than the headers.
+    // SAFETY: takes no argument.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let Some(shed_level) = shed_level(now) else {
+        counters.bump(Counter::HeartbeatStale);
+        return;
+    };
     // SAFETY: the helpers take the context that the program was given.
     let (cookie, cgroup) =
         unsafe { (bpf_get_socket_cookie(context.skb.skb.cast()), bpf_skb_cgroup_id(context.skb.skb)) };
@@ -116,10 +117,8 @@ fn handle<const DIRECTION: u8>(
     counters: Counters,
 ) {
     let mut key = flow_key::<DIRECTION>(packet, end);
-    if end.cookie != 0 && OWN_SOCKETS.get_ptr(end.cookie).is_some() {
-        if facts.flags & TCP_SYN != 0 {
-            connection::insert_own(&mut key, facts, counters);
-        }
+    if facts.flags & TCP_SYN != 0 && is_own(end) {
+        connection::insert_own(&mut key, facts, counters);
         counters.bump(Counter::OwnTraffic);
         return;
     }
@@ -133,6 +132,10 @@ fn handle<const DIRECTION: u8>(
     // SAFETY: an element of the map; others may write it at once, see `ConnectionState`.
     let state = unsafe { &mut *found.state };
     state.follow(facts);
+    // A socket that was registered after its handshake.
+    if state.gate == GATE_UNKNOWN && is_own(end) {
+        state.gate = GATE_OWN;
+    }
     let fate = decide::<DIRECTION>(context, packet, facts, end, &key, state, found, counters);
     state.note(facts, end.now);
     let state = Some(connection::settle(&key, found, counters));
@@ -162,6 +165,12 @@ fn handle<const DIRECTION: u8>(
     count_matched(facts, counters);
     counters.bump(segments);
     counters.add(bytes, payload);
+}
+
+/// Whether it is a socket of the agent's.
+#[inline(always)]
+fn is_own(end: &End) -> bool {
+    end.cookie != 0 && OWN_SOCKETS.get_ptr(end.cookie).is_some()
 }
 
 /// What becomes of a segment.
