@@ -100,8 +100,9 @@ pub struct ConnectionState {
     pub client_direction: u8,
     /// 1 if `read_sequence` is valid, per `DIRECTION_*`.
     pub read_known: [u8; 2],
-    /// Zero.
-    pub reserved: [u8; 2],
+    /// The epoch of verdicts ([`crate::verdict::next_epoch`]) in which there was none for this socket end; 0 before the
+    /// first look: there is no such epoch once a verdict was written.
+    pub no_verdict_epoch: u16,
 }
 
 const _: () = assert!(size_of::<ConnectionState>() == 64);

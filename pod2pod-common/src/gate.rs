@@ -112,7 +112,7 @@ impl ConnectionState {
             client_direction: 0,
             read_sequence: [0; 2],
             read_known: [0; 2],
-            reserved: [0; 2],
+            no_verdict_epoch: 0,
         };
         if facts.opens() {
             Self {
@@ -194,10 +194,12 @@ impl ConnectionState {
         self.gate == GATE_UNWANTED && facts.flags & TCP_SYN == 0
     }
 
-    /// Whether there may be a verdict that matters for the segment.
+    /// Whether there may be a verdict that matters for the segment, in an epoch of verdicts.
     #[inline(always)]
-    pub fn heeds_verdict(&self, facts: &Facts) -> bool {
-        facts.flags & TCP_SYN == 0 && (self.gate == GATE_HTTP || self.gate == GATE_UNKNOWN)
+    pub fn heeds_verdict(&self, facts: &Facts, epoch: u16) -> bool {
+        facts.flags & TCP_SYN == 0
+            && (self.gate == GATE_HTTP || self.gate == GATE_UNKNOWN)
+            && self.no_verdict_epoch != epoch
     }
 
     /// Which look at the payload is needed.
@@ -520,13 +522,17 @@ mod tests {
         let mut state = opened();
         state.gate = GATE_UNWANTED;
         assert!(state.is_unwanted(&request(0, REQUEST).0));
-        assert!(!state.heeds_verdict(&request(0, REQUEST).0), "the table of verdicts is not asked again");
+        assert!(!state.heeds_verdict(&request(0, REQUEST).0, 1), "the table of verdicts is not asked again");
         assert!(!state.is_unwanted(&syn(5000).0), "a SYN is always sent");
         state.follow(&syn(5000).0);
         assert!(state.is_unwanted(&request(0, REQUEST).0), "a SYN proves nothing");
         state.follow(&syn_ack(5000).0);
         assert!(!state.is_unwanted(&request(0, REQUEST).0));
-        assert!(state.heeds_verdict(&request(0, REQUEST).0));
+        assert!(!state.heeds_verdict(&request(0, REQUEST).0, 0), "none was ever written");
+        assert!(state.heeds_verdict(&request(0, REQUEST).0, 1));
+        state.no_verdict_epoch = 1;
+        assert!(!state.heeds_verdict(&request(0, REQUEST).0, 1), "there was none a moment ago");
+        assert!(state.heeds_verdict(&request(0, REQUEST).0, 2));
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub const MAP_SEGMENTS: &str = "SEGMENTS";
 pub const MAP_CONNECTIONS: &str = "CONNECTIONS";
 /// LRU hash: [`crate::flow::FlowKey`] → [`crate::verdict::Verdict`]; user space writes.
 pub const MAP_VERDICTS: &str = "VERDICTS";
+/// Array of one u32: the epoch of verdicts ([`crate::verdict::next_epoch`]); user space writes.
+pub const MAP_VERDICT_EPOCH: &str = "VERDICT_EPOCH";
 /// Per-CPU array of one [`crate::counters::CounterValues`]; the kernel writes.
 pub const MAP_COUNTERS: &str = "COUNTERS";
 /// Array of one [`crate::segment::RingState`] per ring; the kernel writes.
@@ -41,10 +43,11 @@ pub const MAP_LOGS: &str = "AYA_LOGS";
 pub const PROGRAMS: [&str; 4] =
     [PROGRAM_CGROUP_INGRESS, PROGRAM_CGROUP_EGRESS, PROGRAM_TC_INGRESS, PROGRAM_TC_EGRESS];
 /// Every map of the object, aya-log's among them.
-pub const MAPS: [&str; 8] = [
+pub const MAPS: [&str; 9] = [
     MAP_SEGMENTS,
     MAP_CONNECTIONS,
     MAP_VERDICTS,
+    MAP_VERDICT_EPOCH,
     MAP_COUNTERS,
     MAP_RINGS,
     MAP_CONTROL,

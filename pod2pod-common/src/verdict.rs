@@ -13,6 +13,12 @@ pub const ACTION_SKIP: u8 = 2;
 /// Bit: `read_sequence` is valid, the credit counts from there.
 pub const ACTION_CREDIT: u8 = 4;
 
+/// The epoch after `epoch`: it changes with every verdict that is written, after that, so a socket end without a verdict has
+/// none until the epoch changes. Never 0, which is the epoch before the first.
+pub const fn next_epoch(epoch: u16) -> u16 {
+    if epoch == u16::MAX { 1 } else { epoch + 1 }
+}
+
 /// A verdict on one generation of a socket end; ignored for any other generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -86,6 +92,13 @@ impl Verdict {
 mod tests {
     use super::*;
     use crate::segment::{DIRECTION_EGRESS, DIRECTION_INGRESS};
+
+    #[test]
+    fn epochs_never_become_0() {
+        assert_eq!(next_epoch(0), 1);
+        assert_eq!(next_epoch(u16::MAX - 1), u16::MAX);
+        assert_eq!(next_epoch(u16::MAX), 1);
+    }
 
     #[test]
     fn all_is_ignored_only_if_both_directions_are() {

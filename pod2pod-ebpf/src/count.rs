@@ -1,6 +1,6 @@
 //! Counters of this CPU, looked up once a packet, and the atomic addition that all counts are made with.
 
-use core::arch::asm;
+use core::{arch::asm, ptr};
 
 use pod2pod_common::counters::{COUNTERS as COUNT, Counter};
 
@@ -21,6 +21,14 @@ impl Counters {
     #[inline(always)]
     pub(crate) fn bump(self, counter: Counter) {
         self.add(counter, 1);
+    }
+
+    /// What a counter has come to.
+    #[inline(always)]
+    pub(crate) fn of(self, counter: Counter) -> u64 {
+        let index = counter as usize;
+        // SAFETY: the map's value holds COUNT words, and index is below that.
+        if index < COUNT { unsafe { ptr::read_volatile(self.0.add(index)) } } else { 0 }
     }
 
     /// Adds `amount`, atomically: an interrupt may add to the same counter between our load and store.

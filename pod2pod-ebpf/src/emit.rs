@@ -180,7 +180,7 @@ impl Telling<'_> {
         // SAFETY: the record is at least HEADER_LENGTH bytes and aligned, and is not used after it is submitted.
         unsafe {
             self.write(base.cast(), piece, captured, ring_lost, ring.index());
-            ring.submit(base, piece.wakes, self.counters);
+            ring.submit::<CLASS>(base, piece.wakes, self.counters);
         }
         self.counters.bump(Counter::RecordsSent);
         self.counters.add(Counter::BytesSent, u64::from(captured));

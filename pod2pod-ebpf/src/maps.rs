@@ -34,6 +34,10 @@ pub(crate) static CONNECTIONS: LruHashMap<FlowKey, ConnectionState> =
 #[map]
 pub(crate) static VERDICTS: LruHashMap<FlowKey, Verdict> = LruHashMap::with_max_entries(MAX_VERDICTS, 0);
 
+/// The epoch of verdicts: spares a look-up while none was written. Written by user space only.
+#[map]
+pub(crate) static VERDICT_EPOCH: Array<u32> = Array::with_max_entries(1, 0);
+
 /// One value that holds all counters, so that a packet costs one look-up. Written here, summed by user space.
 #[map]
 pub(crate) static COUNTERS: PerCpuArray<CounterValues> = PerCpuArray::with_max_entries(1, 0);

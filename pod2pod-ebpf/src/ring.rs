@@ -14,6 +14,12 @@ use crate::{
     maps::{RING_COUNT, RINGS, SEGMENTS, WAKE_THRESHOLD},
 };
 
+/// After so many small records of a CPU it looks how far the ring has filled: at most 8 KiB later than with every record, of
+/// the 64 KiB at which the smallest ring wakes its reader.
+const RECORDS_PER_LOOK: u64 = 8;
+/// A record that is looked after at once. Bytes.
+const LARGE_RECORD: usize = 2048;
+
 /// A ring buffer and the kernel side's state of it.
 #[derive(Clone, Copy)]
 pub(crate) struct Ring {
@@ -64,8 +70,11 @@ impl Ring {
     /// # Safety
     /// `record` comes from [`Self::reserve`] and is not used again.
     #[inline(always)]
-    pub(crate) unsafe fn submit(&self, record: *mut u8, wakes: bool, counters: Counters) {
-        let mut flags = self.wake_up(counters);
+    pub(crate) unsafe fn submit<const CLASS: usize>(&self, record: *mut u8, wakes: bool, counters: Counters) {
+        let mut flags = u64::from(BPF_RB_NO_WAKEUP);
+        if CLASS >= LARGE_RECORD || counters.of(Counter::RecordsSent).is_multiple_of(RECORDS_PER_LOOK) {
+            flags = self.wake_up(counters);
+        }
         if wakes {
             counters.bump(Counter::CreditWakeups);
             flags = u64::from(BPF_RB_FORCE_WAKEUP);

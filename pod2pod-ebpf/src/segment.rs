@@ -28,7 +28,7 @@ use crate::{
     emit::{Telling, within},
     headers::{self, Packet},
     link,
-    maps::{CONTROL, OWN_SOCKETS, SCOPE_KIND, VERDICTS},
+    maps::{CONTROL, OWN_SOCKETS, SCOPE_KIND, VERDICT_EPOCH, VERDICTS},
     tunnel,
 };
 
@@ -219,9 +219,14 @@ fn decide<const DIRECTION: u8>(
         return Fate::NotHttp;
     }
     let mut verdict = None;
-    if state.heeds_verdict(facts) {
+    // Before the look-up: a verdict that is written after it is of a later epoch.
+    let epoch = verdict_epoch();
+    if state.heeds_verdict(facts, epoch) {
         // SAFETY: an element of the map that user space replaces whole.
         verdict = VERDICTS.get_ptr(key).map(|verdict| unsafe { &*verdict });
+        if verdict.is_none() {
+            state.no_verdict_epoch = epoch;
+        }
     }
     if let Some(verdict) = verdict {
         if verdict.ignores_all(state.known_generation()) {
@@ -244,6 +249,13 @@ fn decide<const DIRECTION: u8>(
         wakes: blur::flag(portion.wakes),
         ..portion
     })
+}
+
+/// The epoch of verdicts.
+#[inline(always)]
+fn verdict_epoch() -> u16 {
+    // SAFETY: an element of the map, which user space writes whole.
+    VERDICT_EPOCH.get_ptr(0).map_or(0, |epoch| unsafe { ptr::read_volatile(epoch) }) as u16
 }
 
 /// How much is shed; absent if the agent has not been heard of for so long that it is stopped or dead.

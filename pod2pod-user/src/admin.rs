@@ -91,6 +91,10 @@ pub fn start(
     let listener = TcpListener::bind(address).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
+    // The kernel knows a connection by its listener from the SYN on; by its own socket only once it is accepted.
+    if let Ok(cookie) = rustix::net::sockopt::socket_cookie(&listener) {
+        own.opened(cookie);
+    }
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
     let shared = Arc::new(Shared { metrics, ready, own });

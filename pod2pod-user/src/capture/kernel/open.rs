@@ -18,7 +18,7 @@ use super::{
     own_sockets::OwnSockets,
     ring::Ring,
     rings,
-    verdicts::Verdicts,
+    verdicts::{Epoch, Verdicts},
 };
 
 /// The wake-up must come while most of the ring is free.
@@ -93,11 +93,13 @@ fn readers(
     let (verdicts, connections) = (names::MAP_VERDICTS, names::MAP_CONNECTIONS);
     let mut verdict_maps = handles(ebpf, verdicts, rings.len())?.into_iter();
     let mut connection_maps = connection_maps.into_iter();
+    let epoch = Epoch::new(map(ebpf, names::MAP_VERDICT_EPOCH)?);
     let mut readers = Vec::new();
     for ring in rings {
         let verdicts = Verdicts {
             verdicts: typed(verdict_maps.next(), verdicts)?,
             connections: typed(connection_maps.next(), connections)?,
+            epoch: epoch.clone(),
             scope_kind,
         };
         readers.push(Reader { ring, verdicts, paths: None, stats: Stats::default() });

@@ -4,13 +4,16 @@
 //! skip, credit and ignore of both directions. What is over is taken out again: a verdict of an old generation holds for no
 //! other, but takes a place in the table.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+};
 
-use aya::maps::{HashMap, MapData};
+use aya::maps::{Array, HashMap, MapData};
 use pod2pod_common::{
     flow::{ConnectionState, FlowKey, SCOPE_COOKIE, SCOPE_INTERFACE},
     segment::{DIRECTION_EGRESS, DIRECTION_INGRESS},
-    verdict::{ACTION_CREDIT, ACTION_IGNORE, ACTION_SKIP, Verdict},
+    verdict::{ACTION_CREDIT, ACTION_IGNORE, ACTION_SKIP, Verdict, next_epoch},
 };
 
 use super::Stats;
@@ -19,12 +22,33 @@ use crate::{
     reassembly::{Activity, Connection, Course, Side, Steering, Wanted},
 };
 
-/// The two maps of connections.
+/// The maps of connections.
 pub(super) struct Verdicts {
     pub(super) verdicts: HashMap<MapData, FlowKey, Verdict>,
     pub(super) connections: HashMap<MapData, FlowKey, ConnectionState>,
+    pub(super) epoch: Epoch,
     /// `SCOPE_*` of every key.
     pub(super) scope_kind: u32,
+}
+
+/// The epoch of verdicts, which all workers move on: the kernel looks for a verdict that it did not find only in another.
+#[derive(Clone)]
+pub(super) struct Epoch(Arc<Mutex<(Array<MapData, u32>, u16)>>);
+
+impl Epoch {
+    /// The epoch before the first.
+    pub(super) fn new(map: Array<MapData, u32>) -> Self {
+        Self(Arc::new(Mutex::new((map, 0))))
+    }
+
+    /// Begins the next epoch, after a verdict was written.
+    fn advance(&self) {
+        let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (map, epoch) = &mut *shared;
+        *epoch = next_epoch(*epoch);
+        // The map has one element, which is there from the beginning: this cannot fail.
+        let _ = map.set(0, u32::from(*epoch), 0);
+    }
 }
 
 impl Verdicts {
@@ -34,6 +58,9 @@ impl Verdicts {
             let mut steering = *steering;
             steering.connection.local = Some(local);
             self.write_of_end(&steering, stats);
+        }
+        if !matches!(steering.wanted, Wanted::Over) {
+            self.epoch.advance();
         }
     }
 
