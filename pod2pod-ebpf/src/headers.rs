@@ -3,7 +3,7 @@
 //!
 //! Stops at the TCP header; never reads payload.
 
-use core::ptr;
+use core::{arch::asm, ptr};
 
 use aya_ebpf::programs::SkBuffContext;
 use pod2pod_common::{counters::Counter, limits::MAX_EXTENSION_HEADERS};
@@ -51,10 +51,14 @@ const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 const DESTINATION_OPTIONS: u8 = 60;
 const TCP_HEADER_MIN: u32 = 20;
-/// More than a link header, an IPv6 header and the longest extension headers together, and little enough for the verifier to
-/// allow direct access there. Bytes; a mask.
+/// More than a tunnel's headers with the link headers outside and inside: at most 60 + 8 + 260 and two times 22. Bytes; a mask.
+pub(crate) const MAX_NETWORK_OFFSET: u32 = 0x7ff;
+/// More than that, an IPv6 header and the longest extension headers together, and little enough for the verifier to allow
+/// direct access there (include/linux/bpf_verifier.h, MAX_PACKET_OFF). Bytes; a mask.
 const MAX_TRANSPORT_OFFSET: u32 = 0x3fff;
-const _: () = assert!(0xff + IPV6_HEADER + MAX_EXTENSION_HEADERS as u32 * 256 * 8 <= MAX_TRANSPORT_OFFSET);
+const _: () = assert!(
+    MAX_NETWORK_OFFSET + IPV6_HEADER + MAX_EXTENSION_HEADERS as u32 * 256 * 8 <= MAX_TRANSPORT_OFFSET
+);
 
 /// Reads the headers, or says which counter the packet belongs to.
 #[inline(always)]
@@ -164,7 +168,10 @@ fn peek<const N: usize>(context: &SkBuffContext, offset: u32) -> Result<[u8; N],
     let skb = context.skb.skb;
     // SAFETY: the context that the program was given.
     let (data, end) = unsafe { ((*skb).data as usize, (*skb).data_end as usize) };
-    let at = data + offset as usize;
+    let mut at = data + offset as usize;
+    // Holds it in one register: the verifier knows how much is behind the one that was compared, not behind its equal.
+    // SAFETY: moves a register to itself.
+    unsafe { asm!("{0} = {0}", inout(reg) at) };
     if at + N <= end {
         // SAFETY: within the linear part, as just checked.
         return Ok(unsafe { ptr::read_unaligned(at as *const [u8; N]) });

@@ -6,7 +6,7 @@
 use aya_ebpf::programs::SkBuffContext;
 use pod2pod_common::counters::Counter;
 
-use crate::{blur, count::Counters, link};
+use crate::{blur, count::Counters, headers::MAX_NETWORK_OFFSET, link};
 
 const PROTOCOL_UDP: u8 = 17;
 const IPV4_FRAGMENT: u16 = 0x3fff;
@@ -35,7 +35,7 @@ pub(crate) fn innermost(context: &SkBuffContext, offset: u32, counters: Counters
         Carried::Packet(packet) => packet,
     };
     // Different ways lead here, and every number behind comes from the offset.
-    Ok(blur::number(inner) & 0xffff)
+    Ok(blur::number(inner) & MAX_NETWORK_OFFSET)
 }
 
 /// What a tunnel carries, and where it is in the packet.
