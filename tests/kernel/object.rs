@@ -1,9 +1,14 @@
 //! The object loads everywhere it is meant to, holds what the contract names, and fits its memory.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fs::File, iter, thread};
 
-use pod2pod_common::names;
-use pod2pod_user::capture::kernel::{Capture, Config, Pattern, SourceChoice};
+use aya::{
+    EbpfLoader, VerifierLogLevel,
+    programs::{Program, ProgramError},
+};
+use nix::sched::{CloneFlags, unshare};
+use pod2pod_common::{flow::SCOPE_COOKIE, names};
+use pod2pod_user::capture::kernel::{Capture, Config, Pattern, ScopeChoice, SourceChoice, Workers};
 use support::{
     fact,
     netns::{Cgroup, Namespace},
@@ -11,6 +16,11 @@ use support::{
 
 /// The verifier stops at a million; older kernels walk more of the same program, so half is kept free.
 const MAX_VERIFIED_INSTRUCTIONS: u32 = 500_000;
+/// As on a machine with two processors.
+const RINGS: u32 = 2;
+/// aya-log's levels (aya_log_common::Level).
+const LOG_OFF: u8 = 0;
+const LOG_DEBUG: u8 = 4;
 
 #[test]
 fn the_verifier_accepts_all_programs_with_room_to_spare() {
@@ -22,18 +32,55 @@ fn the_verifier_accepts_all_programs_with_room_to_spare() {
             let cgroup = Cgroup::new();
             let interfaces = vec![Pattern::parse("lo").unwrap()];
             let cgroup = Some(cgroup.path().to_owned());
-            let config = Config { source, interfaces, cgroup, debug_log, ..Config::default() };
+            let (scope, workers) = (ScopeChoice::Cookie, Workers::Exactly(RINGS));
+            let config =
+                Config { source, interfaces, cgroup, scope, workers, debug_log, ..Config::default() };
             let capture = Capture::open(&config).unwrap_or_else(|error| panic!("{error}"));
             for (program, count) in programs.iter().zip(capture.verified_instructions()) {
+                let count = count.unwrap_or_else(|| verified_by_the_log(program, debug_log));
                 if !debug_log {
                     fact::verified(program, count);
                 }
-                // Known from Linux 5.16 on.
-                let fits = count.is_none_or(|count| count < MAX_VERIFIED_INSTRUCTIONS);
-                assert!(fits, "{program}: {count:?} with debug_log {debug_log}");
+                assert!(count < MAX_VERIFIED_INSTRUCTIONS, "{program}: {count} with debug_log {debug_log}");
             }
         }
     }
+}
+
+/// Instructions that the verifier goes through for `program`, where the kernel does not keep their count (before Linux 5.16):
+/// its log has it. aya hands on the log of a load that fails only; this one fails behind the verifier, since its thread
+/// has no descriptor left for the program.
+fn verified_by_the_log(program: &'static str, debug_log: bool) -> u32 {
+    let counted = thread::spawn(move || {
+        // The other tests keep theirs.
+        unshare(CloneFlags::CLONE_FILES).unwrap();
+        let log_level = if debug_log { LOG_DEBUG } else { LOG_OFF };
+        let mut ebpf = EbpfLoader::new()
+            .verifier_log_level(VerifierLogLevel::STATS)
+            .override_global(names::GLOBAL_SCOPE_KIND, &SCOPE_COOKIE, true)
+            .override_global(names::GLOBAL_RING_COUNT, &RINGS, true)
+            .override_global(names::GLOBAL_LOG_LEVEL, &log_level, true)
+            .load(&object())
+            .unwrap();
+        let null = File::open("/dev/null").unwrap();
+        let all: Vec<File> = iter::from_fn(|| null.try_clone().ok()).collect();
+        let loaded = match ebpf.program_mut(program).unwrap() {
+            Program::CgroupSkb(program) => program.load(),
+            Program::SchedClassifier(program) => program.load(),
+            other => panic!("{other:?}"),
+        };
+        drop(all);
+        let Err(ProgramError::LoadError { verifier_log, .. }) = loaded else { panic!("{loaded:?}") };
+        let log = verifier_log.to_string();
+        let rest = log.split_once("processed ").unwrap_or_else(|| panic!("{log}")).1;
+        rest.split(' ').next().unwrap().parse().unwrap()
+    });
+    counted.join().unwrap()
+}
+
+fn object() -> Vec<u8> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/pod2pod-ebpf.o");
+    std::fs::read(path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 #[test]
@@ -44,9 +91,7 @@ fn the_root_cgroup_can_be_watched() {
 
 #[test]
 fn the_object_holds_what_the_contract_names() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/pod2pod-ebpf.o");
-    let object = std::fs::read(path).unwrap_or_else(|error| panic!("{path}: {error}"));
-    let symbols = symbols(&object);
+    let symbols = symbols(&object());
     for name in names::PROGRAMS.iter().chain(&names::MAPS).chain(&names::GLOBALS) {
         assert!(symbols.contains(*name), "the object has no {name}");
     }

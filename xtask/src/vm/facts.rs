@@ -1,6 +1,9 @@
 //! What the tests of a machine told besides passing, and the table that the tier ends with.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 /// Begins a line that is a fact; `tests/support/src/fact.rs` writes it, maybe behind the words of the test runner.
 const FACT: &str = "pod2pod-fact ";
@@ -8,10 +11,10 @@ const FACT: &str = "pod2pod-fact ";
 /// What one kernel's tests told.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Facts {
-    /// Instructions that the verifier went through, by program; a word where the kernel does not tell.
+    /// Instructions that the verifier went through, by program.
     verified: BTreeMap<String, String>,
-    /// What tests did not find in this kernel.
-    lacks: Vec<String>,
+    /// What tests did not find in this kernel, each once.
+    lacks: BTreeSet<String>,
 }
 
 impl Facts {
@@ -21,7 +24,7 @@ impl Facts {
         if let Some((program, count)) = fact.strip_prefix("verified ").and_then(|rest| rest.split_once(' ')) {
             self.verified.insert(program.to_owned(), count.to_owned());
         } else {
-            self.lacks.push(fact.to_owned());
+            self.lacks.insert(fact.to_owned());
         }
         true
     }
@@ -45,7 +48,7 @@ pub(super) fn table(outcomes: &[Outcome]) -> String {
     }
     let mut text = "\nInstructions that the verifier went through:\nkernel                   ".to_owned();
     programs.iter().for_each(|program| text.push_str(&format!("{program:>20}")));
-    text.push_str("      tests    time\n");
+    text.push_str("      tests  not tried    time\n");
     for outcome in outcomes {
         text.push_str(&format!("{:<25}", outcome.kernel));
         for program in &programs {
@@ -53,7 +56,8 @@ pub(super) fn table(outcomes: &[Outcome]) -> String {
             text.push_str(&format!("{count:>20}"));
         }
         let result = if outcome.result.is_ok() { "passed" } else { "FAILED" };
-        text.push_str(&format!("{result:>11}{:>6.0} s\n", outcome.time.as_secs_f64()));
+        let lacks = outcome.facts.lacks.len();
+        text.push_str(&format!("{result:>11}{lacks:>11}{:>6.0} s\n", outcome.time.as_secs_f64()));
     }
     for outcome in outcomes {
         for what in &outcome.facts.lacks {
@@ -75,7 +79,7 @@ mod tests {
             Outcome { kernel: kernel.to_owned(), facts, result, time: Duration::from_secs(90) }
         };
         let outcomes = [
-            outcome("5.10", &["test a ... pod2pod-fact verified in unknown"], Ok(())),
+            outcome("5.10", &["test a ... pod2pod-fact verified in 77"], Ok(())),
             outcome(
                 "6.12",
                 &["pod2pod-fact verified in 123", "pod2pod-fact tcx::one: no tcx"],
@@ -84,11 +88,11 @@ mod tests {
         ];
         let text = table(&outcomes);
         assert!(
-            text.contains("5.10                                  unknown     passed    90 s\n"),
+            text.contains("5.10                                       77     passed          0    90 s\n"),
             "{text}"
         );
         assert!(
-            text.contains("6.12                                      123     FAILED    90 s\n"),
+            text.contains("6.12                                      123     FAILED          1    90 s\n"),
             "{text}"
         );
         assert!(text.ends_with("not tried on 6.12: tcx::one: no tcx\n"), "{text}");
