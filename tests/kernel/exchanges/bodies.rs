@@ -6,7 +6,7 @@ use pod2pod_common::limits::CREDIT_BYTES;
 use support::{scale, world::SERVER_POD};
 
 use super::{
-    agent::{AMPLE_RING, Agent},
+    agent::Agent,
     http::{Body, Client, Server},
     seen::check,
     stage::Stage,
@@ -22,40 +22,26 @@ const WITHIN_CREDIT: u64 = CREDIT_BYTES as u64 / 4;
 /// All that passes here, read or not: four bodies at two ends.
 const RING_OF_ALL: &str = "capture.ring_bytes=128MiB";
 
-fn check_bodies(setting: &str, exchanges: &[(&str, Body, u64)]) {
+#[test]
+fn bodies_are_counted_to_the_byte_in_segments_of_any_size() {
+    let large = scale::bytes(LARGE, LEAST_LARGE);
     let mut stage = Stage::new();
-    let agent = Agent::start(Some(stage.world.cgroup.path()), &[setting]);
+    let agent = Agent::start(Some(stage.world.cgroup.path()), &[RING_OF_ALL]);
     let server = Server::start(stage.server.listen(SocketAddr::from((SERVER_POD.v4, 0))));
     let mut client = Client::connect(&mut stage.client, server.address);
+    let exchanges: [(&str, Body, u64); 8] = [
+        ("/up/known", Body::Length, large),
+        ("/up/chunked", Body::Chunked, WITHIN_CREDIT),
+        (&format!("/down/length/{large}"), Body::Length, 0),
+        (&format!("/down/chunked/{WITHIN_CREDIT}"), Body::Length, 0),
+        ("/between", Body::Length, 1),
+        // Every byte a segment.
+        ("/bytes/none/length/0", Body::Length, 0),
+        ("/bytes/some/length/50", Body::Length, 60),
+        ("/bytes/some/chunked/70", Body::Chunked, 80),
+    ];
     for (target, body, size) in exchanges {
-        client.post(target, *body, *size);
+        client.post(target, body, size);
     }
     check(&agent.end().records(), &client.done);
-}
-
-#[test]
-fn large_bodies_are_counted_to_the_byte() {
-    let large = scale::bytes(LARGE, LEAST_LARGE);
-    check_bodies(
-        RING_OF_ALL,
-        &[
-            ("/up/known", Body::Length, large),
-            ("/up/chunked", Body::Chunked, WITHIN_CREDIT),
-            (&format!("/down/length/{large}"), Body::Length, 0),
-            (&format!("/down/chunked/{WITHIN_CREDIT}"), Body::Length, 0),
-            ("/after", Body::Length, 1),
-        ],
-    );
-}
-
-#[test]
-fn messages_in_segments_of_one_byte_are_whole() {
-    check_bodies(
-        AMPLE_RING,
-        &[
-            ("/bytes/none/length/0", Body::Length, 0),
-            ("/bytes/some/length/50", Body::Length, 60),
-            ("/bytes/some/chunked/70", Body::Chunked, 80),
-        ],
-    );
 }

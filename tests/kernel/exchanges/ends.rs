@@ -25,15 +25,29 @@ const SENT: &str = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf";
 const SENT_BYTES: u64 = 4;
 const PROMISED_BYTES: u64 = 100;
 
-/// Runs `play` on a new connection, and holds what is told of it against what it says was done.
-fn check_end_of(play: impl FnOnce(Client, TcpStream) -> Vec<Exchange>) {
+/// A way to end: what was done on a new connection, whose targets all begin with what is given.
+type Play = fn(Client, TcpStream, &str) -> Vec<Exchange>;
+
+const PLAYS: [(&str, Play); 5] = [
+    ("/server-killed", a_server_that_is_killed_has_closed),
+    ("/server-killed-with-a-request-unread", a_server_that_is_killed_with_a_request_unread_has_reset),
+    ("/client-closes", a_client_that_closes_before_the_response_has_closed),
+    ("/client-resets", a_client_that_resets_before_the_response_has_reset),
+    ("/client-closes-in-its-body", a_client_that_closes_in_its_own_body_has_closed),
+];
+
+#[test]
+fn ends_are_told_as_the_parties_lived_them() {
     let mut stage = Stage::new();
     let agent = Agent::watch(&stage);
     let listener: TcpListener = stage.server.listen((SERVER_POD.v4, 0));
-    let client = Client::connect(&mut stage.client, listener.local_addr().unwrap());
-    let server = listener.accept().unwrap().0;
-    prepare(&server);
-    let done = play(client, server);
+    let mut done = Vec::new();
+    for (name, play) in PLAYS {
+        let client = Client::connect(&mut stage.client, listener.local_addr().unwrap());
+        let server = listener.accept().unwrap().0;
+        prepare(&server);
+        done.extend(play(client, server, name));
+    }
     // The end of a connection may still be on its way.
     agent.wait_records("both ends are told", |records| records.len() >= 2 * done.len());
     check(&agent.end().records(), &done);
@@ -55,11 +69,12 @@ fn partial(target: &str, outcome: &str) -> Exchange {
 
 /// Kills a server in the middle of its response; gives how the client sees the end.
 fn kill_in_mid_response(
-    client: &mut Client,
+    mut client: Client,
     mut server: TcpStream,
+    target: &str,
     then: impl FnOnce(&mut Client),
 ) -> &'static str {
-    client.request("/first");
+    client.request(target);
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -70,34 +85,33 @@ fn kill_in_mid_response(
     assert_eq!(client.wire().head().unwrap().unwrap().word(1), "200");
     let mut read = 0;
     client.wire().body(Framing::Length(SENT_BYTES), &mut read).unwrap();
-    then(client);
+    then(&mut client);
     process.kill().unwrap();
     process.wait().unwrap();
     let rest = Framing::Length(PROMISED_BYTES - SENT_BYTES);
     outcome(&client.wire().body(rest, &mut read).unwrap_err()).unwrap()
 }
 
-#[test]
-fn a_server_that_is_killed_has_closed() {
-    check_end_of(|mut client, server| {
-        let seen = kill_in_mid_response(&mut client, server, |_| {});
-        assert_eq!(seen, "closed");
-        vec![partial("/first", seen)]
-    });
+fn a_server_that_is_killed_has_closed(client: Client, server: TcpStream, target: &str) -> Vec<Exchange> {
+    let seen = kill_in_mid_response(client, server, target, |_| {});
+    assert_eq!(seen, "closed");
+    vec![partial(target, seen)]
 }
 
-#[test]
-fn a_server_that_is_killed_with_a_request_unread_has_reset() {
-    check_end_of(|mut client, server| {
-        let seen = kill_in_mid_response(&mut client, server, |client| client.request("/second"));
-        assert_eq!(seen, "reset");
-        vec![partial("/first", seen), Exchange::unanswered("/second", seen)]
-    });
+fn a_server_that_is_killed_with_a_request_unread_has_reset(
+    client: Client,
+    server: TcpStream,
+    target: &str,
+) -> Vec<Exchange> {
+    let unread = format!("{target}/unread");
+    let seen = kill_in_mid_response(client, server, target, |client| client.request(&unread));
+    assert_eq!(seen, "reset");
+    vec![partial(target, seen), Exchange::unanswered(unread, seen)]
 }
 
 /// A client that gives up by `end`; gives how the server sees it.
-fn give_up(mut client: Client, server: TcpStream, end: impl FnOnce(Client)) -> &'static str {
-    client.request("/given-up");
+fn give_up(mut client: Client, server: TcpStream, target: &str, end: impl FnOnce(Client)) -> &'static str {
+    client.request(target);
     let mut server = Wire::new(server).unwrap();
     server.head().unwrap().expect("a request");
     end(client);
@@ -107,36 +121,39 @@ fn give_up(mut client: Client, server: TcpStream, end: impl FnOnce(Client)) -> &
     }
 }
 
-#[test]
-fn a_client_that_closes_before_the_response_has_closed() {
-    check_end_of(|client, server| {
-        let seen = give_up(client, server, drop);
-        assert_eq!(seen, "closed");
-        vec![Exchange::unanswered("/given-up", seen)]
-    });
+fn a_client_that_closes_before_the_response_has_closed(
+    client: Client,
+    server: TcpStream,
+    target: &str,
+) -> Vec<Exchange> {
+    let seen = give_up(client, server, target, drop);
+    assert_eq!(seen, "closed");
+    vec![Exchange::unanswered(target, seen)]
 }
 
-#[test]
-fn a_client_that_resets_before_the_response_has_reset() {
-    check_end_of(|client, server| {
-        let seen = give_up(client, server, |mut client| {
-            let stream = client.wire().stream();
-            rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO)).unwrap();
-        });
-        assert_eq!(seen, "reset");
-        vec![Exchange::unanswered("/given-up", seen)]
+fn a_client_that_resets_before_the_response_has_reset(
+    client: Client,
+    server: TcpStream,
+    target: &str,
+) -> Vec<Exchange> {
+    let seen = give_up(client, server, target, |mut client| {
+        let stream = client.wire().stream();
+        rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO)).unwrap();
     });
+    assert_eq!(seen, "reset");
+    vec![Exchange::unanswered(target, seen)]
 }
 
-#[test]
-fn a_client_that_closes_in_its_own_body_has_closed() {
-    check_end_of(|mut client, mut server| {
-        let head = b"POST /half HTTP/1.1\r\nHost: kernel.test\r\nContent-Length: 100\r\n\r\n";
-        client.wire().write(&[head, &b"half"[..]].concat()).unwrap();
-        drop(client);
-        let mut all = Vec::new();
-        server.read_to_end(&mut all).unwrap();
-        server.flush().unwrap();
-        vec![Exchange { request_bytes: SENT_BYTES, ..Exchange::unanswered("/half", "closed") }]
-    });
+fn a_client_that_closes_in_its_own_body_has_closed(
+    mut client: Client,
+    mut server: TcpStream,
+    target: &str,
+) -> Vec<Exchange> {
+    let head = format!("POST {target} HTTP/1.1\r\nHost: kernel.test\r\nContent-Length: 100\r\n\r\n");
+    client.wire().write(&[head.as_bytes(), &b"half"[..]].concat()).unwrap();
+    drop(client);
+    let mut all = Vec::new();
+    server.read_to_end(&mut all).unwrap();
+    server.flush().unwrap();
+    vec![Exchange { request_bytes: SENT_BYTES, ..Exchange::unanswered(target, "closed") }]
 }

@@ -17,6 +17,7 @@ use nix::sys::{
 use pod2pod_user::capture::kernel::IN_PROGRAM_PER_CPU;
 use support::{
     netns::{Cgroup, Namespace},
+    scale,
     world::{POD_PORT, SERVER_POD},
 };
 
@@ -131,7 +132,8 @@ fn ledger_under_load(load: Duration) {
     });
     check_ledger(&metrics, 0);
     assert!(metrics.sum("ledger_packets_total", "reason=\"ring_full\"") > 0, "nothing was lost");
-    assert!(metrics.sum("ledger_exchanges_total", "fate=\"delivered\"") > 1000, "nothing was told");
+    let told = metrics.sum("ledger_exchanges_total", "fate=\"delivered\"");
+    assert!(told > scale::count(1000, 1) as u64, "{told} exchanges are no load");
     agent.end();
 }
 
@@ -140,7 +142,7 @@ fn the_ledger_adds_up_under_full_load_with_the_smallest_ring() {
     ledger_under_load(LOAD);
 }
 
-/// Connections of the flood; each is a socket, so twice as many ends.
+/// Connections of a round of the flood; each is a socket, so twice as many ends.
 const FLOOD_CONNECTIONS: usize = 100_000;
 /// Of these, so many are open at once.
 const OPEN_AT_ONCE: usize = 4000;
@@ -234,7 +236,7 @@ fn a_flood_of_connections_and_half_open_heads_stays_within_the_budget() {
         // A head that never ends.
         let head = format!("GET /slow HTTP/1.1\r\nHost: flood\r\nX-Padding: {}", "p".repeat(1500));
         let mut open = std::collections::VecDeque::new();
-        for _ in 0..FLOOD_CONNECTIONS {
+        for _ in 0..scale::count(FLOOD_CONNECTIONS, 1) {
             let mut client = TcpStream::connect(address).unwrap();
             let server = listener.accept().unwrap().0;
             client.write_all(head.as_bytes()).unwrap();
@@ -277,10 +279,10 @@ impl Raw {
 
 #[test]
 fn a_flood_of_syns_stays_within_the_budget() {
-    const SYNS: u32 = 200_000;
-    flooded(&[("reassembly_handshakes_forgotten", 0)], |round| {
+    let syns = scale::count(200_000, 1) as u32;
+    flooded(&[("reassembly_handshakes_forgotten", 0)], move |round| {
         let raw = Raw::new();
-        for number in round * SYNS..(round + 1) * SYNS {
+        for number in round * syns..(round + 1) * syns {
             raw.send(number, TCP_SYN, number, b"");
         }
     });
@@ -288,12 +290,12 @@ fn a_flood_of_syns_stays_within_the_budget() {
 
 #[test]
 fn a_flood_of_segments_out_of_order_stays_within_the_budget() {
-    const CONNECTIONS: u32 = 8000;
-    flooded(&[("reassembly_out_of_order", 1000), ("reassembly_limit_total", 0)], |round| {
+    let connections = scale::count(8000, 1) as u32;
+    flooded(&[("reassembly_out_of_order", 1000), ("reassembly_limit_total", 0)], move |round| {
         let raw = Raw::new();
         let head = b"POST /hole HTTP/1.1\r\nHost: flood\r\nContent-Length: 1000000000\r\n\r\n";
         let piece = [b'x'; 1400];
-        for number in round * CONNECTIONS..(round + 1) * CONNECTIONS {
+        for number in round * connections..(round + 1) * connections {
             raw.send(number, TCP_ACK, 1, head);
             for step in 1..10 {
                 raw.send(number, TCP_ACK, 1 + head.len() as u32 + step * 2000, &piece);
@@ -304,12 +306,12 @@ fn a_flood_of_segments_out_of_order_stays_within_the_budget() {
 
 #[test]
 fn a_flood_of_giant_heads_stays_within_the_budget() {
-    const HEADS: u32 = 3000;
-    flooded(&[("http_heads_no_memory", 0)], |round| {
+    let heads = scale::count(3000, 1) as u32;
+    flooded(&[("http_heads_no_memory", 0)], move |round| {
         let raw = Raw::new();
         let line = format!("GET /giant HTTP/1.1\r\nX-Giant: {}", "g".repeat(1200));
         let more = [b'h'; 1400];
-        for number in round * HEADS..(round + 1) * HEADS {
+        for number in round * heads..(round + 1) * heads {
             raw.send(number, TCP_ACK, 1, line.as_bytes());
             for step in 0..20 {
                 raw.send(number, TCP_ACK, 1 + line.len() as u32 + step * 1400, &more);
