@@ -1,5 +1,7 @@
 //! Others' filters stay and work in every order of start, and nothing of ours stays.
 
+use std::{thread, time::Duration};
+
 use pod2pod_user::capture::kernel::TcWay;
 use support::{fact, netns::Namespace};
 
@@ -13,6 +15,9 @@ use crate::{
 const COUNTING: &str = "filter add dev one ingress protocol all bpf bytecode '1,6 0 0 4294967295,' \
                         action mirred egress mirror dev away\n";
 
+/// Time between two heartbeats of a watch that waits.
+const BEAT: Duration = Duration::from_millis(100);
+
 /// A node with somewhere to copy packets to.
 fn node() -> Node {
     let node = Node::routed();
@@ -21,11 +26,12 @@ fn node() -> Node {
     node
 }
 
-fn talk_once(node: &Node, watch: &mut Watch) -> usize {
-    watch.seen.clear();
+/// A conversation that all of `watches` see; how many records the first told of it.
+fn talk_once(node: &Node, watches: &mut [&mut Watch]) -> usize {
+    watches.iter_mut().for_each(|watch| watch.seen.clear());
     let turns = [client("GET / HTTP/1.1\r\n\r\n"), server("HTTP/1.1 204 No Content\r\n\r\n")];
-    watch.during(talk(&node.cgroup, &node.one, &node.two, TWO, &turns));
-    watch.seen.len()
+    Watch::all_during(watches, talk(&node.cgroup, &node.one, &node.two, TWO, &turns));
+    watches[0].seen.len()
 }
 
 /// Packets that the other's filter has counted.
@@ -37,7 +43,7 @@ fn counted(node: &Namespace) -> u64 {
 
 fn assert_counts(node: &Node, watch: &mut Watch) {
     let before = counted(&node.node);
-    assert!(talk_once(node, watch) > 0);
+    assert!(talk_once(node, &mut [watch]) > 0);
     assert!(counted(&node.node) > before);
 }
 
@@ -95,20 +101,30 @@ fn nothing_is_left_and_nothing_of_others_is_taken() {
     }
 }
 
+/// Opens another watch while `first` lives on: where all is slow, opening takes longer than what a filter without a heartbeat
+/// stays.
+fn open_beside(first: &mut Watch, node: &Node, way: TcWay) -> Watch {
+    thread::scope(|scope| {
+        let opening = scope.spawn(|| node.watch(way, &[]));
+        while !opening.is_finished() {
+            first.drain();
+            thread::park_timeout(BEAT);
+        }
+        opening.join().unwrap()
+    })
+}
+
 #[test]
 fn two_agents_see_the_same() {
     for way in ways() {
         let node = node();
         let mut first = node.watch(way, &[]);
-        let mut second = node.watch(way, &[]);
-        // Opening the second took its time.
-        first.drain();
-        let told = talk_once(&node, &mut first);
+        let mut second = open_beside(&mut first, &node, way);
+        let told = talk_once(&node, &mut [&mut first, &mut second]);
         assert!(told > 0, "{way:?} {:?} {}", first.capture.counters(), first.seen.len());
-        second.drain();
         assert_eq!(second.seen.len(), told);
         drop(first);
-        assert_eq!(talk_once(&node, &mut second), told);
+        assert_eq!(talk_once(&node, &mut [&mut second]), told);
     }
 }
 
