@@ -23,6 +23,7 @@ use pod2pod_user::{
 use support::netns::{Cgroup, Namespace};
 
 use crate::{
+    lend::lend,
     talk::{Turn, client, server, talk},
     verdict::connections,
     watch::{Seen, Watch},
@@ -78,8 +79,8 @@ fn volumes(seen: &[Seen]) -> Vec<(u64, u64)> {
 
 #[test]
 fn a_body_that_nobody_reads_costs_the_credit() {
-    let (cgroup, host) = (Cgroup::new(), Namespace::new());
-    let mut watch = Watch::on(&cgroup, ScopeChoice::Cookie);
+    let host = Namespace::new();
+    let (cgroup, mut watch) = lend(ScopeChoice::Cookie);
     let turn = upload(4 * 1024 * 1024);
     watch.unread(talk(&cgroup, &host, &host, "127.0.0.1", std::slice::from_ref(&turn)));
     watch.drain();
@@ -92,8 +93,8 @@ fn a_body_that_nobody_reads_costs_the_credit() {
 
 #[test]
 fn the_message_after_a_body_that_nobody_reads_is_told() {
-    let (cgroup, host) = (Cgroup::new(), Namespace::new());
-    let mut watch = Watch::on(&cgroup, ScopeChoice::Cookie);
+    let host = Namespace::new();
+    let (cgroup, mut watch) = lend(ScopeChoice::Cookie);
     let turns = [upload(4 * 1024 * 1024), server(NEXT), client(REQUEST), server(NEXT)];
     watch.unread(talk(&cgroup, &host, &host, "127.0.0.1", &turns));
     watch.drain();
@@ -104,8 +105,8 @@ fn the_message_after_a_body_that_nobody_reads_is_told() {
 
 #[test]
 fn half_of_the_credit_wakes_the_reader() {
-    let (cgroup, host) = (Cgroup::new(), Namespace::new());
-    let mut watch = Watch::on(&cgroup, ScopeChoice::Cookie);
+    let host = Namespace::new();
+    let (cgroup, mut watch) = lend(ScopeChoice::Cookie);
     let head = length(&upload(0)) as usize + "13107".len();
     for (extra, wakeups) in [(0, 0), (1, 2)] {
         let body = CREDIT_BYTES as usize / 2 - head - 1 + extra;
@@ -208,8 +209,8 @@ fn respond(
 
 #[test]
 fn what_follows_a_skipped_body_is_told_to_the_byte() {
-    let (cgroup, host) = (Cgroup::new(), Namespace::new());
-    let mut watch = Watch::on(&cgroup, ScopeChoice::Cookie);
+    let host = Namespace::new();
+    let (cgroup, mut watch) = lend(ScopeChoice::Cookie);
     let mut rest = vec![b'x'; BODY];
     rest.extend_from_slice(NEXT.as_bytes());
     let (go, sent, traffic) = respond(&cgroup, &host, rest);
@@ -244,8 +245,8 @@ fn what_follows_a_skipped_body_is_told_to_the_byte() {
 
 #[test]
 fn an_end_inside_a_skipped_body_is_told_where_it_is() {
-    let (cgroup, host) = (Cgroup::new(), Namespace::new());
-    let mut watch = Watch::on(&cgroup, ScopeChoice::Cookie);
+    let host = Namespace::new();
+    let (cgroup, mut watch) = lend(ScopeChoice::Cookie);
     let part = BODY / 2 + 3;
     let (go, sent, traffic) = respond(&cgroup, &host, vec![b'x'; part]);
     sent.recv().unwrap();
@@ -271,8 +272,8 @@ fn an_end_inside_a_skipped_body_is_told_where_it_is() {
 
 #[test]
 fn under_overload_bodies_go_first_then_headers_then_connections() {
-    let (cgroup, host) = (Cgroup::new(), Namespace::new());
-    let mut watch = Watch::on(&cgroup, ScopeChoice::Cookie);
+    let host = Namespace::new();
+    let (cgroup, mut watch) = lend(ScopeChoice::Cookie);
     let body = 100_000;
     let turn = upload(body);
     let total = length(&turn);

@@ -2,11 +2,11 @@
 
 use pod2pod_common::counters::Counter;
 use pod2pod_user::capture::{Direction, kernel::ScopeChoice};
-use support::netns::{Cgroup, Namespace};
+use support::netns::Namespace;
 
 use crate::{
+    lend::lend,
     talk::{Turn, client, server, talk},
-    watch::Watch,
 };
 
 /// Holds a conversation and says what payload was told of the client and of the server, at the server's end and at the
@@ -15,8 +15,7 @@ fn told(turns: &[Turn], gate: Counter, times: u64) -> [String; 2] {
     let host = Namespace::new();
     let mut streams = None;
     for scope in [ScopeChoice::Cookie, ScopeChoice::Cgroup] {
-        let cgroup = Cgroup::new();
-        let mut watch = Watch::on(&cgroup, scope);
+        let (cgroup, mut watch) = lend(scope);
         let ends = watch.during(talk(&cgroup, &host, &host, "127.0.0.1", turns));
         for directions in [[Direction::Egress, Direction::Ingress], [Direction::Ingress, Direction::Egress]] {
             let stream = |direction, source| watch.stream(direction, source).escape_ascii().to_string();

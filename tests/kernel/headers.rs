@@ -7,9 +7,9 @@ use nix::sys::socket::{
 };
 use pod2pod_common::{counters::Counter, limits::MAX_EXTENSION_HEADERS};
 use pod2pod_user::capture::{Direction, kernel::ScopeChoice};
-use support::netns::{Cgroup, Namespace};
+use support::netns::Namespace;
 
-use crate::watch::{Seen, Watch};
+use crate::{lend::lend, watch::Seen};
 
 const TCP: u8 = 6;
 const DESTINATION_OPTIONS: u8 = 60;
@@ -65,8 +65,8 @@ const PADDING: (u8, [u8; 6]) = (DESTINATION_OPTIONS, [1, 4, 0, 0, 0, 0]);
 
 /// Sends a raw packet and says what was told of it at egress, and by how much `counter` grew there.
 fn send(packet: &[u8], counter: Counter) -> (Vec<Seen>, u64) {
-    let (cgroup, host) = (Cgroup::new(), Namespace::new());
-    let mut watch = Watch::on(&cgroup, ScopeChoice::Cookie);
+    let host = Namespace::new();
+    let (cgroup, mut watch) = lend(ScopeChoice::Cookie);
     let packet = packet.to_vec();
     watch.during(cgroup.spawn(&host, move || {
         let (family, to): (_, SocketAddr) = if packet[0] >> 4 == 6 {

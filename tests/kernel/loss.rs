@@ -11,6 +11,7 @@ use pod2pod_user::capture::kernel::{Config, MIN_RING_BYTES, ScopeChoice, Wake, W
 use support::netns::{Cgroup, Namespace};
 
 use crate::{
+    lend::lend,
     talk::{Turn, client, server, talk},
     watch::{PATIENCE, Watch},
 };
@@ -124,8 +125,8 @@ fn the_next_record_of_a_connection_tells_its_loss() {
 
 #[test]
 fn without_a_heartbeat_the_programs_return_at_once() {
-    let (cgroup, host) = (Cgroup::new(), Namespace::new());
-    let mut watch = Watch::on(&cgroup, ScopeChoice::Cookie);
+    let host = Namespace::new();
+    let (cgroup, mut watch) = lend(ScopeChoice::Cookie);
     let turns = [client("GET / HTTP/1.1\r\n\r\n"), server("HTTP/1.1 204 N\r\n\r\n")];
     watch.during(talk(&cgroup, &host, &host, "127.0.0.1", &turns));
     let records = watch.counter(Counter::RecordsSent);

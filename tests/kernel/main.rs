@@ -7,6 +7,7 @@ mod exact;
 mod exchanges;
 mod gate;
 mod headers;
+mod lend;
 mod loss;
 mod object;
 mod own;

@@ -9,13 +9,13 @@ use pod2pod_common::{counters::Counter, limits::MAX_OWN_SOCKETS};
 use pod2pod_user::capture::kernel::{ScopeChoice, own_sockets::cookie};
 use support::netns::{Cgroup, Namespace};
 
-use crate::watch::Watch;
+use crate::{lend::lend, watch::Watch};
 
 #[test]
 fn a_registered_listener_keeps_its_connections_out() {
     for scope in [ScopeChoice::Cookie, ScopeChoice::Cgroup] {
-        let (cgroup, host) = (Cgroup::new(), Namespace::new());
-        let mut watch = Watch::on(&cgroup, scope);
+        let host = Namespace::new();
+        let (cgroup, mut watch) = lend(scope);
         let own = watch.capture.own_sockets();
         let talk = cgroup.spawn(&host, move || {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -50,8 +50,8 @@ fn a_registered_listener_keeps_its_connections_out() {
 
 #[test]
 fn a_registered_client_is_not_told() {
-    let (cgroup, host) = (Cgroup::new(), Namespace::new());
-    let mut watch = Watch::on(&cgroup, ScopeChoice::Cookie);
+    let host = Namespace::new();
+    let (cgroup, mut watch) = lend(ScopeChoice::Cookie);
     let own = watch.capture.own_sockets();
     let talk = cgroup.spawn(&host, move || {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -18,7 +18,7 @@ use super::{
     seen::{assert_both_ends, assert_same, counts, index, script},
     world::{Node, VETH_ONE, VETH_TWO, ways},
 };
-use crate::{talk::talk, watch::Watch};
+use crate::{lend::lend, talk::talk, watch::Watch};
 
 /// Makes the ends of a tunnel over the node between its pods; false if the kernel has none of that kind.
 fn tunnel(node: &Node, (kind, port): (&str, u16), over: [&str; 2]) -> bool {
@@ -53,12 +53,11 @@ fn tunnels_of_the_kernel_are_looked_into() {
 }
 
 fn looks_into(node: &Node, way: TcWay) {
-    let mut at_sockets = Watch::on(&node.cgroup, ScopeChoice::Cgroup);
+    let (cgroup, mut at_sockets) = lend(ScopeChoice::Cgroup);
     let mut watch = node.watch(way, &[VETH_ONE, VETH_TWO]);
     for address in ["10.77.0.2", "[fd77::2]"] {
         at_sockets.drain();
-        at_sockets.seen.clear();
-        let work = talk(&node.cgroup, &node.one, &node.two, address, &script());
+        let work = talk(&cgroup, &node.one, &node.two, address, &script());
         let ends = Watch::all_during(&mut [&mut watch, &mut at_sockets], work);
         assert_both_ends(&watch, ends, &script(), [index(VETH_ONE), index(VETH_TWO)]);
         assert_same(&counts(&watch, ends), &counts(&at_sockets, ends), address);

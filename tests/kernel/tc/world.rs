@@ -46,8 +46,7 @@ impl Node {
                 "eth0",
                 &far.each_ref().map(String::as_str),
             );
-            pod.run(&format!("ip route add default via 10.8.{number}.1"));
-            pod.run(&format!("ip -6 route add default via fd08:{number}::1"));
+            pod.ip(&format!("route add default via 10.8.{number}.1\nroute add ::/0 via fd08:{number}::1\n"));
         }
         forward(&node);
         Self { node, one, two, cgroup: Cgroup::new() }

@@ -79,6 +79,7 @@ impl Namespace {
             let mut child = Command::new(words.next().unwrap())
                 .args(words)
                 .stdin(Stdio::piped())
+                .stdout(Stdio::null())
                 .spawn()
                 .unwrap_or_else(|error| panic!("cannot run {line}: {error}"));
             child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
@@ -90,15 +91,22 @@ impl Namespace {
     /// A wire from interface `here` of this namespace to interface `there` of `other`, each with its addresses.
     pub fn wire(&self, here: &str, addresses: &[&str], other: &Self, there: &str, others: &[&str]) {
         let path = other.path();
-        self.run(&format!("ip link add name {here} type veth peer name {there} netns {}", path.display()));
+        let mut lines =
+            format!("link add name {here} type veth peer name {there} netns {}\n", path.display());
         for (namespace, name, addresses) in [(self, here, addresses), (other, there, others)] {
             for address in addresses {
                 // Without it an IPv6 address cannot be bound to until nobody else claimed it.
                 let nodad = if address.contains(':') { " nodad" } else { "" };
-                namespace.run(&format!("ip address add {address} dev {name}{nodad}"));
+                lines.push_str(&format!("address add {address} dev {name}{nodad}\n"));
             }
-            namespace.run(&format!("ip link set {name} up"));
+            lines.push_str(&format!("link set {name} up\n"));
+            namespace.ip(&std::mem::take(&mut lines));
         }
+    }
+
+    /// Runs lines of `ip` in it, by one process: where all is slow, starting them is what takes time.
+    pub fn ip(&self, lines: &str) {
+        self.run_with("ip -batch -", lines);
     }
 }
 
@@ -108,20 +116,40 @@ impl Default for Namespace {
     }
 }
 
-/// A cgroup that single threads can enter, below the root of cgroup v2.
+/// A cgroup that single threads can enter, below the root of cgroup v2 or below another.
 pub struct Cgroup(PathBuf);
 
 impl Cgroup {
-    /// Makes one.
+    /// Makes one below the root.
     pub fn new() -> Self {
+        // Not as `world` calls its own: both are of one process.
+        Self::make(&root(), &format!("{CGROUP_PREFIX}{}-threads-", std::process::id()))
+    }
+
+    /// Makes one below this one.
+    pub fn below(&self) -> Self {
+        Self::make(&self.0, "part-")
+    }
+
+    fn make(parent: &Path, prefix: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        // Not as `world` calls its own: both are of one process.
-        let path = root().join(format!("{CGROUP_PREFIX}{}-threads-{number}", std::process::id()));
+        let path = parent.join(format!("{prefix}{number}"));
         fs::create_dir(&path).unwrap_or_else(|error| panic!("cannot make {}: {error}", path.display()));
         // Threads, not processes, are members: the test's own process stays where it is.
         fs::write(path.join("cgroup.type"), "threaded").unwrap();
         Self(path)
+    }
+
+    /// Whether nothing is left of those below it: a cgroup that was removed lives on with the sockets that were made in it
+    /// (`nr_dying_descendants`, Documentation/admin-guide/cgroup-v2.rst).
+    pub fn is_alone(&self) -> bool {
+        let stat = fs::read_to_string(self.0.join("cgroup.stat")).unwrap();
+        let counts = stat.lines().filter(|line| line.starts_with("nr_d") && line.contains("descendants "));
+        let counts: Vec<&str> =
+            counts.filter_map(|line| line.split_once(' ')).map(|(_, count)| count).collect();
+        assert_eq!(counts.len(), 2, "{stat}");
+        counts == ["0", "0"]
     }
 
     /// Its directory.
