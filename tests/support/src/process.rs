@@ -37,6 +37,8 @@ fn build() -> PathBuf {
     // target/<profile>/deps/<test>
     let folder = own.parent().and_then(Path::parent).expect("test binaries are two folders deep").to_owned();
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // A relative one in the environment would be another directory from here.
+    command.env("CARGO_TARGET_DIR", folder.parent().expect("a profile's folder is in the target's"));
     command.args(["build", "--quiet", "--package", "pod2pod-user", "--bin", "pod2pod"]);
     if folder.ends_with("release") {
         command.arg("--release");
