@@ -36,6 +36,10 @@ const PUBLISH_PERIOD: Duration = Duration::from_secs(1);
 
 /// Reads `files` and writes their records; says how the program should exit.
 pub fn run(files: &[PathBuf], config: Config, shutdown: &Shutdown) -> u8 {
+    if let Some(file) = files.iter().find(|file| config.pcap.would_move(file)) {
+        exit::tell(format_args!("capture.write_pcap.file: {} is to be read", file.display()));
+        return exit::CONFIGURATION;
+    }
     let packets = match pcap::Output::open(&config.pcap, Overflow::Wait, shutdown) {
         Ok(packets) => packets,
         Err(error) => {

@@ -14,16 +14,20 @@ use crate::capture;
 struct Server {
     running: Running,
     address: String,
+    /// Of the packet file.
+    _folder: tempfile::TempDir,
 }
 
 impl Server {
     fn start() -> Self {
         let mut replay = command(["replay", "-", "--listen", "127.0.0.1:0", "--log-level", "info"]);
+        let folder = tempfile::tempdir().unwrap();
+        replay.arg("--write-pcap").arg(folder.path().join("packets"));
         replay.stdin(Stdio::piped()).env("NO_COLOR", "1");
         let running = Running::start(replay);
         let said = running.wait_stderr(|text| text.contains("address="));
         let address = said.split("address=").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
-        Self { running, address }
+        Self { running, address, _folder: folder }
     }
 
     fn ask(&self, request: &str) -> (u16, String) {
@@ -63,6 +67,7 @@ fn http_metrics_have_opentelemetry_names() {
     for wanted in [
         format!("http_server_request_duration_seconds_count{{{labels}}} 3"),
         format!("http_server_response_body_size_bytes_sum{{{labels}}} 15"),
+        "pod2pod_pcap_packets_dropped_total{reason=\"failed\"} 0".to_owned(),
         format!("http_server_request_duration_seconds_bucket{{{labels},le=\"0.005\"}} 3"),
     ] {
         assert!(text.contains(&wanted), "{wanted} is not in\n{text}");

@@ -11,6 +11,7 @@ mod command_line;
 mod endpoints;
 mod filter;
 mod output;
+mod packet_file;
 mod signals;
 
 use support::{

@@ -103,7 +103,7 @@ fn a_disk_that_fills_up_keeps_whole_lines_readable() {
 }
 
 /// RLIMIT_FSIZE: writes past it fail with EFBIG (SIGXFSZ is ignored), as on a disk that fills up.
-fn limit_file_size(command: &mut std::process::Command, bytes: u64) {
+pub(crate) fn limit_file_size(command: &mut std::process::Command, bytes: u64) {
     let program = command.get_program().to_owned();
     let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
     let mut limited = std::process::Command::new("sh");

@@ -10,6 +10,8 @@ mod filter;
 #[cfg(test)]
 mod listing;
 #[cfg(test)]
+mod packet_file;
+#[cfg(test)]
 mod pairing;
 #[cfg(test)]
 mod programs;
@@ -42,6 +44,7 @@ mod tests {
         disturbance::disturb,
         filter,
         listing::{Listing, differences},
+        packet_file,
         pairing::pair,
         replay::replay,
         scenarios::SCENARIOS,
@@ -164,6 +167,30 @@ mod tests {
                 judge(&name, file, &[], &directory, &listed)
             });
             judged.unwrap_or_else(|error| vec![format!("{error:#}")])
+        });
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+
+    #[test]
+    fn written_packet_files_agree() {
+        let directory = tempfile::tempdir().unwrap();
+        let listed = disagreements::read(Path::new(LIST)).unwrap();
+        let files = committed().unwrap();
+        let wrong = in_parallel(files.len(), |number| {
+            let (file, directory) = (&files[number], directory.path().join(number.to_string()));
+            let name = file.file_stem().unwrap().to_string_lossy();
+            let (covered, raw) = (directory.join("covered"), directory.join("raw"));
+            let judged = (|| {
+                fs::create_dir(&directory)?;
+                let told = packet_file::write(file, &directory, &covered, "on")?;
+                let mut wrong = packet_file::judge(&name, &covered, told, &directory)?;
+                let told = packet_file::write(file, &directory, &raw, "off")?;
+                wrong.extend(packet_file::judge(&name, &raw, told, &directory)?);
+                wrong.extend(judge(&name, &raw, &[], &directory, &listed)?);
+                Ok::<_, anyhow::Error>(wrong)
+            })();
+            let wrong = judged.unwrap_or_else(|error| vec![format!("{error:#}")]);
+            wrong.into_iter().map(|wrong| format!("{name}: {wrong}")).collect()
         });
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }

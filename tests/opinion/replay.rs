@@ -36,7 +36,7 @@ fn run_replay(capture: &Path, directory: &Path, arguments: &[&str], accepted: &[
 }
 
 /// The binary of the same build: `target/PROFILE/pod2pod`, two levels above the test's own file.
-fn binary() -> Result<PathBuf> {
+pub(crate) fn binary() -> Result<PathBuf> {
     let own = env::current_exe()?;
     let profile = own.ancestors().nth(2).context("the test is not in a target directory")?;
     let binary = profile.join("pod2pod");

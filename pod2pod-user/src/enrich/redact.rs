@@ -145,12 +145,18 @@ static BY_LENGTH: [usize; LONGEST_SECRET_NAME + 2] = {
 /// Bytes of the longest of [`SECRET_PARAMETERS`].
 const LONGEST_SECRET_NAME: usize = 20;
 
+/// What a record is marked with if its target was cut.
+const TARGET_CUT: &str = "target_cut";
+
 /// Most parameters have shorter names than any in the lists: these need no comparing.
 const SHORTEST_SECRET_NAME: usize = 3;
 
 /// Replaces every secret in `record`; says how many.
 pub fn redact(record: &mut Record) -> u64 {
     let mut count = 0;
+    if let Some(original) = record.original.as_mut().filter(|_| record.anomalies.contains(&TARGET_CUT)) {
+        count += redact_cut_authority(original);
+    }
     for part in [&mut record.path, &mut record.original] {
         count += part.as_mut().map_or(0, redact_url);
     }
@@ -194,6 +200,14 @@ fn redact_url(url: &mut Bytes) -> u64 {
     redact_user_information(url) + redact_parameters(url, Position::Path)
 }
 
+/// Replaces an authority that the capture cut: what is seen of it may be user information, whose `@` is not seen.
+fn redact_cut_authority(url: &mut Bytes) -> u64 {
+    let authority = authority(url).filter(|authority| authority.end == url.len() && !authority.is_empty());
+    let Some(authority) = authority else { return 0 };
+    *url = Bytes::from([url.get(..authority.start).unwrap_or_default(), REDACTED_PART].concat());
+    1
+}
+
 /// Replaces user information, and a password in it for itself.
 fn redact_user_information(url: &mut Bytes) -> u64 {
     let Some(information) = user_information(url) else { return 0 };
@@ -211,6 +225,13 @@ fn redact_user_information(url: &mut Bytes) -> u64 {
 
 /// Where user information is: `scheme://user:password@host` and, of authority-form, `user:password@host`.
 fn user_information(url: &[u8]) -> Option<Range<usize>> {
+    let authority = authority(url)?;
+    let at = url.get(authority.clone())?.iter().rposition(|byte| *byte == b'@')?;
+    Some(authority.start..authority.start + at)
+}
+
+/// Where an authority is, or could be.
+fn authority(url: &[u8]) -> Option<Range<usize>> {
     if url.first() == Some(&b'/') && memchr::memchr(b':', url).is_none() {
         return None;
     }
@@ -219,11 +240,9 @@ fn user_information(url: &[u8]) -> Option<Range<usize>> {
         _ if url.first() != Some(&b'/') => 0,
         _ => return None,
     };
-    let authority = url.get(start..).unwrap_or_default();
-    let length =
-        authority.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(authority.len());
-    let at = authority.get(..length)?.iter().rposition(|byte| *byte == b'@')?;
-    Some(start..start + at)
+    let rest = url.get(start..).unwrap_or_default();
+    let length = rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(rest.len());
+    Some(start..start + length)
 }
 
 /// Where a scan for parameters begins.

@@ -97,11 +97,10 @@ impl HttpTracker {
 }
 
 impl Flow {
-    /// Notes how the sender's reader stands, if somebody wants to know what it is about to read.
-    pub(super) fn watch(&mut self, sender: Side, shared: &Shared) -> Option<Watched> {
-        shared.disclosed.as_ref()?;
+    /// Notes how the sender's reader stands.
+    pub(super) fn watch(&mut self, sender: Side) -> Watched {
         let reader = self.reader(sender);
-        Some(match &reader.phase {
+        match &reader.phase {
             Phase::Chunked(chunked) => Watched::Chunked(chunked.clone()),
             Phase::Lost => Watched::Lost,
             Phase::Opening | Phase::Head if reader.buffer.iter().all(is_line_end) => Watched::Between,
@@ -111,7 +110,7 @@ impl Flow {
             | Phase::UntilClose
             | Phase::Skip(_)
             | Phase::Unframed(_) => Watched::Other,
-        })
+        }
     }
 
     /// Discloses what a step has read, heads apart: `before` and `after` are the input.
@@ -144,8 +143,8 @@ impl Flow {
         }
         let start = self.reader(sender).place.offset;
         match step {
-            Step::Proxy(header, addresses) => {
-                let shown = shown_of_proxy(header, addresses.is_some());
+            Step::Proxy(read) => {
+                let shown = shown_of_proxy(&read.header, read.addresses.is_some());
                 self.disclose_structure(sender, start, shown, shared);
             }
             Step::Http2(place) => self.disclose_structure(sender, place.offset, PREFACE.to_vec(), shared),

@@ -174,7 +174,7 @@ impl Flow {
             let max_head = shared.config.max_head;
             let room = Room { max_head, left: shared.config.max_kept.saturating_sub(shared.kept) };
             let before = input;
-            let watched = self.watch(sender, shared);
+            let watched = shared.disclosed.is_some().then(|| self.watch(sender));
             let reader = self.reader(sender);
             let kept = reader.kept();
             let step = reader.step(&mut input, room);
@@ -217,9 +217,9 @@ impl Flow {
             }
             Step::Body { content, ended } => self.content(sender, content, ended, time, shared),
             Step::Broken(broken, anomalies) => self.broken(sender, broken, anomalies, time, shared),
-            Step::Proxy(_, addresses) => {
+            Step::Proxy(read) => {
                 shared.stats.connections_proxied += 1;
-                self.proxied = addresses;
+                self.proxied = read.addresses;
             }
             Step::Http2(place) => {
                 shared.stats.connections_http2 += 1;

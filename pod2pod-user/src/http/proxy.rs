@@ -22,6 +22,15 @@ pub(super) enum ProxyHeader {
     Present { length: usize, skip: u64, addresses: Option<(SocketAddr, SocketAddr)> },
 }
 
+/// A header that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ProxyRead {
+    /// Its bytes, without TLVs.
+    pub(super) header: Vec<u8>,
+    /// Client and destination if it tells them.
+    pub(super) addresses: Option<(SocketAddr, SocketAddr)>,
+}
+
 /// Reads the header at the beginning of a connection's bytes.
 pub(super) fn read(bytes: &[u8]) -> ProxyHeader {
     if begins(bytes, SIGNATURE) {

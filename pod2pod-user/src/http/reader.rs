@@ -3,14 +3,12 @@
 //! Where the stream was cut into chunks makes no difference to what comes out. Keeps bytes only while a head, a PROXY
 //! header or a line that may begin a message is incomplete. Does not read header fields and does not know pairing.
 
-use std::{borrow::Cow, net::SocketAddr};
-
 use super::{
     chunked::{BrokenChunk, ChunkStep, Chunked},
     exchange::Anomalies,
     framing::Framing,
     head::{self, LineState},
-    proxy::{self, ProxyHeader},
+    proxy::{self, ProxyHeader, ProxyRead},
     start_line::{self, StartLine, Wanted},
     unframed::Tail,
 };
@@ -82,8 +80,8 @@ pub(super) enum Step<'a> {
     Body { content: &'a [u8], ended: Option<Anomalies> },
     /// The body's framing broke.
     Broken(BrokenChunk, Anomalies),
-    /// A PROXY header was read, but for what it holds beside addresses.
-    Proxy(Cow<'a, [u8]>, Option<(SocketAddr, SocketAddr)>),
+    /// A PROXY header was read.
+    Proxy(Box<ProxyRead>),
     /// The HTTP/2 preface was read.
     Http2(Place),
     /// The direction begins with something else.
@@ -376,10 +374,10 @@ impl Reader {
             ProxyHeader::Present { length, skip, addresses } => {
                 let taken = input.take(length.saturating_sub(kept));
                 self.buffer.truncate(length);
-                let header = if kept == 0 { taken.into() } else { std::mem::take(&mut self.buffer).into() };
+                let header = if kept == 0 { taken.to_vec() } else { std::mem::take(&mut self.buffer) };
                 self.forget();
                 self.phase = if skip > 0 { Phase::Skip(skip) } else { Phase::Head };
-                Step::Proxy(header, addresses)
+                Step::Proxy(Box::new(ProxyRead { header, addresses }))
             }
             ProxyHeader::Absent => {
                 self.buffer.truncate(kept);

@@ -133,7 +133,7 @@ mod tests {
                 | Step::CutHead(..)
                 | Step::Body { .. }
                 | Step::Broken(..)
-                | Step::Proxy(..)
+                | Step::Proxy(_)
                 | Step::Http2(_)
                 | Step::Foreign(_)
                 | Step::Skipped(_) => {}

@@ -89,10 +89,15 @@ impl Files {
     }
 
     fn older(&self, number: u64) -> PathBuf {
-        let mut path = self.path.clone().into_os_string();
-        path.push(format!(".{number}"));
-        path.into()
+        older(&self.path, number)
     }
+}
+
+/// The file that was begun `number` files before the one at `path`.
+pub fn older(path: &Path, number: u64) -> PathBuf {
+    let mut older = path.as_os_str().to_owned();
+    older.push(format!(".{number}"));
+    older.into()
 }
 
 impl Current {
@@ -239,13 +244,13 @@ mod tests {
         files.write(b"a").unwrap();
         assert_eq!(fs::read_to_string(&aim).unwrap(), "");
         let mode = fs::symlink_metadata(folder.file()).unwrap().permissions().mode();
-        assert_eq!(mode & 0o7777, MODE);
+        assert_eq!(mode & 0o7777, 0o600);
         // The next one too, though somebody has put something in its place meanwhile.
         fs::remove_file(folder.file()).unwrap();
         symlink(&aim, folder.file()).unwrap();
         files.write(b"b").unwrap();
         assert_eq!(fs::read_to_string(&aim).unwrap(), "");
-        assert_eq!(fs::symlink_metadata(folder.file()).unwrap().permissions().mode() & 0o7777, MODE);
+        assert_eq!(fs::symlink_metadata(folder.file()).unwrap().permissions().mode() & 0o7777, 0o600);
     }
 
     #[test]

@@ -28,8 +28,12 @@ pub const MAX_LOOK_BACK: usize = 1024;
 /// Comments of one packet, bytes: hundreds of pipelined exchanges; more are left out.
 pub const MAX_COMMENT_BYTES: usize = 32 * 1024;
 
-/// What bookkeeping takes of a packet beside [`Held`] itself, bytes: its places in the lists, and what an allocator adds.
-const OVERHEAD: usize = 96;
+/// A packet's place in the queue, bytes; a queue that grows is there twice, the second time twice as long.
+const PLACE: usize = 3 * size_of::<Option<Box<Held>>>();
+
+/// What a packet takes beside its place and its payload if it is the only one of its connection, bytes: an entry in a table
+/// that may be half empty, a list, and what an allocator adds.
+const OVERHEAD: usize = 384;
 
 /// A connection: its network world, and both ends, the lower address first. Generations are not told apart: a byte is shown
 /// only where it is the byte that was disclosed.
@@ -80,7 +84,8 @@ impl Held {
     }
 
     fn cost(&self) -> usize {
-        size_of::<Self>() + OVERHEAD + self.payload.capacity() + self.shown.capacity()
+        let comments: usize = self.comments.iter().map(|comment| comment.capacity() + OVERHEAD).sum();
+        PLACE + OVERHEAD + size_of::<Self>() + self.payload.capacity() + self.shown.capacity() + comments
     }
 
     /// Shows what `covered` has of this payload; `sequence` is that of its first byte.
@@ -147,7 +152,7 @@ pub struct Config {
 #[derive(Debug)]
 pub struct Hold {
     config: Config,
-    packets: VecDeque<Option<Held>>,
+    packets: VecDeque<Option<Box<Held>>>,
     /// Number of the first packet.
     first: u64,
     conversations: HashMap<Name, Conversation, foldhash::fast::RandomState>,
@@ -192,7 +197,7 @@ impl Hold {
         let number = self.first + self.packets.len() as u64;
         let conversation = self.conversations.entry(name).or_default();
         conversation.numbers.push_back(number);
-        self.packets.push_back(Some(held));
+        self.packets.push_back(Some(Box::new(held)));
     }
 
     /// Shows what is disclosed: `covered` is the disclosure's bytes as they may be seen.
@@ -219,7 +224,7 @@ impl Hold {
         let latest = conversation.and_then(|conversation| conversation.numbers.back());
         let held = latest.and_then(|number| self.packets.get_mut(usize::try_from(number - self.first).ok()?));
         let held = held.and_then(Option::as_mut);
-        let room = |held: &&mut Held| {
+        let room = |held: &&mut Box<Held>| {
             held.comments.iter().map(String::len).sum::<usize>() + text.len() <= MAX_COMMENT_BYTES
         };
         let Some(held) = held.filter(room) else {
@@ -227,7 +232,7 @@ impl Hold {
             return;
         };
         self.stats.comments += 1;
-        self.bytes += text.capacity();
+        self.bytes += text.capacity() + OVERHEAD;
         held.comments.push(text);
     }
 
@@ -247,30 +252,31 @@ impl Hold {
         for number in conversation.numbers {
             let place = usize::try_from(number - self.first).ok().and_then(|at| self.packets.get_mut(at));
             if let Some(held) = place.and_then(Option::take) {
-                self.bytes -= cost(&held);
+                // Its place is free once those before it have gone.
+                self.bytes -= held.cost() - PLACE;
                 self.stats.left_out += 1;
             }
         }
     }
 
     /// The next packet that need not wait any more at `now`; without `now`, the next one.
-    pub fn pop(&mut self, now: Option<KernelInstant>) -> Option<Held> {
+    pub fn pop(&mut self, now: Option<KernelInstant>) -> Option<Box<Held>> {
         loop {
             let Some(first) = self.packets.front()? else {
                 self.packets.pop_front();
                 self.first += 1;
+                self.bytes -= PLACE;
                 continue;
             };
             let is_full = self.bytes > self.config.held_bytes;
-            let waits_for_nothing = self.config.is_raw && !self.config.is_judged;
-            let is_due = now.is_none_or(|now| waits_for_nothing || now.since(first.time) >= MAX_AGE);
+            let is_due = now.is_none_or(|now| now.since(first.time) >= MAX_AGE);
             if !is_due && !is_full {
                 return None;
             }
             self.stats.hurried += u64::from(!is_due);
             let held = self.packets.pop_front().flatten()?;
             self.first += 1;
-            self.bytes -= cost(&held);
+            self.bytes -= held.cost();
             if self.leave(held.name) {
                 return Some(held);
             }
@@ -303,10 +309,6 @@ impl Hold {
     pub const fn held_bytes(&self) -> usize {
         self.bytes
     }
-}
-
-fn cost(held: &Held) -> usize {
-    held.cost() + held.comments.iter().map(String::capacity).sum::<usize>()
 }
 
 /// The sequence number of a stream offset, where both are known.

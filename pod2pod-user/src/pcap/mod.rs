@@ -2,7 +2,7 @@
 //!
 //! A segment becomes a packet of its own (`packet`), waits until the HTTP stage has said what its bytes are (`hold`), and is
 //! written with everything else covered (`cover`), under the checksums of what is written. Packets that complete an exchange
-//! carry a comment that names it (`comment`). With redaction off the payload is written as it came, and nothing waits.
+//! carry a comment that names it (`comment`). With redaction off the payload is written as it came.
 //!
 //! `packet`, `block`, `cover`, `hold` and `comment` are pure; `recorder` is a worker's way through them; `files` and `output`
 //! are the shell: a bounded queue and a thread for all workers, so that a slow disk delays no capture.
@@ -16,7 +16,7 @@ pub mod output;
 pub mod packet;
 pub mod recorder;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use hold::Stats;
 pub use output::{OpenError, Output};
@@ -68,6 +68,16 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Whether writing would move the file `other` out of its place, or remove it.
+    pub fn would_move(&self, other: &Path) -> bool {
+        let Some(file) = &self.file else { return false };
+        let older = (1..self.max_files).map(|number| files::older(file, number));
+        let is_other = |path: &Path| {
+            path.canonicalize().is_ok_and(|path| other.canonicalize().is_ok_and(|other| path == other))
+        };
+        is_other(file) || older.into_iter().any(|older| is_other(&older))
+    }
+
     /// Memory that is taken if anything is written, all workers together, bytes.
     pub const fn memory(&self) -> u64 {
         if self.file.is_some() { (self.held_bytes + self.queue_bytes) as u64 } else { 0 }

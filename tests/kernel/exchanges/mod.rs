@@ -20,6 +20,7 @@ mod interfaces;
 mod late;
 mod load;
 mod loss;
+mod packet_file;
 mod paths;
 mod restraint;
 mod root;

@@ -7,8 +7,9 @@ use pod2pod_user::{
     pcap::{
         DEFAULT_HELD_BYTES,
         comment::MAX_TARGET,
-        hold::{MAX_AGE, MAX_COMMENT_BYTES, MAX_LOOK_BACK},
+        hold::{self, Hold, MAX_AGE, MAX_COMMENT_BYTES, MAX_LOOK_BACK},
     },
+    reassembly::Start,
 };
 use support::conversation::{Conversation, STEP_NS};
 
@@ -36,7 +37,7 @@ fn a_head_in_pieces_is_waited_for_only_so_long() {
 
 #[test]
 fn packets_wait_only_while_there_is_room() {
-    let rooms: Vec<_> = (0..4096).step_by(8).map(|room| sees_after(Duration::ZERO, room)).collect();
+    let rooms: Vec<_> = (0..16_384).step_by(32).map(|room| sees_after(Duration::ZERO, room)).collect();
     assert_eq!((rooms[0].0, rooms[511].0), (false, true));
     assert!(rooms[0].1 > 0);
     assert_eq!(rooms[511].1, 0);
@@ -47,6 +48,40 @@ fn packets_wait_only_while_there_is_room() {
         &Conversation::new().client(REQUEST).segments(),
     );
     assert_eq!(run.held.hurried, 3, "each but the last, which nothing follows");
+}
+
+/// However the room is taken: by payload, by connections of one packet, by what is refused behind a packet that waits.
+#[test]
+fn what_waits_takes_no_more_than_it_may() {
+    const ROOM: usize = 512 << 10;
+    let segment = |port: u16, length: usize| {
+        let ends = (format!("10.0.0.1:{port}").parse().unwrap(), "10.0.0.2:80".parse().unwrap());
+        let talk = Conversation::joined_in_the_middle().addresses(ends.0, ends.1).client("x".repeat(length));
+        talk.segments().remove(0)
+    };
+    let refused = |hold: &mut Hold, port: u16| {
+        let mut connection = support::http::connection(1, Start::Middle);
+        let sent = segment(port, 1);
+        (connection.originator, connection.responder) = (sent.source, sent.destination);
+        hold.refuse(&connection);
+    };
+    for (length, refuse) in [(1, false), (1, true), (1460, false), (60_000, false)] {
+        let count = if refuse { 30_000 } else { 8_000 };
+        let segments: Vec<_> = (1..count).map(|port| segment(port, length)).collect();
+        let fill = || {
+            let mut hold = Hold::new(hold::Config { held_bytes: ROOM, is_raw: false, is_judged: false });
+            for (port, segment) in (1..).zip(&segments) {
+                hold.take(&segment.borrow(), 0);
+                while hold.pop(Some(segment.time)).is_some() {}
+                if refuse && port > 1 {
+                    refused(&mut hold, port);
+                }
+            }
+            assert!(hold.held_bytes() <= ROOM && hold.stats().hurried > 0, "{length} {refuse}");
+        };
+        let taken = allocation_counter::measure(fill).bytes_max;
+        assert!(taken <= ROOM as u64 + 200_000, "{length} {refuse}: {taken}");
+    }
 }
 
 #[test]

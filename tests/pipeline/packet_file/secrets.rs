@@ -183,6 +183,38 @@ fn a_second_copy_shows_no_byte_that_differs() {
 }
 
 #[test]
+fn a_copy_that_waits_too_shows_no_byte_that_differs() {
+    let head = "GET /plain HTTP/1.1\r\n\r\n";
+    let mut segments = Conversation::new().client(head).cut_client_at(&[5]).segments();
+    let end = segments.pop().unwrap();
+    let begin = segments.pop().unwrap();
+    let other = OwnedSegment { payload: b"~~~~~ HTTP/1.1\r\n\r\n".to_vec(), ..end.clone() };
+    // The end comes first, twice; the first one wins.
+    segments.extend([end, other, begin]);
+    let run = write_segments(config(|_| ()), &segments);
+    let seen = check("copies", &run);
+    assert!(seen.contains("plain HTTP/1.1\r\n\r\n***** HTTP/1.1\r\n\r\nGET /"), "{seen:?}");
+}
+
+#[test]
+fn of_a_target_that_was_cut_no_user_is_named() {
+    for target in ["http://~:~", "http://~", "http://a@~", "~:~"] {
+        let talk =
+            Conversation::new().client(format!("CONNECT {target}")).client("lost").client("behind\r\n");
+        let mut segments = talk.server("HTTP/1.1 200 OK\r\n\r\n").close().segments();
+        segments.remove(4);
+        let run = write_segments(config(|_| ()), &segments);
+        assert!(
+            run.records.iter().any(|record| record.contains("target_cut")),
+            "{target}: {:?}",
+            run.records
+        );
+        assert!(run.records.iter().all(|record| !record.contains('~')), "{:?}", run.records);
+        check(target, &run);
+    }
+}
+
+#[test]
 fn bodies_that_records_show_are_covered_all_the_same() {
     let config = config(|config| {
         config.http.request_body_prefix = 4;

@@ -78,6 +78,9 @@ pub fn contradictions(config: &Config) -> Vec<String> {
     if config.pcap.file.is_none() && pcap_without_file != crate::pcap::Config::default() {
         found.push("capture.write_pcap: values are given, but no capture.write_pcap.file to use them for");
     }
+    if config.pcap.file.is_some() && config.pcap.file == config.output.file {
+        found.push("capture.write_pcap.file and output.file: packets and records need a file each");
+    }
     let mut found: Vec<String> = found.into_iter().map(str::to_owned).collect();
     let budget = restraint::budget::split(&config.wanted());
     found.extend(budget.err().map(|too_small| too_small.to_string()));
@@ -173,6 +176,19 @@ mod tests {
         assert_eq!(contradictions(&config).len(), 0);
         config.capture.source = SourceChoice::Tc;
         assert_eq!(contradictions(&config).len(), 1);
+    }
+
+    #[test]
+    fn a_packet_file_is_named_and_is_its_own() {
+        let count = |file: Option<&str>, output: Option<&str>, max_files| {
+            let mut config = Config::default();
+            (config.pcap.file, config.output.file) = (file.map(Into::into), output.map(Into::into));
+            config.pcap.max_files = max_files;
+            contradictions(&config).len()
+        };
+        let default = crate::pcap::DEFAULT_MAX_FILES;
+        assert_eq!(count(Some("a"), Some("b"), default + 1) + count(None, None, default), 0);
+        assert_eq!((count(None, None, default + 1), count(Some("a"), Some("a"), default)), (1, 1));
     }
 
     #[test]
