@@ -161,7 +161,7 @@ fn answer(request: &Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>>
     }
     match request.uri().path() {
         "/metrics" => {
-            let mut response = text(StatusCode::OK, shared.metrics.render());
+            let mut response = text(StatusCode::OK, shared.metrics.page());
             let format = header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
             response.headers_mut().insert(header::CONTENT_TYPE, format);
             response

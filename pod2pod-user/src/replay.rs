@@ -23,7 +23,7 @@ use crate::{
     config::Config,
     enrich::OwnTraffic,
     exit,
-    metrics::{Metrics, stages},
+    metrics::{Metrics, http::MAX_LABEL_SETS, stages},
     pcap,
     pipeline::{self, Pipeline, SharedSinks},
     shutdown::{DEFAULT_DRAIN, Shutdown},
@@ -70,7 +70,7 @@ impl Replay {
     fn start(mut config: Config, packets: Option<pcap::Output>, shutdown: Shutdown) -> anyhow::Result<Self> {
         // What is in somebody's file is what that person wants to see.
         config.enrich.own_traffic = OwnTraffic::Told;
-        let (metrics, http_metrics) = Metrics::new(&config.routes)?;
+        let (metrics, http_metrics) = Metrics::new(&config.routes, MAX_LABEL_SETS)?;
         let metrics = Arc::new(metrics);
         let own = Arc::new(OwnConnections::default());
         if let Listen::At(address) = config.metrics.listen {

@@ -112,7 +112,8 @@ impl Agent {
             Box::new(move |cookie| sockets.register(cookie)),
             Box::new(move |cookie| forget.forget(cookie)),
         ));
-        let (metrics, http_metrics): (Metrics, HttpMetrics) = Metrics::new(&config.routes)?;
+        let (metrics, http_metrics): (Metrics, HttpMetrics) =
+            Metrics::new(&config.routes, config.label_sets)?;
         let metrics = Arc::new(metrics);
         let listen = match config.metrics.listen {
             Listen::Unsaid => Some(admin::DEFAULT_LISTEN),

@@ -46,6 +46,8 @@ pub struct Config {
     pub limits: restraint::Config,
     /// Routes as a label of the HTTP metrics.
     pub routes: routes::Config,
+    /// Sets of labels that the metrics tell apart: as memory allows.
+    pub label_sets: usize,
     /// The metrics endpoint.
     pub metrics: admin::Config,
     /// Logs.
@@ -102,6 +104,7 @@ impl Config {
                 .as_ref()
                 .map(|_| queue(self.http_sink.queue_bytes, sinks::http::DEFAULT_QUEUE_BYTES)),
             packets: self.pcap.memory(),
+            routes: self.routes.mode != routes::Mode::Off,
         }
     }
 
@@ -136,6 +139,7 @@ impl Config {
         self.http.max_kept = of_worker(shares.kept / 4);
         self.http.max_open_bytes = of_worker(shares.kept / 2);
         self.pcap.held_bytes = of_worker(self.pcap.held_bytes as u64);
+        self.label_sets = entries(shares.label_sets);
         self.output.queue_bytes = entries(shares.output_queue);
         self.http_sink.queue_bytes = entries(shares.collector_queue);
         Ok(())

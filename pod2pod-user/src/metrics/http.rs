@@ -1,5 +1,10 @@
 //! HTTP metrics by OpenTelemetry's semantic conventions, as Prometheus names them.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
 use hashbrown::HashMap;
 use prometheus::{HistogramOpts, HistogramVec, Registry, local::LocalHistogram};
 
@@ -16,8 +21,13 @@ const SIZE_BUCKETS: &[f64] =
 const METHODS: &[&str] =
     &["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"];
 const OTHER: &str = "_OTHER";
-/// Label sets remembered at most: ten methods and a hundred statuses fit; beyond, status and error are `_OTHER`.
+/// Label sets remembered without routes, and at least, by all workers: the usual methods with the usual statuses, of both
+/// ends and versions. Beyond, method, status, error and route are `_OTHER`.
+pub const DEFAULT_LABEL_SETS: usize = 200;
+/// Label sets with routes, where `limits.memory` has room for so many: a page of them is 18 MB.
 pub const MAX_LABEL_SETS: usize = 2000;
+/// What a label set costs: 4.7 KB kept, 9.2 KB in each of two pages, and a part of what makes a page. Measured. Bytes.
+pub const LABEL_SET_BYTES: u64 = 26 * 1024;
 /// The last is there only if routes are wanted.
 const LABELS: [&str; 5] = [
     "http_request_method",
@@ -64,21 +74,26 @@ pub struct HttpMetrics {
     /// The same for what was counted last at the servers' and at the clients' ends: mostly it is the next one's too.
     last: [Option<(Key, usize)>; 2],
     routes: Routes,
+    /// Label sets that all workers may still make.
+    room: Arc<AtomicUsize>,
     overflowed: u64,
 }
 
 impl HttpMetrics {
-    pub(super) fn register(registry: &Registry, routes: &routes::Config) -> Result<Self, prometheus::Error> {
+    /// With the registries to render, in the order of their names: one for each histogram, so that not all of them are
+    /// gathered at once.
+    pub(super) fn register(
+        routes: &routes::Config,
+        label_sets: usize,
+    ) -> Result<(Self, Vec<Registry>), prometheus::Error> {
         let labels = if routes.mode == routes::Mode::Off { LABELS.len() - 1 } else { LABELS.len() };
-        Ok(Self {
-            server: View::register(registry, "server", &LABELS[..labels])?,
-            client: View::register(registry, "client", &LABELS[..labels])?,
-            sets: Vec::new(),
-            places: HashMap::new(),
-            last: [None; 2],
-            routes: Routes::new(routes.clone()),
-            overflowed: 0,
-        })
+        let mut registries = Vec::new();
+        let client = View::register(&mut registries, "client", &LABELS[..labels])?;
+        let server = View::register(&mut registries, "server", &LABELS[..labels])?;
+        let room = Arc::new(AtomicUsize::new(label_sets.clamp(DEFAULT_LABEL_SETS, MAX_LABEL_SETS)));
+        let routes = Routes::new(routes.clone());
+        let (sets, places, last) = (Vec::new(), HashMap::new(), [None; 2]);
+        Ok((Self { server, client, sets, places, last, routes, room, overflowed: 0 }, registries))
     }
 
     /// The same histograms for another worker to count in.
@@ -90,6 +105,7 @@ impl HttpMetrics {
             places: HashMap::new(),
             last: [None; 2],
             routes: self.routes.fresh(),
+            room: Arc::clone(&self.room),
             overflowed: 0,
         }
     }
@@ -137,6 +153,11 @@ impl HttpMetrics {
         self.routes.stats()
     }
 
+    /// Takes the place of one more label set, if there is one.
+    fn take_room(&self) -> bool {
+        self.room.try_update(Relaxed, Relaxed, |room| room.checked_sub(1)).is_ok()
+    }
+
     fn set(&mut self, key: Key) -> Option<&Set> {
         let [server, client] = &self.last;
         let place = match if key.client { client } else { server } {
@@ -153,7 +174,7 @@ impl HttpMetrics {
             *(if key.client { client } else { server }) = Some((key, place));
             return place;
         }
-        let is_full = self.places.len() >= MAX_LABEL_SETS;
+        let is_full = !self.take_room();
         self.overflowed += u64::from(is_full);
         let rest = Key { method: OTHER, status: Some(0), outcome: None, route: None, ..key };
         let Self { server, client, sets, places, routes, .. } = self;
@@ -174,16 +195,22 @@ impl HttpMetrics {
 }
 
 impl View {
-    fn register(registry: &Registry, end: &str, labels: &[&str]) -> Result<Self, prometheus::Error> {
-        let histogram = |what: &str, help: &str, buckets: &[f64]| {
+    fn register(
+        registries: &mut Vec<Registry>,
+        end: &str,
+        labels: &[&str],
+    ) -> Result<Self, prometheus::Error> {
+        let mut histogram = |what: &str, help: &str, buckets: &[f64]| {
             let options = HistogramOpts::new(format!("http_{end}_{what}"), help).buckets(buckets.to_vec());
             let histogram = HistogramVec::new(options, labels)?;
+            let registry = Registry::new();
             registry.register(Box::new(histogram.clone()))?;
+            registries.push(registry);
             Ok::<_, prometheus::Error>(histogram)
         };
         Ok(Self {
-            duration: histogram("request_duration_seconds", "Duration of HTTP exchanges.", DURATION_BUCKETS)?,
             request_size: histogram("request_body_size_bytes", "Size of HTTP request bodies.", SIZE_BUCKETS)?,
+            duration: histogram("request_duration_seconds", "Duration of HTTP exchanges.", DURATION_BUCKETS)?,
             response_size: histogram(
                 "response_body_size_bytes",
                 "Size of HTTP response bodies.",

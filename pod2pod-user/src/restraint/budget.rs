@@ -3,10 +3,14 @@
 //! What is configured for itself (rings, queues) comes first; tables, kernel maps and stores share what is left. A share
 //! is a bound that its owner keeps: one past it something is given up and counted. Pure: takes numbers and gives numbers.
 
-use crate::{http, reassembly};
+use crate::{
+    http,
+    metrics::http::{DEFAULT_LABEL_SETS, LABEL_SET_BYTES, MAX_LABEL_SETS},
+    reassembly,
+};
 
-/// The process before it has seen anything, and what no traffic can multiply: code, runtime, stacks, metrics and a scrape of
-/// them. Measured: 12 MiB of an unoptimised build. Bytes.
+/// The process before it has seen anything, and what no traffic can multiply: code, runtime, stacks, metrics and two scrapes
+/// of them. Measured: 12 MiB of an unoptimised build, 9.5 of an optimised one, and 4 of [`DEFAULT_LABEL_SETS`]. Bytes.
 pub const PROCESS_BYTES: u64 = 14 << 20;
 /// What an allocator keeps beside what is in use, and what is in use for a moment. Share of the rest: one of this many.
 pub const SLACK_SHARE: u64 = 8;
@@ -14,6 +18,8 @@ pub const SLACK_SHARE: u64 = 8;
 pub const QUEUE_SHARE: u64 = 8;
 /// As [`QUEUE_SHARE`], for bytes that came before their turn, and for heads and exchanges that are not whole.
 pub const STORE_SHARE: u64 = 8;
+/// What label sets of routes take beyond those that the process counts. Share of the rest: one of this many.
+pub const LABELS_SHARE: u64 = 8;
 /// A collector's batch on its way, its copy, and the connection. Bytes.
 pub const COLLECTOR_BYTES: u64 = 3 << 20;
 /// What a socket end costs in the kernel's state table: key, state, and the table's own (kernel/bpf/hashtab.c). Bytes.
@@ -40,6 +46,8 @@ pub struct Wanted {
     pub collector_queue: Option<(u64, bool)>,
     /// Packets on their way to a file. Bytes.
     pub packets: u64,
+    /// Metrics have routes as a label.
+    pub routes: bool,
 }
 
 /// What each may take.
@@ -63,6 +71,8 @@ pub struct Shares {
     pub output_queue: u64,
     /// The collector's. Bytes.
     pub collector_queue: u64,
+    /// Sets of labels in the metrics.
+    pub label_sets: u64,
 }
 
 /// The budget is too small to work.
@@ -124,7 +134,9 @@ fn shares(wanted: &Wanted) -> Option<Shares> {
     let store = rest / STORE_SHARE;
     let held = store.min(reassembly::config::DEFAULT_MAX_TOTAL_HELD_BYTES as u64);
     let kept = store.min(http::DEFAULT_MAX_KEPT as u64);
-    let tables = rest - rest / SLACK_SHARE - queues - held - kept;
+    let most_labels = (MAX_LABEL_SETS - DEFAULT_LABEL_SETS) as u64;
+    let labels = if wanted.routes { (rest / LABELS_SHARE / LABEL_SET_BYTES).min(most_labels) } else { 0 };
+    let tables = rest - rest / SLACK_SHARE - queues - held - kept - labels * LABEL_SET_BYTES;
     let connections = most_connections(tables)?;
     Some(Shares {
         connections,
@@ -136,6 +148,7 @@ fn shares(wanted: &Wanted) -> Option<Shares> {
         kept,
         output_queue,
         collector_queue,
+        label_sets: DEFAULT_LABEL_SETS as u64 + labels,
     })
 }
 
@@ -164,13 +177,40 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn wanted(memory: u64, rings: u64) -> Wanted {
-        Wanted { memory, rings, output_queue: (8 * MIB, false), collector_queue: None, packets: 0 }
+        Wanted {
+            memory,
+            rings,
+            output_queue: (8 * MIB, false),
+            collector_queue: None,
+            packets: 0,
+            routes: false,
+        }
     }
 
     /// Everything at its bound at once.
     fn total(wanted: &Wanted, shares: &Shares) -> u64 {
         let queues = shares.output_queue + shares.collector_queue;
-        fixed(wanted) - chosen(wanted) + queues + shares.held + shares.kept + tables(shares.connections)
+        let labels = (shares.label_sets - DEFAULT_LABEL_SETS as u64) * LABEL_SET_BYTES;
+        fixed(wanted) - chosen(wanted)
+            + queues
+            + shares.held
+            + shares.kept
+            + labels
+            + tables(shares.connections)
+    }
+
+    #[test]
+    fn routes_have_as_many_labels_as_there_is_memory_for() {
+        let sets = |memory: u64, routes| {
+            split(&Wanted { routes, ..wanted(memory, 16 * MIB) }).unwrap().label_sets as usize
+        };
+        let default = crate::restraint::DEFAULT_MEMORY;
+        assert_eq!(sets(default, false), DEFAULT_LABEL_SETS);
+        let rest = default - fixed(&wanted(default, 16 * MIB));
+        let expected = DEFAULT_LABEL_SETS as u64 + rest / LABELS_SHARE / LABEL_SET_BYTES;
+        assert_eq!(sets(default, true) as u64, expected);
+        assert!(expected > 300, "{expected}");
+        assert_eq!(sets(1 << 40, true), MAX_LABEL_SETS);
     }
 
     #[test]
@@ -178,7 +218,8 @@ mod tests {
         for memory in [24, 32, 48, 64, 100, 128, 512, 4096] {
             for rings in [256 << 10, MIB, 4 * MIB, 16 * MIB, 64 * MIB] {
                 for collector_queue in [None, Some((8 * MIB, false)), Some((3 * MIB, true))] {
-                    let wanted = Wanted { collector_queue, ..wanted(memory * MIB, rings) };
+                    let routes = memory % 3 == 0;
+                    let wanted = Wanted { collector_queue, routes, ..wanted(memory * MIB, rings) };
                     let Ok(shares) = split(&wanted) else { continue };
                     assert!(total(&wanted, &shares) <= wanted.memory, "{wanted:?} {shares:?}");
                     assert!(shares.connections >= MIN_CONNECTIONS && shares.connections <= MAX_CONNECTIONS);

@@ -3,14 +3,18 @@
 use bytes::Bytes;
 use pod2pod_user::{
     http::{Exchange, Outcome},
-    metrics::{HttpMetrics, Metrics, http::MAX_LABEL_SETS, routes},
+    metrics::{
+        HttpMetrics, MAX_PAGES, Metrics,
+        http::{DEFAULT_LABEL_SETS, LABEL_SET_BYTES, MAX_LABEL_SETS},
+        routes,
+    },
     reassembly::Side,
 };
 
 use super::{record, with};
 
 fn counted(exchanges: impl IntoIterator<Item = Exchange>) -> (String, HttpMetrics) {
-    let (metrics, mut http) = Metrics::new(&routes::Config::default()).unwrap();
+    let (metrics, mut http) = Metrics::new(&routes::Config::default(), DEFAULT_LABEL_SETS).unwrap();
     exchanges.into_iter().for_each(|exchange| http.observe(&record(exchange)));
     http.publish();
     (String::from_utf8(metrics.render()).unwrap(), http)
@@ -61,21 +65,80 @@ fn one_exchange_is_counted_once() {
     assert!(text.contains("http_server_request_duration_seconds_sum{error_type=\"\",http_request_method=\"GET\",http_response_status_code=\"200\",network_protocol_version=\"1.1\"} 0.003668"), "{text}");
 }
 
-#[test]
-fn an_outsider_cannot_multiply_label_sets() {
+/// As many exchanges as asked for, each of a label set of its own.
+fn different(count: usize) -> impl Iterator<Item = Exchange> {
     let methods = ["GET", "PUT", "POST"];
-    let sets = methods.iter().flat_map(|method| (100..1000).map(move |status| (method, status)));
+    let sets = methods.into_iter().flat_map(|method| (100..1000).map(move |status| (method, status)));
     let exchanges = sets.map(|(method, status)| {
         with(|e| {
-            e.request.as_mut().unwrap().method = Bytes::from_static(method.as_bytes());
+            let request = e.request.as_mut().unwrap();
+            request.method = Bytes::from_static(method.as_bytes());
+            request.target = Bytes::from_static(b"/api/v2/customers/1234/orders/17/items");
             e.response.as_mut().unwrap().status = status;
         })
     });
-    let (_, http) = counted(exchanges.clone().take(MAX_LABEL_SETS));
+    exchanges.take(count)
+}
+
+#[test]
+fn an_outsider_cannot_multiply_label_sets() {
+    let (_, http) = counted(different(DEFAULT_LABEL_SETS));
     assert_eq!(http.overflowed(), 0);
-    let (text, http) = counted(exchanges.take(MAX_LABEL_SETS + 1));
+    let (text, http) = counted(different(DEFAULT_LABEL_SETS + 1));
     assert_eq!(http.overflowed(), 1);
     assert!(text.contains(
         "error_type=\"_OTHER\",http_request_method=\"_OTHER\",http_response_status_code=\"_OTHER\""
     ));
+}
+
+#[test]
+fn workers_share_the_label_sets_that_there_may_be() {
+    for (asked, given) in [(0, DEFAULT_LABEL_SETS), (300, 300), (MAX_LABEL_SETS + 1, MAX_LABEL_SETS)] {
+        let (_, mut http) = Metrics::new(&routes::Config::default(), asked).unwrap();
+        let mut other = http.for_worker();
+        let (half, rest) = (given / 2, given - given / 2);
+        different(half).for_each(|exchange| http.observe(&record(exchange)));
+        different(rest).for_each(|exchange| other.observe(&record(exchange)));
+        assert_eq!((http.overflowed(), other.overflowed()), (0, 0), "{asked}");
+        different(rest + 1).for_each(|exchange| other.observe(&record(exchange)));
+        assert_eq!(other.overflowed(), 1, "{asked}");
+    }
+}
+
+#[test]
+fn a_label_set_costs_what_the_budget_counts() {
+    for (mode, sets) in
+        [(routes::Mode::Off, DEFAULT_LABEL_SETS), (routes::Mode::Learned, 500), (routes::Mode::Learned, 2000)]
+    {
+        let records: Vec<_> = different(sets).map(record).collect();
+        let made = || Metrics::new(&routes::Config { mode, rules: Vec::new() }, sets).unwrap();
+        let mut all = None;
+        let kept = allocation_counter::measure(|| {
+            let (metrics, mut http) = made();
+            records.iter().for_each(|record| http.observe(record));
+            http.publish();
+            all = Some((metrics, http));
+        });
+        let (metrics, http) = all.unwrap();
+        assert_eq!(http.overflowed(), 0);
+        // The length of the first page is not known before.
+        drop(metrics.page());
+        let mut pages = Vec::new();
+        let read = allocation_counter::measure(|| {
+            // Slow readers: each has its page until it has read it.
+            pages.extend((0..2 * MAX_PAGES).map(|_| metrics.page()));
+        });
+        let each = (kept.bytes_current as u64 + read.bytes_max) / sets as u64;
+        assert!(
+            each <= LABEL_SET_BYTES,
+            "{each} bytes, {} kept and {} read",
+            kept.bytes_current,
+            read.bytes_max
+        );
+        assert!(each > LABEL_SET_BYTES / 2, "{each} bytes");
+        let mut different: Vec<_> = pages.iter().map(|page| page.as_ptr()).collect();
+        different.dedup();
+        assert_eq!(different.len(), MAX_PAGES);
+        drop(pages);
+    }
 }

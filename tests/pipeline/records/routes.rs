@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use bytes::Bytes;
 use pod2pod_user::metrics::{
     Metrics,
+    http::DEFAULT_LABEL_SETS,
     routes::{
         Config, DEFAULT_MAX_VALUES, MAX_NAME, MAX_PLACES, MAX_RULES, MAX_SEGMENTS, Mode, OTHER, Routes, Rule,
         RuleError,
@@ -129,7 +130,7 @@ fn an_outsider_cannot_make_more_routes_than_there_is_room_for() {
 #[test]
 fn the_label_is_there_only_if_it_is_wanted() {
     let text = |config: &Config| {
-        let (metrics, mut http) = Metrics::new(config).unwrap();
+        let (metrics, mut http) = Metrics::new(config, DEFAULT_LABEL_SETS).unwrap();
         http.observe(&record(with(|e| {
             e.request.as_mut().unwrap().target = Bytes::from_static(b"/cart/7?token=x");
         })));
