@@ -367,9 +367,9 @@ impl Gate {
 
 impl Output {
     fn drain(&mut self, tracker: &mut HttpTracker, gate: &mut Gate, recorder: &mut Option<Box<Recorder>>) {
-        while let Some(exchange) = tracker.pop() {
-            if !gate.wants(&exchange) {
-                continue;
+        tracker.drain_told(|exchange| {
+            if !gate.wants(exchange) {
+                return;
             }
             let connection = recorder.is_some().then_some(exchange.connection);
             // Used where it is: a record is large.
@@ -388,6 +388,6 @@ impl Output {
             if *fate == Fate::Keep {
                 self.sinks.get().write(record);
             }
-        }
+        });
     }
 }

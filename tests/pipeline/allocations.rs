@@ -36,8 +36,8 @@ impl Stages {
         let Self { reassembler, tracker, enricher, line, lines } = self;
         let now = segment.time;
         reassembler.push(segment, now, &mut |chunk| tracker.push(chunk, now));
-        while let Some(exchange) = tracker.pop() {
-            let (record, fate) = enricher.enrich(exchange, WallOffset::default());
+        while let Some(mut exchange) = tracker.pop() {
+            let (record, fate) = enricher.enrich(&mut exchange, WallOffset::default());
             assert_eq!(fate, Fate::Keep);
             line.clear();
             json::push_line(line, &record);

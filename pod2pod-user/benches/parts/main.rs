@@ -155,12 +155,12 @@ fn enriching(parts: &mut Parts, exchanges: &[Exchange]) -> Vec<Record> {
     let enricher = || Enricher::new(enrich::Config::default());
     let fresh = || (enricher(), exchanges.to_vec());
     parts.measure("enrich, an exchange", exchanges.len(), fresh, |(enricher, exchanges)| {
-        for exchange in exchanges.drain(..) {
-            black_box(enricher.enrich(exchange, WALL));
+        for mut exchange in exchanges.drain(..) {
+            black_box(enricher.enrich(&mut exchange, WALL));
         }
     });
     let mut enricher = enricher();
-    exchanges.iter().map(|exchange| enricher.enrich(exchange.clone(), WALL).0).collect()
+    exchanges.iter().map(|exchange| enricher.enrich(&mut exchange.clone(), WALL).0).collect()
 }
 
 fn writing(parts: &mut Parts, records: &[Record]) {
@@ -189,9 +189,7 @@ fn whole(parts: &mut Parts, records: &[Vec<u8>]) {
         for record in records {
             let Ok(segment) = decode(record) else { continue };
             reassembler.push(&segment, segment.time, &mut |chunk| tracker.push(chunk, segment.time));
-            while let Some(exchange) = tracker.pop() {
-                json::push_line(out, &enricher.enrich(exchange, WALL).0);
-            }
+            tracker.drain_told(|exchange| json::push_line(out, &enricher.enrich(exchange, WALL).0));
         }
     });
 }

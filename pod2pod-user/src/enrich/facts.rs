@@ -1,6 +1,6 @@
 //! What an Exchange says, in the words of a Record. No judgement: nothing is left out or replaced here.
 
-use std::net::SocketAddr;
+use std::{mem::take, net::SocketAddr};
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -12,9 +12,9 @@ use crate::{
     record::{self, CapturedHeader, Kind, MessageFacts, ObservedAt, Record},
 };
 
-/// The record of `exchange`.
+/// The record of `exchange`, whose texts move to it.
 #[inline]
-pub fn record(exchange: Exchange, offset: WallOffset, keep_traceparent: bool) -> Record {
+pub fn record(exchange: &mut Exchange, offset: WallOffset, keep_traceparent: bool) -> Record {
     let connection = &exchange.connection;
     let identity = identity::identify(connection);
     let socket_client = connection.address(exchange.client);
@@ -26,7 +26,7 @@ pub fn record(exchange: Exchange, offset: WallOffset, keep_traceparent: bool) ->
         outcome: exchange.outcome.map(outcome),
         in_progress: exchange.outcome.is_none(),
         late: exchange.late,
-        observed_at: observed_at(&exchange),
+        observed_at: observed_at(exchange),
         method: None,
         path: None,
         query: None,
@@ -34,14 +34,14 @@ pub fn record(exchange: Exchange, offset: WallOffset, keep_traceparent: bool) ->
         scheme: None,
         status: exchange.response.as_ref().map(|response| response.status),
         duration: nanos(exchange.start, exchange.end),
-        time_to_first_byte: time_to_first_byte(&exchange),
+        time_to_first_byte: time_to_first_byte(exchange),
         request_duration: None,
         client: (client.ip(), client.port()),
         server: (server.ip(), server.port()),
         network_peer: exchange.proxied.map(|_| pair(socket_client)),
         host: SmallVec::new(),
         user_agent: None,
-        protocol_version: Some(version(&exchange)),
+        protocol_version: Some(version(exchange)),
         request: MessageFacts::default(),
         response: MessageFacts::default(),
         interim_responses: exchange.interim_responses,
@@ -52,36 +52,38 @@ pub fn record(exchange: Exchange, offset: WallOffset, keep_traceparent: bool) ->
         trace_id: None,
         trace_parent_id: None,
         retransmits: Some(exchange.retransmits),
-        connect_duration: connect_duration(&exchange),
+        connect_duration: connect_duration(exchange),
         anomalies: anomalies(exchange.anomalies),
         sample_rate_millionths: None,
     };
-    if let Some(request) = exchange.request {
+    if let Some(request) = &mut exchange.request {
         add_request(&mut record, request, keep_traceparent);
     }
-    if let Some(response) = exchange.response {
+    if let Some(response) = &mut exchange.response {
         add_response(&mut record, response);
     }
     record
 }
 
 #[inline]
-fn add_request(record: &mut Record, request: Request, keep_traceparent: bool) {
-    let parts = target::split(&request.target);
+fn add_request(record: &mut Record, request: &mut Request, keep_traceparent: bool) {
+    let parts = target::split(take(&mut request.target));
     record.path = parts.path;
     record.query = parts.query;
     record.original = parts.original;
     record.scheme = Some(parts.scheme.unwrap_or(Bytes::from_static(b"http")));
-    record.method = Some(request.method);
+    record.method = Some(take(&mut request.method));
     record.request_duration = request.last_byte.map(|last| nanos(request.first_byte, last));
     record.request.body_size = known_size(request.body_size, request.body_cut);
     record.request.body_cut = request.body_cut;
-    record.request.body = request.body_prefix;
+    record.request.body = take(&mut request.body_prefix);
     let mut traceparents = 0;
-    for header in request.headers {
+    for header in &mut request.headers {
         match &header.name[..] {
-            b"host" => record.host.push(header.value),
-            b"user-agent" => record.user_agent = record.user_agent.take().or(Some(header.value)),
+            b"host" => record.host.push(take(&mut header.value)),
+            b"user-agent" => {
+                record.user_agent = record.user_agent.take().or_else(|| Some(take(&mut header.value)))
+            }
             b"traceparent" => {
                 traceparents += 1;
                 let ids = trace::parse(&header.value);
@@ -101,14 +103,14 @@ fn add_request(record: &mut Record, request: Request, keep_traceparent: bool) {
 }
 
 #[inline]
-fn add_response(record: &mut Record, response: Response) {
+fn add_response(record: &mut Record, response: &mut Response) {
     record.response.body_size = known_size(response.body_size, response.body_cut);
     record.response.body_cut = response.body_cut;
-    record.response.body = response.body_prefix;
+    record.response.body = take(&mut response.body_prefix);
     if response.headers.is_empty() {
         return;
     }
-    record.response.headers = response.headers.into_iter().map(captured).collect();
+    record.response.headers = response.headers.iter_mut().map(captured).collect();
     group(&mut record.response.headers);
 }
 
@@ -122,8 +124,8 @@ const fn known_size(size: u64, is_cut: bool) -> Option<u64> {
     if size == 0 && is_cut { None } else { Some(size) }
 }
 
-fn captured(header: Header) -> CapturedHeader {
-    CapturedHeader { name: header.name, value: header.value }
+fn captured(header: &mut Header) -> CapturedHeader {
+    CapturedHeader { name: take(&mut header.name), value: take(&mut header.value) }
 }
 
 /// Brings values of one name together, wire order kept within a name.

@@ -180,10 +180,10 @@ impl Enricher {
         self.own_tuples.extend(tuples.into_iter().map(|(client, server)| ordered(client, server)));
     }
 
-    /// The record of `exchange` and what is to be done with it.
+    /// The record of `exchange`, which is left without what is in it, and what is to be done with it.
     #[inline]
-    pub fn enrich(&mut self, exchange: Exchange, offset: WallOffset) -> (Record, Fate) {
-        let own = self.is_own(&exchange);
+    pub fn enrich(&mut self, exchange: &mut Exchange, offset: WallOffset) -> (Record, Fate) {
+        let own = self.is_own(exchange);
         let codings = [
             exchange.request.as_ref().map(|request| request.codings),
             exchange.response.as_ref().map(|response| response.codings),

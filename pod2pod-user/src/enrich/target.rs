@@ -17,38 +17,46 @@ pub struct Target {
 }
 
 /// Takes `target` apart.
-pub fn split(target: &Bytes) -> Target {
+pub fn split(target: Bytes) -> Target {
     if target.first() == Some(&b'/') {
         return origin_form(target, 0);
     }
-    match absolute_form(target) {
+    match absolute_form(&target) {
         Some((scheme, path_at)) => {
-            let mut parts = origin_form(target, path_at);
+            let mut parts = origin_form(target.clone(), path_at);
             // RFC 9112 3.2.1: an empty path is sent as "/" in origin-form.
             parts.path = parts.path.or(Some(Bytes::from_static(b"/")));
             parts.scheme = Some(scheme);
-            parts.original = Some(target.clone());
+            parts.original = Some(target);
             parts
         }
         // authority-form, `*`, or nothing the grammar knows.
-        None => Target { original: Some(target.clone()), ..Target::default() },
+        None => Target { original: Some(target), ..Target::default() },
     }
 }
 
 /// Path and query from `path_at` on. The target is rebuilt by them if it is UTF-8 and its query is not empty.
-fn origin_form(target: &Bytes, path_at: usize) -> Target {
-    let rest = target.slice(path_at.min(target.len())..);
-    let (path, query) = match memchr::memchr(b'?', &rest) {
-        Some(mark) => (rest.slice(..mark), Some(rest.slice(mark + 1..))),
-        None => (rest, None),
-    };
-    let exact = query.as_ref().is_none_or(|query| !query.is_empty())
-        && (target.is_ascii() || std::str::from_utf8(target).is_ok());
+fn origin_form(target: Bytes, path_at: usize) -> Target {
+    let path_at = path_at.min(target.len());
+    let mark = memchr::memchr(b'?', target.get(path_at..).unwrap_or_default()).map(|mark| path_at + mark);
+    let exact = mark.is_none_or(|mark| mark + 1 < target.len())
+        && (target.is_ascii() || std::str::from_utf8(&target).is_ok());
+    let original = if exact { None } else { Some(target.clone()) };
+    let mut path = target;
+    // Each part that is cut off counts once more who shares the bytes, so no more are than are needed.
+    let query = mark.map(|mark| {
+        let query = path.split_off(mark + 1);
+        path.truncate(mark);
+        query
+    });
+    if path_at > 0 {
+        path = path.slice(path_at..);
+    }
     Target {
         path: Some(path).filter(|path| !path.is_empty()),
         query: query.filter(|query| !query.is_empty()),
         scheme: None,
-        original: if exact { None } else { Some(target.clone()) },
+        original,
     }
 }
 
@@ -82,7 +90,7 @@ mod tests {
         scheme: Option<&str>,
         original: bool,
     ) {
-        let parts = split(&Bytes::from_static(target));
+        let parts = split(Bytes::from_static(target));
         let text = |bytes: Option<Bytes>| bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         assert_eq!(text(parts.path).as_deref(), path, "{target:?}");
         assert_eq!(text(parts.query).as_deref(), query, "{target:?}");

@@ -83,11 +83,14 @@ impl<const ROOM: usize> AsRef<[u8]> for Small<ROOM> {
     }
 }
 
+/// Names of fields that frame a message, or say what it is.
+const FRAMING: [&[u8]; 4] = [b"upgrade", b"content-encoding", b"content-length", b"transfer-encoding"];
+
 /// Lower-case names of fields to keep.
 #[derive(Debug)]
 pub(super) struct Names {
     names: Vec<Bytes>,
-    /// A bit for each of their lengths: most names that are not wanted have another one.
+    /// A bit for each of their lengths, and for those of the names that frame a message: most other names have another one.
     lengths: u64,
 }
 
@@ -101,19 +104,30 @@ impl Names {
                 names.push(name);
             }
         }
-        let lengths = names.iter().fold(0, |lengths, name| lengths | length_bit(name.len()));
+        let looked_at = names.iter().map(|name| &name[..]).chain(FRAMING);
+        let lengths = looked_at.fold(0, |lengths, name| lengths | length_bit(name.len()));
         Self { names, lengths }
     }
 
-    /// The name that is `name`, in any case.
+    /// Whether a name of this length may be one that somebody wants.
     #[inline]
-    fn find(&self, name: &[u8]) -> Option<&Bytes> {
-        if self.lengths & length_bit(name.len()) == 0 {
-            return None;
-        }
-        let is_wanted = |wanted: &&Bytes| wanted.len() == name.len() && name.eq_ignore_ascii_case(wanted);
-        self.names.iter().find(is_wanted)
+    const fn may_be(&self, length: usize) -> bool {
+        self.lengths & length_bit(length) != 0
     }
+
+    /// The name that is `name`, in any case.
+    fn find(&self, name: &[u8]) -> Option<&Bytes> {
+        self.names.iter().find(|wanted| is_name(name, wanted))
+    }
+}
+
+/// Whether `name` is `lower`, a name in lower case, in any case. Most others begin with another letter.
+#[inline]
+fn is_name(name: &[u8], lower: &[u8]) -> bool {
+    let is_same = |(byte, lower): (&u8, &u8)| byte.to_ascii_lowercase() == *lower;
+    name.len() == lower.len()
+        && name.first().zip(lower.first()).is_none_or(is_same)
+        && name.iter().zip(lower).fold(true, |same, pair| same & is_same(pair))
 }
 
 const fn length_bit(length: usize) -> u64 {
@@ -147,11 +161,20 @@ impl<'s> Fields<'s> {
 impl Visitor for Fields<'_> {
     #[inline]
     fn field(&mut self, name: &[u8], value: &[u8]) {
+        if self.wanted.may_be(name.len()) {
+            self.look_at(name, value);
+        }
+    }
+}
+
+impl Fields<'_> {
+    fn look_at(&mut self, name: &[u8], value: &[u8]) {
+        let [upgrades, encoding, length, transfer] = FRAMING;
         match name.len() {
-            7 if name.eq_ignore_ascii_case(b"upgrade") => self.upgrade = Some(upgrade(value)),
-            16 if name.eq_ignore_ascii_case(b"content-encoding") => self.scratch.codings.take(value),
-            14 if name.eq_ignore_ascii_case(b"content-length") => self.framing.content_length(value),
-            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => self.framing.transfer_encoding(value),
+            7 if is_name(name, upgrades) => self.upgrade = Some(upgrade(value)),
+            16 if is_name(name, encoding) => self.scratch.codings.take(value),
+            14 if is_name(name, length) => self.framing.content_length(value),
+            17 if is_name(name, transfer) => self.framing.transfer_encoding(value),
             _ => {}
         }
         if let Some(wanted) = self.wanted.find(name) {
@@ -189,6 +212,18 @@ fn push_unfolded(into: &mut Vec<u8>, value: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::{super::exchange::Headers, *};
+
+    #[test]
+    fn names_are_compared_in_any_case() {
+        for name in ["User-Agent", "USER-AGENT", "user-agenT", "user-agent"] {
+            assert!(is_name(name.as_bytes(), b"user-agent"), "{name}");
+        }
+        for name in ["", "user-agen", "user-agents", "user\ragent", "user_agent", "vser-agent", "user-agen4"]
+        {
+            assert!(!is_name(name.as_bytes(), b"user-agent"), "{name:?}");
+        }
+        assert!(!is_name(b"A\x7fb", b"a_b") && is_name(b"A_B", b"a_b") && !is_name(b"@", b"`"));
+    }
 
     #[test]
     fn kept_fields_are_in_wire_order_repeated_and_unfolded() {

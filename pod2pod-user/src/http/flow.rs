@@ -152,7 +152,8 @@ impl Flow {
 
     fn bytes(&mut self, sender: Side, mut input: Input<'_>, shared: &mut Shared) {
         loop {
-            if input.bytes.is_empty() && self.reader(sender).is_before_head() {
+            let is_before_head = self.reader(sender).is_before_head();
+            if is_before_head && input.bytes.is_empty() {
                 return;
             }
             match self.speech {
@@ -167,7 +168,7 @@ impl Flow {
                 }
             }
             // What is disclosed is known from the steps of the reader.
-            let is_quick = shared.disclosed.is_none() && self.reader(sender).is_before_head();
+            let is_quick = is_before_head && shared.disclosed.is_none();
             if is_quick && self.clean_head(sender, &mut input, shared) {
                 continue;
             }

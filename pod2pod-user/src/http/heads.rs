@@ -100,7 +100,7 @@ impl KnownHeads {
     }
 
     /// The head that `bytes` begin with, if it is known, and its length.
-    fn find(&self, bytes: &[u8]) -> Option<(&Head, usize)> {
+    pub(super) fn find(&self, bytes: &[u8]) -> Option<(&Head, usize)> {
         let known = self.places.get(self.place(bytes)?)?;
         let head = known.head.as_ref()?;
         bytes.starts_with(&known.bytes).then_some((head, known.bytes.len()))
@@ -135,11 +135,8 @@ impl KnownHeads {
 }
 
 impl Shared {
-    /// The whole clean head that `bytes` begin with, and its length.
+    /// The whole clean head that `bytes` begin with, which is not known, and its length. Now and then it is from here on.
     pub(super) fn clean_head(&mut self, bytes: &[u8]) -> Option<(Head, usize)> {
-        if let Some((head, length)) = self.known_heads.find(bytes) {
-            return Some((head.clone(), length));
-        }
         let window = bytes.get(..self.config.max_head).unwrap_or(bytes);
         self.scratch.begin();
         let (head, length) = if window.starts_with(b"HTTP/") {

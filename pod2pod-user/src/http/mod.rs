@@ -339,6 +339,12 @@ impl HttpTracker {
         self.shared.told.pop_front()
     }
 
+    /// Hands over what was told, each where it is: an exchange is large.
+    pub fn drain_told(&mut self, mut take: impl FnMut(&mut Exchange)) {
+        self.shared.told.iter_mut().for_each(&mut take);
+        self.shared.told.clear();
+    }
+
     /// The next connection whose further payload is of no use: not HTTP/1, or upgraded. Each is told once.
     pub fn pop_unwanted(&mut self) -> Option<Connection> {
         self.shared.unwanted.pop_front()

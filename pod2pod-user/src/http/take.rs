@@ -18,17 +18,32 @@ impl Flow {
     /// Takes a whole and clean head, if one comes next and it is this side's turn to send it.
     pub(super) fn clean_head(&mut self, sender: Side, input: &mut Input<'_>, shared: &mut Shared) -> bool {
         let place = input.place;
-        let Some((head, length)) = shared.clean_head(input.bytes) else { return false };
-        match (head, self.client) {
-            (Head::Request(head), client) if client != Some(sender.other()) => {
+        let (is_client, is_server) = (self.client != Some(sender.other()), self.client != Some(sender));
+        // What is known is copied to where it is needed and nowhere between: heads are large.
+        match shared.known_heads.find(input.bytes) {
+            Some((Head::Request(head), length)) if is_client => {
+                let head = head.clone();
+                input.take(length);
                 self.take_request(sender, head, place, place.time, shared);
             }
-            (Head::Response(head), client) if client != Some(sender) => {
+            Some((Head::Response(head), length)) if is_server => {
+                let head = head.clone();
+                input.take(length);
                 self.take_response(sender, head, place, place.time, shared);
             }
-            (Head::Request(_) | Head::Response(_), _) => return false,
+            Some(_) => return false,
+            None => match shared.clean_head(input.bytes) {
+                Some((Head::Request(head), length)) if is_client => {
+                    input.take(length);
+                    self.take_request(sender, head, place, place.time, shared);
+                }
+                Some((Head::Response(head), length)) if is_server => {
+                    input.take(length);
+                    self.take_response(sender, head, place, place.time, shared);
+                }
+                Some(_) | None => return false,
+            },
         }
-        input.take(length);
         true
     }
 
@@ -101,7 +116,7 @@ impl Flow {
 impl Reader {
     /// Whether a message was read to its end, and nothing of the next.
     pub(super) fn is_before_head(&self) -> bool {
-        self.phase == Phase::Head && self.buffer.is_empty() && !self.opening && !self.torn
+        matches!(self.phase, Phase::Head) && self.buffer.is_empty() && !self.opening && !self.torn
     }
 }
 

@@ -31,13 +31,16 @@ fn push_first<const ROOM: usize>(out: &mut Vec<u8>, text: [u8; ROOM], count: usi
 /// Appends `nanoseconds` as seconds: an exact decimal number without trailing zeros.
 pub fn push_seconds(out: &mut Vec<u8>, nanoseconds: u64) {
     push_integer(out, nanoseconds / NANOSECONDS);
-    let [d1, d2, d3, d4, d5, d6, d7, d8, d9] = nine(nanoseconds);
-    let text = [b'.', d1, d2, d3, d4, d5, d6, d7, d8, d9];
-    let zeros = (u64::from_le_bytes([d2, d3, d4, d5, d6, d7, d8, d9]) ^ ASCII_ZEROS).leading_zeros() / 8;
-    match (zeros, d1) {
-        (8, b'0') => {}
-        (zeros, _) => push_first(out, text, 10 - zeros as usize),
+    let first = b'0' + (nanoseconds / EIGHT_DIGITS % 10) as u8;
+    let rest = eight((nanoseconds % EIGHT_DIGITS) as u32);
+    let zeros = rest.leading_zeros() / 8;
+    if zeros == 8 && first == b'0' {
+        return;
     }
+    let mut text = [b'.', first, 0, 0, 0, 0, 0, 0, 0, 0];
+    let [_, _, digits @ ..] = &mut text;
+    *digits = (rest | ASCII_ZEROS).to_le_bytes();
+    push_first(out, text, 10 - zeros as usize);
 }
 
 /// Appends `millionths` as a decimal number.

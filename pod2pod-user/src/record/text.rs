@@ -73,8 +73,20 @@ const fn needs_escape(byte: u8) -> bool {
     byte < 0x20 || byte == b'"' || byte == b'\\' || byte == 0x7f
 }
 
-/// Whether every byte stands for itself: ASCII that needs no escape. Looks at eight bytes at once, at some of them twice.
+/// Whether every byte stands for itself: ASCII that needs no escape. Looks at several bytes at once, at some of them twice.
 fn is_plain(bytes: &[u8]) -> bool {
+    if let Some(last) = bytes.last_chunk::<16>() {
+        let (chunks, _) = bytes.as_chunks::<16>();
+        let mut odd = [0; 16];
+        for chunk in chunks.iter().chain([last]) {
+            // Without a branch: the compiler takes all of a chunk at once.
+            for (odd, byte) in odd.iter_mut().zip(chunk) {
+                let is_mark = (*byte == b'"') | (*byte == b'\\');
+                *odd |= u8::from((*byte < b' ') | (*byte >= 0x7f) | is_mark);
+            }
+        }
+        return odd.iter().fold(0, |all, odd| all | odd) == 0;
+    }
     if let Some(last) = bytes.last_chunk::<8>() {
         let (words, _) = bytes.as_chunks::<8>();
         let marks = words.iter().fold(odd_marks(*last), |marks, word| marks | odd_marks(*word));

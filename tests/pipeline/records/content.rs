@@ -158,8 +158,8 @@ fn answer(coding: &str, body: Vec<u8>) -> Exchange {
 #[test]
 fn a_record_says_what_was_done() {
     let mut enricher = Enricher::new(Config { content_bytes: LIMIT, ..Config::default() });
-    let mut told = |exchange| -> Value {
-        let (record, _) = enricher.enrich(exchange, WallOffset::default());
+    let mut told = |mut exchange: Exchange| -> Value {
+        let (record, _) = enricher.enrich(&mut exchange, WallOffset::default());
         serde_json::from_str(&line(&record)).unwrap()
     };
     let record = told(answer("gzip", gzip(b"{\"a\":1}")));

@@ -29,7 +29,7 @@ fn the_line_is_as_the_design_shows_it() {
 #[test]
 fn stamps_become_wall_time_by_the_offset() {
     let check = |offset, expected: &str| {
-        let record = Enricher::new(Config::default()).enrich(exchange(), WallOffset(offset)).0;
+        let record = Enricher::new(Config::default()).enrich(&mut exchange(), WallOffset(offset)).0;
         assert!(line(&record).contains(expected), "{}", line(&record));
     };
     check(1, "2026-11-21T08:15:30.123456790Z");

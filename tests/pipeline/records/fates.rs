@@ -113,11 +113,11 @@ fn own_traffic_is_left_out_by_name_and_by_tuple() {
     assert_eq!(enrich(named(), told).1, Fate::Keep);
     let mut enricher = Enricher::new(Config::default());
     enricher.set_own_tuples([(connection().originator, connection().responder)]);
-    assert_eq!(enricher.enrich(super::exchange(), WallOffset(0)).1, Fate::Own);
+    assert_eq!(enricher.enrich(&mut super::exchange(), WallOffset(0)).1, Fate::Own);
     enricher.set_own_tuples([(connection().responder, connection().originator)]);
-    assert_eq!(enricher.enrich(super::exchange(), WallOffset(0)).1, Fate::Own);
+    assert_eq!(enricher.enrich(&mut super::exchange(), WallOffset(0)).1, Fate::Own);
     enricher.set_own_tuples([]);
-    assert_eq!(enricher.enrich(super::exchange(), WallOffset(0)).1, Fate::Keep);
+    assert_eq!(enricher.enrich(&mut super::exchange(), WallOffset(0)).1, Fate::Keep);
     let stats = *enricher.stats();
     assert_eq!((stats.exchanges, stats.own, stats.kept), (3, 2, 1));
 }

@@ -163,8 +163,8 @@ fn all_kinds() -> Vec<Exchange> {
     kinds
 }
 
-fn enrich(exchange: Exchange, config: Config) -> (Record, Fate) {
-    Enricher::new(config).enrich(exchange, WallOffset(0))
+fn enrich(mut exchange: Exchange, config: Config) -> (Record, Fate) {
+    Enricher::new(config).enrich(&mut exchange, WallOffset(0))
 }
 
 fn record(exchange: Exchange) -> Record {
