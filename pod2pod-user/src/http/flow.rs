@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use super::{
-    MAX_FOREIGN_BYTES, Shared,
+    Shared,
     chunked::BrokenChunk,
     exchange::{Anomalies, Outcome, Request, Response},
     fields::{Fields, Upgrade},
@@ -60,6 +60,8 @@ pub(super) struct Flow {
     pub(super) upgrade: Option<Upgrade>,
     pub(super) pairing: Pairing,
     pub(super) armed: Option<KernelInstant>,
+    /// Known to rest since it was put into the order of those.
+    pub(super) warm: bool,
 }
 
 impl Flow {
@@ -79,6 +81,7 @@ impl Flow {
             upgrade: None,
             pairing: Pairing::new(joined_late, connection.behind_loss),
             armed: None,
+            warm: false,
         }
     }
 
@@ -100,6 +103,7 @@ impl Flow {
     /// Takes bytes, a gap or the end of a direction.
     pub(super) fn push(&mut self, chunk: &Chunk<'_>, shared: &mut Shared) {
         self.connection = *chunk.connection;
+        let known = self.client.is_some();
         self.note_position(chunk);
         match chunk.content {
             Content::Bytes(bytes) => {
@@ -110,6 +114,9 @@ impl Flow {
             Content::Gap { length, cause, .. } => self.gap(chunk, length, cause, shared),
             Content::Finished => self.finished(chunk.sender, chunk.time, shared),
             Content::Closed(_) => {}
+        }
+        if !known {
+            self.note_turn(chunk.sender);
         }
         self.offer_skip(chunk, shared);
         if let Some(start) = self.pairing.fresh.take() {
@@ -255,44 +262,17 @@ impl Flow {
         self.judge_foreign(shared);
     }
 
-    /// Not HTTP: both sides began with something else, or one did and went on for long. Behind SOCKS it may come yet.
-    fn judge_foreign(&mut self, shared: &mut Shared) {
-        let agreed = self.foreign_sides > 1 && !self.socks;
-        let foreign = agreed || (self.foreign_sides > 0 && self.foreign_bytes > MAX_FOREIGN_BYTES);
-        if foreign && self.client.is_none() && self.speech == Speech::Http1 {
-            let counter = if self.tls {
-                &mut shared.stats.connections_tls
-            } else {
-                &mut shared.stats.connections_other
-            };
-            *counter += 1;
-            self.ignore(Speech::Foreign, shared);
-        }
-    }
-
-    pub(super) fn ignore(&mut self, speech: Speech, shared: &mut Shared) {
-        self.speech = speech;
-        for side in [Side::Originator, Side::Responder] {
-            let reader = self.reader(side);
-            let kept = reader.kept();
-            reader.lose();
-            shared.kept -= kept;
-            let counter = match speech {
-                Speech::Tunnel => &mut shared.stats.tunnel_bytes,
-                Speech::Foreign | Speech::Http1 => &mut shared.stats.foreign_bytes,
-            };
-            *counter += kept as u64;
-        }
-        shared.unwanted.push_back(self.connection);
-    }
-
     pub(super) fn set_client(&mut self, client: Side, shared: &mut Shared) {
         if self.client.is_none() {
             shared.stats.connections_http += 1;
-            self.client = Some(client);
-            self.reader(client).wanted = Wanted::Request;
-            self.reader(client.other()).wanted = Wanted::Status;
+            self.is_client(client);
         }
+    }
+
+    pub(super) const fn is_client(&mut self, client: Side) {
+        self.client = Some(client);
+        self.reader(client).wanted = Wanted::Request;
+        self.reader(client.other()).wanted = Wanted::Status;
     }
 
     /// Takes a whole head that began at `place` and ended at `time`; false if it is none.
@@ -418,7 +398,7 @@ impl Flow {
         pairing.server_finished(time, &mut teller);
     }
 
-    fn forget_head(&mut self, side: Side, shared: &mut Shared) {
+    pub(super) fn forget_head(&mut self, side: Side, shared: &mut Shared) {
         let reader = self.reader(side);
         shared.stats.heads_unfinished += u64::from(reader.in_head());
         shared.kept -= reader.kept();

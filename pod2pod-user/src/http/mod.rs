@@ -28,6 +28,7 @@ mod disclosure;
 pub mod exchange;
 mod fields;
 mod flow;
+mod foreign;
 mod framing;
 mod head;
 mod heads;
@@ -35,6 +36,7 @@ mod loss;
 mod pairing;
 mod proxy;
 mod reader;
+mod resting;
 mod resync;
 mod skip;
 mod start_line;
@@ -62,6 +64,7 @@ use self::{
     fields::{Names, Scratch},
     flow::Flow,
     heads::KnownHeads,
+    resting::{MAX_WARM, Nursery, State},
 };
 use crate::{
     capture::KernelInstant,
@@ -94,6 +97,9 @@ pub const MAX_SKIP: u64 = pod2pod_common::limits::MAX_SKIP_BYTES as u64 / 2;
 /// Bytes of requests that wait for their responses, all connections together: some twenty thousand usual ones.
 pub const DEFAULT_MAX_OPEN_BYTES: usize = 16 * 1024 * 1024;
 
+/// Connections in the midst of messages at once: as many as there are connections.
+pub const DEFAULT_MAX_BUSY: usize = crate::reassembly::config::DEFAULT_MAX_CONNECTIONS;
+
 /// Empty queues kept for reuse: one for each connection that is busy at the same time would do no more.
 const MAX_SPARE_QUEUES: usize = 256;
 
@@ -117,6 +123,8 @@ pub struct Config {
     pub max_open_bytes: usize,
     /// See [`DEFAULT_KNOWN_HEADS`]; none if 0.
     pub known_heads: usize,
+    /// See [`DEFAULT_MAX_BUSY`]; of one past it, what is open is told at once, with outcome `gap`.
+    pub max_busy: usize,
     /// Connections that there is room for from the start: a table that grows is there twice while it does.
     pub reserve: usize,
     /// Request header fields to keep beside `Host`, `User-Agent` and `traceparent`, in any case.
@@ -143,6 +151,7 @@ impl Default for Config {
             max_kept: DEFAULT_MAX_KEPT,
             max_open_bytes: DEFAULT_MAX_OPEN_BYTES,
             known_heads: DEFAULT_KNOWN_HEADS,
+            max_busy: DEFAULT_MAX_BUSY,
             reserve: 0,
             request_headers: Vec::new(),
             response_headers: Vec::new(),
@@ -217,6 +226,8 @@ pub struct Stats {
     pub requests_over_limit: u64,
     /// Requests told at once, or responses kept without their headers, because of [`Config::max_open_bytes`].
     pub open_no_memory: u64,
+    /// Connections of which what was open was given up because of [`Config::max_busy`].
+    pub flows_no_memory: u64,
     /// Body prefixes cut short because of [`Config::max_kept`].
     pub prefixes_no_memory: u64,
     /// Chunked bodies whose framing broke.
@@ -269,7 +280,8 @@ struct Shared {
 /// bounded by contract: the caller drains it after each push and each expiry.
 #[derive(Debug)]
 pub struct HttpTracker {
-    flows: HashMap<ConnectionToken, Flow, foldhash::fast::RandomState>,
+    flows: HashMap<ConnectionToken, State, foldhash::fast::RandomState>,
+    nursery: Nursery,
     /// When flows want to be looked at; an entry that its flow does not name any more is stale.
     timers: BinaryHeap<Reverse<(KernelInstant, ConnectionToken)>>,
     shared: Shared,
@@ -299,6 +311,7 @@ impl HttpTracker {
         };
         Self {
             flows: HashMap::with_capacity_and_hasher(reserve, foldhash::fast::RandomState::default()),
+            nursery: Nursery::default(),
             timers: BinaryHeap::with_capacity(if reserve > 0 { max_timers(reserve) } else { 0 }),
             shared,
         }
@@ -309,23 +322,52 @@ impl HttpTracker {
     pub fn push(&mut self, chunk: Chunk<'_>, now: KernelInstant) {
         let token = chunk.connection.token;
         if let Content::Closed(cause) = chunk.content {
-            if let Some(mut flow) = self.flows.remove(&token) {
+            if let Some(State::Busy(mut flow)) = self.flows.remove(&token) {
                 flow.catch_up(chunk.time.min(now), &mut self.shared);
                 flow.close(&chunk, cause, &mut self.shared);
                 flow.pairing.rest(&mut self.shared);
+                self.nursery.end(flow);
             }
             return;
         }
-        let flow = self.flows.entry(token).or_insert_with(|| Flow::new(chunk.connection));
+        let state = self.flows.entry(token).or_insert_with(|| self.nursery.begin(chunk.connection));
+        let Some(flow) = self.nursery.wake(state, chunk.connection) else { return };
         let armed = flow.armed();
         flow.catch_up(chunk.time.min(now), &mut self.shared);
         flow.push(&chunk, &mut self.shared);
         flow.pairing.rest(&mut self.shared);
         let rearmed = flow.armed();
+        let rested = self.nursery.spoke(token, flow);
         if let Some(at) = rearmed
             && rearmed != armed
         {
             self.arm(at, token);
+        }
+        if let Some(rested) = rested {
+            self.put_away(rested);
+        }
+        if self.nursery.is_over(self.shared.config.max_busy) {
+            self.make_room(token, chunk.time);
+        }
+    }
+
+    fn put_away(&mut self, token: ConnectionToken) {
+        if let Some(state) = self.flows.get_mut(&token) {
+            self.nursery.put_away(state);
+        }
+    }
+
+    /// Puts away those that rest until there are as few flows as there may be; if that is not enough, `newest` goes too.
+    fn make_room(&mut self, newest: ConnectionToken, time: KernelInstant) {
+        while self.nursery.is_over(self.shared.config.max_busy)
+            && let Some(token) = self.nursery.pop_warm()
+        {
+            self.put_away(token);
+        }
+        if self.nursery.is_over(self.shared.config.max_busy)
+            && let Some(state) = self.flows.get_mut(&newest)
+        {
+            self.nursery.give_up(state, time, &mut self.shared);
         }
     }
 
@@ -355,7 +397,7 @@ impl HttpTracker {
     pub fn pop_skip(&mut self) -> Option<Skip> {
         loop {
             let (token, sender) = self.shared.skips.pop_front()?;
-            let Some(flow) = self.flows.get_mut(&token) else { continue };
+            let Some(State::Busy(flow)) = self.flows.get_mut(&token) else { continue };
             if let Some(until) = flow.take_skip(sender, &self.shared.config) {
                 return Some(Skip { connection: flow.connection, sender, until });
             }
@@ -368,10 +410,17 @@ impl HttpTracker {
             && at <= now
         {
             self.timers.pop();
-            let Some(flow) = self.flows.get_mut(&token) else { continue };
-            if flow.armed() != Some(at) {
+            let Some(state) = self.flows.get_mut(&token) else { continue };
+            if state.armed() != Some(at) {
                 continue;
             }
+            let flow = match state {
+                State::Busy(flow) => flow,
+                State::Resting(resting) => {
+                    resting.disarm();
+                    continue;
+                }
+            };
             flow.catch_up(now, &mut self.shared);
             if let Some(at) = flow.armed() {
                 self.arm(at, token);
@@ -396,7 +445,11 @@ impl HttpTracker {
 
     /// Exchanges begun and not told yet, counted one by one.
     pub fn open_exchanges(&self) -> usize {
-        self.flows.values().map(|flow| flow.pairing.open()).sum()
+        let open = |state: &State| match state {
+            State::Busy(flow) => flow.pairing.open(),
+            State::Resting(_) => 0,
+        };
+        self.flows.values().map(open).sum()
     }
 
     /// Bytes kept now of unfinished heads and of body prefixes, see [`Config::max_kept`].
@@ -415,7 +468,7 @@ impl HttpTracker {
         if self.timers.len() >= max_timers(self.flows.len()) {
             let flows = &self.flows;
             self.timers.retain(|Reverse((at, token))| {
-                flows.get(token).is_some_and(|flow| flow.armed() == Some(*at))
+                flows.get(token).is_some_and(|state| state.armed() == Some(*at))
             });
         }
     }
@@ -423,14 +476,19 @@ impl HttpTracker {
 
 /// Timers that `connections` may have, stale ones among them.
 const fn max_timers(connections: usize) -> usize {
-    2 * connections + 1024
+    connections + connections / 2 + 1024
 }
 
-/// Most bytes of the tables for so many connections, [`Config::reserve`]d.
+/// Bytes of a connection that is in the midst of messages, beside what is open of it.
+pub const BYTES_OF_BUSY: usize = size_of::<Flow>() + 16;
+
+/// Most bytes of the tables for so many connections, [`Config::reserve`]d; those in the midst of messages take
+/// [`BYTES_OF_BUSY`] beside.
 pub fn bytes_of_tables(connections: u64) -> u64 {
-    let flows = table(connections, size_of::<(ConnectionToken, Flow)>() as u64);
+    let flows = table(connections, size_of::<(ConnectionToken, State)>() as u64);
     let timer = size_of::<Reverse<(KernelInstant, ConnectionToken)>>();
-    let spare = MAX_SPARE_QUEUES * pairing::SPARE_CAPACITY * size_of::<telling::Open>();
+    let queues = MAX_SPARE_QUEUES * pairing::SPARE_CAPACITY * size_of::<telling::Open>();
+    let spare = queues + 2 * MAX_WARM * BYTES_OF_BUSY;
     let known = DEFAULT_KNOWN_HEADS * heads::BYTES_OF_KNOWN_HEAD;
     flows + (max_timers(connections as usize) * timer + spare + known) as u64
 }
@@ -486,6 +544,56 @@ mod tests {
         assert_eq!(tracker.stats().complete, tracker.stats().begun);
         say(&mut tracker, 0, Side::Originator, b"GET / HTTP/1.1\r\n\r\n");
         assert_eq!(tracker.shared.spare_queues.len(), MAX_SPARE_QUEUES - 1);
+    }
+
+    #[test]
+    fn what_rests_is_put_away_and_tells_the_same() {
+        // More than stay warm, so that each is put away between any two of its messages.
+        let connections = 0..2 * MAX_WARM as u64;
+        let told = |connections: std::ops::Range<u64>| {
+            let mut tracker = HttpTracker::new(Config::default());
+            for _ in 0..3 {
+                for (sender, bytes) in [
+                    (Side::Originator, &b"GET /a HTTP/1.1\r\n\r\n"[..]),
+                    (Side::Responder, b"HTTP/1.1 200 K\r\nContent-Length: 2\r\n\r\n"),
+                    (Side::Responder, b"ok"),
+                ] {
+                    connections.clone().for_each(|token| say(&mut tracker, token, sender, bytes));
+                }
+            }
+            let resting = tracker.flows.values().filter(|state| matches!(state, State::Resting(_))).count();
+            let told: Vec<Exchange> = std::iter::from_fn(|| tracker.pop()).collect();
+            let first = told.into_iter().filter(|exchange| exchange.connection.token.0 == 0).collect();
+            (resting, tracker.stats().complete, first)
+        };
+        let (alone, _, expected): (usize, u64, Vec<Exchange>) = told(0..1);
+        let (resting, complete, first) = told(connections.clone());
+        assert_eq!((alone, resting), (0, connections.end as usize - MAX_WARM));
+        assert_eq!(complete, 3 * connections.end);
+        assert_eq!(
+            first.iter().map(|exchange| exchange.index).collect::<Vec<_>>(),
+            [Some(0), Some(1), Some(2)]
+        );
+        assert_eq!(first, expected);
+        const { assert!(size_of::<(ConnectionToken, State)>() <= 56) };
+    }
+
+    #[test]
+    fn busy_connections_at_their_limit_and_one_past() {
+        let told = |max_busy: usize, busy: u64| {
+            let mut tracker = HttpTracker::new(Config { max_busy, ..Config::default() });
+            // One that rests makes room first.
+            say(&mut tracker, 100, Side::Originator, b"GET / HTTP/1.1\r\n\r\n");
+            say(&mut tracker, 100, Side::Responder, b"HTTP/1.1 204 N\r\n\r\n");
+            (0..busy).for_each(|token| say(&mut tracker, token, Side::Originator, b"GET / HTTP/1.1\r\n\r\n"));
+            (0..busy).for_each(|token| say(&mut tracker, token, Side::Responder, b"HTTP/1.1 204 N\r\n\r\n"));
+            let stats = tracker.stats();
+            assert_eq!(tracker.open_exchanges(), 0);
+            (stats.flows_no_memory, stats.complete, stats.gap)
+        };
+        assert_eq!(told(3, 3), (0, 4, 0));
+        // The request that was given up is told, and its response apart.
+        assert_eq!(told(3, 4), (1, 4, 2));
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub(super) struct Pairing {
     pub(super) queue: VecDeque<Open>,
     reading_request: bool,
     pub(super) reading_response: bool,
-    next_index: Option<u32>,
+    pub(super) next_index: Option<u32>,
     /// Responses may have been lost while requests were outstanding.
     pub(super) server_doubt: bool,
     /// They may have been lost by the capture, so their absence says nothing about the peers.
@@ -66,6 +66,25 @@ impl Pairing {
             pairing.turn = if behind_loss { Turn::Unknown } else { Turn::Open };
         }
         pairing
+    }
+
+    /// As [`Self::new`], of a connection that rested.
+    pub(super) fn woken(next_index: Option<u32>, pipelined: bool, may_lack: bool) -> Self {
+        let mut pairing = Self { next_index, pipelined, ..Self::new(false, false) };
+        if may_lack {
+            pairing.push_lost();
+        }
+        pairing
+    }
+
+    /// Whether nothing is open; if so, whether requests may be outstanding that were not seen.
+    pub(super) fn rests(&self) -> Option<bool> {
+        let lost = self.queue.front().is_some();
+        let rests = !self.reading_response
+            && !self.reading_request
+            && !self.server_doubt
+            && self.queue.iter().all(|open| open.kind == Kind::Lost);
+        rests.then_some(lost)
     }
 
     /// Gives the queue's memory back while nothing is in it: most connections are idle most of the time.

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     capture::KernelInstant,
-    reassembly::{Chunk, Content, Side},
+    reassembly::{Chunk, Content, Side, Start},
 };
 
 /// Whose turn it is, as far as the server spoke behind what the client said.
@@ -34,10 +34,17 @@ impl Flow {
             Content::Finished | Content::Closed(_) => return,
         };
         self.reader(chunk.sender).position = chunk.offset.wrapping_add(length);
-        let client = self.client.unwrap_or(Side::Originator);
-        if chunk.sender != client {
+        self.note_turn(chunk.sender);
+    }
+
+    /// Notes that `sender` speaks, if it is known who it is: who opened a connection is its client.
+    pub(super) fn note_turn(&mut self, sender: Side) {
+        let opener = (self.connection.start == Start::Handshake).then_some(Side::Originator);
+        if let Some(client) = self.client.or(opener)
+            && client != sender
+        {
             let offset = self.reader(client).position;
-            self.pairing.server_spoke((offset > 0).then_some(offset));
+            self.pairing.server_spoke(offset);
         }
     }
 }
@@ -67,9 +74,8 @@ impl Pairing {
         }
     }
 
-    /// The server spoke, or what it said was lost, when the client's stream had come to `offset`; absent if nothing of it
-    /// was seen.
-    pub(super) fn server_spoke(&mut self, offset: Option<u64>) {
-        self.turn = offset.map_or(Turn::Open, Turn::Behind);
+    /// The server spoke, or what it said was lost, when the client's stream had come to `offset`; 0 if nothing of it was seen.
+    const fn server_spoke(&mut self, offset: u64) {
+        self.turn = if offset > 0 { Turn::Behind(offset) } else { Turn::Open };
     }
 }
