@@ -135,6 +135,7 @@ impl Config {
         reassembly.max_total_held_bytes = of_worker(shares.held);
         reassembly.max_held_bytes = reassembly.max_held_bytes.min(reassembly.max_total_held_bytes);
         self.http.reserve = of_worker(shares.connections);
+        self.http.max_busy = of_worker(shares.busy);
         // A buffer that grows is up to twice as large as what is in it.
         self.http.max_kept = of_worker(shares.kept / 4);
         self.http.max_open_bytes = of_worker(shares.kept / 2);

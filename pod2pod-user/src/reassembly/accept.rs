@@ -36,9 +36,7 @@ impl Flow {
         if self.is_usual(sender, segment) {
             let peer = self.half_mut(sender.other());
             peer.acknowledged = peer.acknowledged.max(peer.next);
-            if segment.direction == Direction::Path {
-                self.half_mut(sender).note_sighting(segment.sequence, segment.payload_length, segment.time);
-            }
+            self.half_mut(sender).note_sighting_of(segment);
             self.deliver_bytes(sender, segment.time, segment.payload, stats, deliver);
             return if self.is_quiet() { After::Quiet } else { self.settle(stats, deliver) };
         }
@@ -76,9 +74,7 @@ impl Flow {
             && !segment.flags.fin()
             && !half.finished
         {
-            if segment.direction == Direction::Path {
-                half.note_sighting(segment.sequence, length, segment.time);
-            }
+            half.note_sighting_of(segment);
             self.deliver_bytes(sender, segment.time, segment.payload, stats, deliver);
             return if self.is_quiet() { After::Quiet } else { self.settle(stats, deliver) };
         }
@@ -293,7 +289,7 @@ impl Flow {
         let half = self.half_mut(sender);
         let is_free = half.front().is_none();
         if is_free && from == half.next && peer_is_past {
-            half.note_sighting(segment.sequence, segment.payload_length, segment.time);
+            half.note_sighting_of(segment);
             stats.overlapped_bytes += skip as u64;
             if !bytes.is_empty() {
                 self.deliver_bytes(sender, segment.time, bytes, stats, deliver);
@@ -304,7 +300,7 @@ impl Flow {
         match half.hold(from, bytes, left, mark) {
             0 => self.take_old(sender, start, end, segment, stats),
             new => {
-                half.note_sighting(segment.sequence, segment.payload_length, segment.time);
+                half.note_sighting_of(segment);
                 stats.out_of_order += 1;
                 stats.overlapped_bytes += (end - start) as u64 - new;
             }

@@ -40,7 +40,7 @@ pub(super) struct Flow {
     pub(super) facts: Connection,
     pub(super) key: FlowKey,
     /// A second key: the child's cookie, where the handshake carried the listener's.
-    pub(super) alias: Option<FlowKey>,
+    pub(super) alias: Option<Box<FlowKey>>,
     /// The connection was made by a listener's segments and its child is not linked yet.
     pub(super) unlinked: bool,
     /// Client's initial sequence number as the capture has it.

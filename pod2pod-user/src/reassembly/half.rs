@@ -10,7 +10,7 @@ use super::{
     Course,
     config::{JOIN_REACH, MAX_WINDOW, PIECE_OVERHEAD, SIGHTING_WINDOW},
 };
-use crate::capture::KernelInstant;
+use crate::capture::{Direction, KernelInstant, Segment};
 
 /// What a held piece carries.
 #[derive(Debug)]
@@ -104,7 +104,8 @@ pub(super) struct Half {
     lost_below: u64,
     /// The last gap: bytes that come later after all are late, not seen again.
     last_gap: (u64, u64),
-    sightings: [Sighting; 4],
+    /// Of a connection seen on a path.
+    sightings: Option<Box<[Sighting; 4]>>,
     sighting: u8,
 }
 
@@ -360,9 +361,16 @@ impl Half {
         self.held.insert(offset, piece);
     }
 
-    /// Notes the first sighting of a payload segment.
-    pub(super) fn note_sighting(&mut self, sequence: u32, length: u32, time: KernelInstant) {
-        if let Some(entry) = self.sightings.get_mut(usize::from(self.sighting)) {
+    /// Notes the first sighting of a payload segment; a socket end sees none twice.
+    pub(super) fn note_sighting_of(&mut self, segment: &Segment<'_>) {
+        if segment.direction == Direction::Path {
+            self.note_sighting(segment.sequence, segment.payload_length, segment.time);
+        }
+    }
+
+    fn note_sighting(&mut self, sequence: u32, length: u32, time: KernelInstant) {
+        let sightings = self.sightings.get_or_insert_default();
+        if let Some(entry) = sightings.get_mut(usize::from(self.sighting)) {
             *entry = Sighting { sequence, length, time };
         }
         self.sighting = (self.sighting + 1) % 4;
@@ -370,7 +378,7 @@ impl Half {
 
     /// Whether a segment that was seen whole is a packet's second sighting.
     pub(super) fn is_second_sighting(&self, sequence: u32, length: u32, time: KernelInstant) -> bool {
-        self.sightings.iter().any(|first| {
+        self.sightings.iter().flat_map(|sightings| sightings.iter()).any(|first| {
             first.sequence == sequence
                 && first.length == length
                 && first.length > 0

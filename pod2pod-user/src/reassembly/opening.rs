@@ -332,7 +332,7 @@ impl Reassembler {
         };
         let (_, slot) = self.unlinked.get(&name)?.iter().filter_map(distance).min()?;
         let flow = self.flows.get_mut(slot)?;
-        flow.alias = Some(key);
+        flow.alias = Some(Box::new(key));
         flow.unlinked = false;
         self.linked(name, slot);
         if let Some(Entry::Ended(old)) = self.keys.insert(key, Entry::Live(slot)) {

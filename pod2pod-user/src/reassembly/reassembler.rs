@@ -397,7 +397,7 @@ impl Reassembler {
         if flow.unlinked {
             self.linked(flow.key.any_socket(), slot);
         }
-        for key in [Some(flow.key), flow.alias].iter().flatten() {
+        for key in [Some(flow.key), flow.alias.as_deref().copied()].iter().flatten() {
             self.keys.remove(key);
         }
     }
@@ -415,7 +415,7 @@ impl Reassembler {
         let halves = [End::Near, End::Far].map(|end| flow.half(flow.side_of(end)));
         let next = halves.map(Half::next_sequence);
         let first = halves.map(|half| half.known.then_some(half.first));
-        let keys = [Some(flow.key), flow.alias];
+        let keys = [Some(flow.key), flow.alias.as_deref().copied()];
         let slot = self.ended.insert(Ended { keys, first, next, at: self.now, refused });
         for key in keys.into_iter().flatten() {
             self.keys.insert(key, Entry::Ended(slot));

@@ -26,6 +26,14 @@ pub const COLLECTOR_BYTES: u64 = 3 << 20;
 pub const KERNEL_CONNECTION_BYTES: u64 = 192;
 /// What a verdict costs likewise. Bytes.
 pub const KERNEL_VERDICT_BYTES: u64 = 152;
+/// Socket ends that the kernel has room for, of a hundred connections: handshakes that nothing answered, and what its lists
+/// of each CPU keep free (kernel/bpf/bpf_lru_list.c) are beside the connections.
+pub const KERNEL_CONNECTIONS_PERCENT: u64 = 140;
+/// Verdicts likewise: small exchanges need none for dozens of requests, and one that was forgotten is written anew.
+pub const KERNEL_VERDICTS_PERCENT: u64 = 50;
+/// Connections in the midst of messages, of a hundred: most are idle most of the time. What is open of one past it is told
+/// at once.
+pub const BUSY_PERCENT: u64 = 25;
 /// The kernel's other maps: counters, control, sockets, its log. Bytes.
 pub const KERNEL_OTHER_BYTES: u64 = 1 << 20;
 /// Fewer connections than this are no observer.
@@ -55,6 +63,8 @@ pub struct Wanted {
 pub struct Shares {
     /// Connections that reassembly and the HTTP stage follow at once.
     pub connections: u64,
+    /// Connections in the midst of messages.
+    pub busy: u64,
     /// SYNs that nothing answered.
     pub handshakes: u64,
     /// Ended connections that are still recognised.
@@ -140,10 +150,11 @@ fn shares(wanted: &Wanted) -> Option<Shares> {
     let connections = most_connections(tables)?;
     Some(Shares {
         connections,
+        busy: busy(connections),
         handshakes: connections / 4,
         lingering: connections / 4,
-        kernel_connections: 2 * connections,
-        kernel_verdicts: connections,
+        kernel_connections: kernel_connections(connections),
+        kernel_verdicts: kernel_verdicts(connections),
         held,
         kept,
         output_queue,
@@ -162,11 +173,26 @@ fn most_connections(bytes: u64) -> Option<u64> {
     (fits > 0).then_some(fits)
 }
 
+/// Connections in the midst of messages; those that stay warm are among them.
+fn busy(connections: u64) -> u64 {
+    (connections * BUSY_PERCENT / 100).max(MIN_CONNECTIONS)
+}
+
+const fn kernel_connections(connections: u64) -> u64 {
+    connections * KERNEL_CONNECTIONS_PERCENT / 100
+}
+
+const fn kernel_verdicts(connections: u64) -> u64 {
+    connections * KERNEL_VERDICTS_PERCENT / 100
+}
+
 /// What `connections` cost in all tables of kernel and process.
 fn tables(connections: u64) -> u64 {
     let user = reassembly::config::bytes_of_tables(connections, connections / 4, connections / 4)
-        + http::bytes_of_tables(connections);
-    let kernel = 2 * connections * KERNEL_CONNECTION_BYTES + connections * KERNEL_VERDICT_BYTES;
+        + http::bytes_of_tables(connections)
+        + busy(connections) * http::BYTES_OF_BUSY as u64;
+    let kernel = kernel_connections(connections) * KERNEL_CONNECTION_BYTES
+        + kernel_verdicts(connections) * KERNEL_VERDICT_BYTES;
     user + kernel
 }
 
@@ -231,7 +257,7 @@ mod tests {
     #[test]
     fn the_default_is_enough_for_thousands_of_connections() {
         let shares = split(&wanted(crate::restraint::DEFAULT_MEMORY, 16 * MIB)).unwrap();
-        assert!(shares.connections >= 5_000, "{shares:?}");
+        assert!(shares.connections >= 8_000, "{shares:?}");
         assert!(shares.output_queue >= 4 * MIB, "{shares:?}");
         assert!(shares.kept >= 16 * http::DEFAULT_MAX_HEAD as u64, "{shares:?}");
     }
@@ -282,7 +308,8 @@ mod tests {
         assert_eq!((shares.held, shares.kept), (rest / STORE_SHARE, rest / STORE_SHARE));
         assert_eq!(shares.output_queue, rest / QUEUE_SHARE);
         assert!(tables(shares.connections + 1) > rest - rest / SLACK_SHARE - 3 * (rest / STORE_SHARE));
-        let kernel = shares.connections * (2 * KERNEL_CONNECTION_BYTES + KERNEL_VERDICT_BYTES);
+        let kernel = shares.kernel_connections * KERNEL_CONNECTION_BYTES
+            + shares.kernel_verdicts * KERNEL_VERDICT_BYTES;
         assert!(kernel < tables(shares.connections));
         let sum = PROCESS_BYTES + KERNEL_OTHER_BYTES + COLLECTOR_BYTES + wanted.rings;
         assert_eq!(fixed(&Wanted { collector_queue: Some((MIB, false)), ..wanted }), sum);
