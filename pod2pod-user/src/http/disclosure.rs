@@ -209,17 +209,19 @@ impl Flow {
     }
 }
 
-/// A PROXY header without what follows UNKNOWN: addresses, and nothing else, are what it is for.
+/// A PROXY header without what may follow its addresses, or UNKNOWN: they, and nothing else, are what it is for.
 fn shown_of_proxy(header: &[u8], has_addresses: bool) -> Vec<u8> {
-    const UNKNOWN: &[u8] = b"PROXY UNKNOWN";
-    let shown = |(index, byte): (usize, &u8)| {
-        if has_addresses || index < UNKNOWN.len() || !header.starts_with(UNKNOWN) || is_line_end(byte) {
-            *byte
-        } else {
-            COVER
-        }
+    if !header.starts_with(b"PROXY ") {
+        return header.to_vec();
+    }
+    // PROXY, the family, two addresses, two ports.
+    let mut words = if has_addresses { 6 } else { 2 };
+    let shown = |byte: &u8| {
+        let is_shown = words > 0 || is_line_end(byte);
+        words -= i32::from(words > 0 && *byte == b' ');
+        if is_shown { *byte } else { COVER }
     };
-    header.iter().enumerate().map(shown).collect()
+    header.iter().map(shown).collect()
 }
 
 /// Gathers the parts of a head.

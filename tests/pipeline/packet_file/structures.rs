@@ -36,6 +36,7 @@ fn said() -> Vec<(&'static str, Vec<&'static str>, Vec<&'static str>)> {
         ("odd status line", vec![GET], vec!["ICY 200 OK\r\nContent-Length: 0\r\n\r\n"]),
         ("no version", vec!["GET /b\r\nHost: h\r\n\r\n"], vec![OK]),
         ("proxy 1", vec!["PROXY TCP4 1.2.3.4 5.6.7.8 111 80\r\n", GET], vec![OK]),
+        ("proxy 1 with more", vec!["PROXY TCP4 1.2.3.4 5.6.7.8 111 80 ~~ ~\r\n", GET], vec![OK]),
         ("proxy unknown", vec!["PROXY UNKNOWN ~~\r\n", GET], vec![OK]),
         ("upgrade", vec![UPGRADE], vec!["HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\n\r\n~~~~"]),
         ("http/2", vec!["PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n~~~~"], vec!["~~~~"]),
