@@ -163,8 +163,9 @@ fn interfaces_come_go_and_come_again() {
 const COMING: usize = 20;
 const LEAST_COMING: usize = 5;
 /// From the order to make an interface to the programs on it: half of them within this, however busy the machine is. At a
-/// load of six on two cores it was 30 ms, two runs of `ip` included.
+/// load of six on two cores it was 30 ms, runs of `ip` included; under emulation 1 s.
 const USUAL_ATTACH: Duration = Duration::from_secs(1);
+const USUAL_ATTACH_WHERE_SLOW: Duration = Duration::from_secs(10);
 
 #[test]
 fn the_programs_are_on_a_new_interface_at_once() {
@@ -181,7 +182,9 @@ fn the_programs_are_on_a_new_interface_at_once() {
             })
             .collect();
         times.sort();
-        assert!(times[times.len() / 2] < USUAL_ATTACH, "{way:?}: {times:?}");
+        let slow = scale::count(COMING, LEAST_COMING) < COMING;
+        let usual = if slow { USUAL_ATTACH_WHERE_SLOW } else { USUAL_ATTACH };
+        assert!(times[times.len() / 2] < usual, "{way:?}: {times:?}");
         assert_eq!(watch.capture.interface_stats().unwrap().rescans, 0, "{way:?}");
     }
 }
