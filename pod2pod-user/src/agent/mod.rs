@@ -4,6 +4,7 @@
 mod clock;
 mod limits;
 mod totals;
+mod urgency;
 mod waiting;
 mod worker;
 

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{clock::monotonic, waiting::Waiting};
+use super::{clock::monotonic, urgency::Urgency, waiting::Waiting};
 use crate::{
     capture::{
         KernelInstant,
@@ -28,9 +28,6 @@ use crate::{
 
 /// Records taken from the ring in one turn: a few milliseconds of work, so that time limits and signals are looked at.
 const TURN_RECORDS: usize = 8192;
-/// Niceness of a worker's thread: it needs little, but on a machine that is busy with what it watches it needs it in time,
-/// or the ring overflows.
-const WORKER_NICENESS: i32 = -10;
 
 /// A ring, the stages behind it, and where their records go.
 pub(super) struct Worker {
@@ -122,9 +119,8 @@ impl Seat {
     pub(super) fn run(&self, duties: &mut impl FnMut(Instant)) {
         // However this ends, the others need not go on without.
         let _ending = Ending(&self.shutdown);
-        // Of this thread only. Without CAP_SYS_NICE it is as nice as others.
-        let _ = rustix::process::setpriority_process(None, WORKER_NICENESS);
         let mut waiting = Waiting::new(self.ring_bytes, Instant::now());
+        let mut urgency = Urgency::new(self.ring_bytes);
         let mut taken = 0;
         // A reader of the records that goes away asks for the end too.
         while !self.shutdown.is_requested() {
@@ -132,7 +128,13 @@ impl Seat {
             let since = now.saturating_duration_since(self.started).as_nanos();
             self.last_turn.store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
             duties(now);
-            let turn = self.worker().turn();
+            let mut worker = self.worker();
+            if let Some(niceness) = urgency.after(worker.reader.unread()) {
+                // Of this thread only. Without CAP_SYS_NICE it stays as nice as others.
+                let _ = rustix::process::setpriority_process(None, niceness);
+            }
+            let turn = worker.turn();
+            drop(worker);
             taken += turn.bytes;
             if !turn.more {
                 // Whatever ends the wait: the loop looks at everything.

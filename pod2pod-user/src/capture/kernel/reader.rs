@@ -84,6 +84,11 @@ impl Reader {
         drained
     }
 
+    /// Bytes in the ring that were not read, those of records that are being written among them.
+    pub fn unread(&self) -> usize {
+        self.ring.unread()
+    }
+
     /// What this reader counted.
     pub const fn stats(&self) -> &Stats {
         &self.stats

@@ -93,6 +93,11 @@ impl Ring {
         self.reader.written()
     }
 
+    /// Of that, what was not read.
+    pub(super) fn unread(&self) -> usize {
+        self.reader.written().wrapping_sub(self.reader.position)
+    }
+
     /// Shows what was submitted before `written` and not read, and leaves it unread.
     pub(super) fn look(&self, written: usize, show: &mut impl FnMut(&[u8])) {
         self.reader.look(written, show);
