@@ -68,6 +68,10 @@ struct State {
     abandoned: bool,
     /// The sink's thread is done.
     done: bool,
+    /// The sink's thread waits for a batch.
+    sink_waits: bool,
+    /// Producers that wait for room, or for the end.
+    producers_waiting: usize,
 }
 
 /// Buffers kept for reuse: one being filled, one being written, one waiting.
@@ -79,7 +83,10 @@ const WAIT_STEP: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Queue {
     state: Mutex<State>,
-    changed: Condvar,
+    /// The sink's thread waits here, and is told only if it does: telling is a system call.
+    filled: Condvar,
+    /// Producers wait here, likewise.
+    emptied: Condvar,
     limit: usize,
     overflow: Overflow,
 }
@@ -87,7 +94,8 @@ pub struct Queue {
 impl Queue {
     /// A queue of at most `limit` bytes, by what its buffers take; a single batch may be larger when the queue is empty.
     pub fn new(limit: usize, overflow: Overflow) -> Self {
-        Self { state: Mutex::new(State::default()), changed: Condvar::new(), limit, overflow }
+        let (filled, emptied) = (Condvar::new(), Condvar::new());
+        Self { state: Mutex::new(State::default()), filled, emptied, limit, overflow }
     }
 
     /// Queues `batch`, and gives back an empty buffer. `impatient` ends the waiting: then the batch goes in over the limit.
@@ -99,7 +107,7 @@ impl Queue {
             && !state.abandoned
             && !impatient()
         {
-            state = self.changed.wait_timeout(state, WAIT_STEP).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.wait_for_sink(state, WAIT_STEP);
         }
         if state.abandoned || state.ended {
             state.stats.dropped_failed += batch.records;
@@ -108,7 +116,7 @@ impl Queue {
         } else {
             state.bytes += batch.bytes.capacity();
             state.batches.push_back(batch);
-            self.changed.notify_all();
+            self.wake_sink(&state);
         }
         state.spare.pop().unwrap_or_default()
     }
@@ -120,13 +128,15 @@ impl Queue {
             if let Some(batch) = state.batches.pop_front() {
                 state.bytes -= batch.bytes.capacity();
                 state.taken += batch.records;
-                self.changed.notify_all();
+                self.wake_producers(&state);
                 return Some(batch);
             }
             if state.ended || state.abandoned {
                 return None;
             }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.sink_waits = true;
+            state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.sink_waits = false;
         }
     }
 
@@ -156,7 +166,7 @@ impl Queue {
         state.stats.dropped_failed += state.batches.iter().map(|batch| batch.records).sum::<u64>();
         state.batches.clear();
         state.bytes = 0;
-        self.changed.notify_all();
+        self.wake_producers(&state);
     }
 
     /// Whether [`Queue::abandon`] was called.
@@ -166,14 +176,16 @@ impl Queue {
 
     /// No more batches come.
     pub fn end(&self) {
-        self.lock().ended = true;
-        self.changed.notify_all();
+        let mut state = self.lock();
+        state.ended = true;
+        self.wake_sink(&state);
     }
 
     /// The sink's thread is done.
     pub fn set_done(&self) {
-        self.lock().done = true;
-        self.changed.notify_all();
+        let mut state = self.lock();
+        state.done = true;
+        self.wake_producers(&state);
     }
 
     /// Waits for the sink's thread, at most until `deadline`; counts what is left as lost.
@@ -184,13 +196,13 @@ impl Queue {
             if left.is_zero() {
                 break;
             }
-            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.wait_for_sink(state, left);
         }
         let stats = state.stats;
         let accounted = stats.delivered + stats.lost();
         state.stats.dropped_shutdown += stats.received.saturating_sub(accounted);
         state.abandoned = true;
-        self.changed.notify_all();
+        self.wake_sink(&state);
         state.stats
     }
 
@@ -199,6 +211,26 @@ impl Queue {
         let state = self.lock();
         let queued: u64 = state.batches.iter().map(|batch| batch.records).sum();
         SinkStats { queued_bytes: state.bytes as u64, in_flight: queued + state.taken, ..state.stats }
+    }
+
+    /// Waits until the sink's thread has got on, or for `most`.
+    fn wait_for_sink<'a>(&self, mut state: MutexGuard<'a, State>, most: Duration) -> MutexGuard<'a, State> {
+        state.producers_waiting += 1;
+        state = self.emptied.wait_timeout(state, most).unwrap_or_else(PoisonError::into_inner).0;
+        state.producers_waiting -= 1;
+        state
+    }
+
+    fn wake_sink(&self, state: &State) {
+        if state.sink_waits {
+            self.filled.notify_all();
+        }
+    }
+
+    fn wake_producers(&self, state: &State) {
+        if state.producers_waiting > 0 {
+            self.emptied.notify_all();
+        }
     }
 
     fn is_full(&self, state: &State, batch: &Batch) -> bool {

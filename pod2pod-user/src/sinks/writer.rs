@@ -19,8 +19,11 @@ use super::{
 };
 use crate::{record::Record, shutdown::Shutdown};
 
-/// A batch is handed on at this size: large enough that a write costs nothing per record.
-const BATCH_BYTES: usize = 64 * 1024;
+/// A batch is handed on at this size: large enough that neither a write nor the other thread's wake-up costs anything per
+/// record.
+const MAX_BATCH_BYTES: usize = 256 * 1024;
+/// A batch is this part of the queue at most, so that a small queue holds some.
+const BATCH_SHARE_OF_QUEUE: usize = 16;
 /// Warnings about a target that keeps failing come this often at most.
 const WARNING_PERIOD: Duration = Duration::from_secs(60);
 
@@ -48,6 +51,7 @@ pub enum OpenError {
 pub struct Writer {
     encoder: Encoder,
     batch: Batch,
+    batch_bytes: usize,
     queue: Arc<Queue>,
     shutdown: Shutdown,
 }
@@ -72,7 +76,8 @@ impl Writer {
             .name("output".to_owned())
             .spawn(move || run(&shared, target, &told))
             .map_err(OpenError::Thread)?;
-        Ok(Self { encoder, batch: Batch::default(), queue, shutdown: shutdown.clone() })
+        let batch_bytes = (config.queue_bytes / BATCH_SHARE_OF_QUEUE).min(MAX_BATCH_BYTES);
+        Ok(Self { encoder, batch: Batch::default(), batch_bytes, queue, shutdown: shutdown.clone() })
     }
 
     /// Shows the header of columns before the first record: a person is waiting for it.
@@ -85,9 +90,15 @@ impl Writer {
 
     /// The same output for another worker: with batches of its own, on the same queue.
     pub fn for_worker(&self) -> Self {
-        let Self { encoder, queue, shutdown, .. } = self;
+        let Self { encoder, batch_bytes, queue, shutdown, .. } = self;
         let (encoder, queue) = (encoder.clone(), Arc::clone(queue));
-        Self { encoder, batch: Batch::default(), queue, shutdown: shutdown.clone() }
+        Self {
+            encoder,
+            batch: Batch::default(),
+            batch_bytes: *batch_bytes,
+            queue,
+            shutdown: shutdown.clone(),
+        }
     }
 
     /// Records in the batch that is being filled.
@@ -99,7 +110,7 @@ impl Writer {
     pub fn write(&mut self, record: &Record) {
         self.encoder.push(&mut self.batch.bytes, record);
         self.batch.records += 1;
-        if self.batch.bytes.len() >= BATCH_BYTES {
+        if self.batch.bytes.len() >= self.batch_bytes {
             self.flush();
         }
     }
