@@ -42,6 +42,7 @@ pub mod metrics;
 pub mod restraint;
 pub mod shutdown;
 pub mod summary;
+pub mod urgency;
 
 pub mod agent;
 pub mod pipeline;

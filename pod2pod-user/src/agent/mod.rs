@@ -4,7 +4,6 @@
 mod clock;
 mod limits;
 mod totals;
-mod urgency;
 mod waiting;
 mod worker;
 

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{clock::monotonic, urgency::Urgency, waiting::Waiting};
+use super::{clock::monotonic, waiting::Waiting};
 use crate::{
     capture::{
         KernelInstant,
@@ -24,6 +24,7 @@ use crate::{
     pipeline::{Pipeline, SharedSinks},
     shutdown::Shutdown,
     sinks::OwnConnections,
+    urgency::Urgency,
 };
 
 /// Records taken from the ring in one turn: a few milliseconds of work, so that time limits and signals are looked at.
@@ -120,7 +121,7 @@ impl Seat {
         // However this ends, the others need not go on without.
         let _ending = Ending(&self.shutdown);
         let mut waiting = Waiting::new(self.ring_bytes, Instant::now());
-        let mut urgency = Urgency::new(self.ring_bytes);
+        let mut urgency = Urgency::new(self.ring_bytes as usize);
         let mut taken = 0;
         // A reader of the records that goes away asks for the end too.
         while !self.shutdown.is_requested() {
@@ -129,10 +130,7 @@ impl Seat {
             self.last_turn.store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
             duties(now);
             let mut worker = self.worker();
-            if let Some(niceness) = urgency.after(worker.reader.unread()) {
-                // Of this thread only. Without CAP_SYS_NICE it stays as nice as others.
-                let _ = rustix::process::setpriority_process(None, niceness);
-            }
+            urgency.follow(worker.reader.unread(), None);
             let turn = worker.turn();
             drop(worker);
             taken += turn.bytes;

@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::Pid;
+
 /// What happens to a batch that does not fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overflow {
@@ -68,7 +70,9 @@ struct State {
     abandoned: bool,
     /// The sink's thread is done.
     done: bool,
-    /// The sink's thread waits for a batch.
+    /// The sink's thread, once it runs.
+    sink: Option<Pid>,
+    /// It waits for a batch.
     sink_waits: bool,
     /// Producers that wait for room, or for the end.
     producers_waiting: usize,
@@ -98,8 +102,8 @@ impl Queue {
         Self { state: Mutex::new(State::default()), filled, emptied, limit, overflow }
     }
 
-    /// Queues `batch`, and gives back an empty buffer. `impatient` ends the waiting: then the batch goes in over the limit.
-    pub fn push(&self, batch: Batch, impatient: impl Fn() -> bool) -> Vec<u8> {
+    /// Queues `batch`; gives back an empty buffer, and how many bytes are queued. `impatient` ends the waiting: then the batch goes in over the limit.
+    pub fn push(&self, batch: Batch, impatient: impl Fn() -> bool) -> (Vec<u8>, usize) {
         let mut state = self.lock();
         state.stats.received += batch.records;
         while self.overflow == Overflow::Wait
@@ -118,7 +122,17 @@ impl Queue {
             state.batches.push_back(batch);
             self.wake_sink(&state);
         }
-        state.spare.pop().unwrap_or_default()
+        (state.spare.pop().unwrap_or_default(), state.bytes)
+    }
+
+    /// The calling thread is the sink's.
+    pub fn introduce_sink(&self) {
+        self.lock().sink = Some(rustix::thread::gettid());
+    }
+
+    /// The sink's thread, once it runs.
+    pub fn sink(&self) -> Option<Pid> {
+        self.lock().sink
     }
 
     /// The next batch; waits for one. Absent when no more come.
@@ -267,7 +281,7 @@ mod tests {
         for _ in 0..=MAX_SPARE {
             queue.recycle(Vec::with_capacity(64));
         }
-        let reused = (0..=MAX_SPARE).filter(|_| queue.push(batch(0), || false).capacity() > 0).count();
+        let reused = (0..=MAX_SPARE).filter(|_| queue.push(batch(0), || false).0.capacity() > 0).count();
         assert_eq!(reused, MAX_SPARE);
     }
 

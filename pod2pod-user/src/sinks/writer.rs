@@ -17,7 +17,7 @@ use super::{
     queue::{Batch, Overflow, Queue, SinkStats},
     text::Columns,
 };
-use crate::{record::Record, shutdown::Shutdown};
+use crate::{record::Record, shutdown::Shutdown, urgency::Urgency};
 
 /// A batch is handed on at this size: large enough that neither a write nor the other thread's wake-up costs anything per
 /// record.
@@ -52,6 +52,8 @@ pub struct Writer {
     encoder: Encoder,
     batch: Batch,
     batch_bytes: usize,
+    /// Of the thread.
+    urgency: Urgency,
     queue: Arc<Queue>,
     shutdown: Shutdown,
 }
@@ -77,7 +79,8 @@ impl Writer {
             .spawn(move || run(&shared, target, &told))
             .map_err(OpenError::Thread)?;
         let batch_bytes = (config.queue_bytes / BATCH_SHARE_OF_QUEUE).min(MAX_BATCH_BYTES);
-        Ok(Self { encoder, batch: Batch::default(), batch_bytes, queue, shutdown: shutdown.clone() })
+        let urgency = Urgency::new(config.queue_bytes);
+        Ok(Self { encoder, batch: Batch::default(), batch_bytes, urgency, queue, shutdown: shutdown.clone() })
     }
 
     /// Shows the header of columns before the first record: a person is waiting for it.
@@ -90,15 +93,9 @@ impl Writer {
 
     /// The same output for another worker: with batches of its own, on the same queue.
     pub fn for_worker(&self) -> Self {
-        let Self { encoder, batch_bytes, queue, shutdown, .. } = self;
-        let (encoder, queue) = (encoder.clone(), Arc::clone(queue));
-        Self {
-            encoder,
-            batch: Batch::default(),
-            batch_bytes: *batch_bytes,
-            queue,
-            shutdown: shutdown.clone(),
-        }
+        let Self { encoder, queue, shutdown, .. } = self;
+        let (encoder, queue, shutdown) = (encoder.clone(), Arc::clone(queue), shutdown.clone());
+        Self { encoder, batch: Batch::default(), queue, shutdown, ..*self }
     }
 
     /// Records in the batch that is being filled.
@@ -122,7 +119,11 @@ impl Writer {
         }
         let batch = std::mem::take(&mut self.batch);
         let usual = batch.bytes.len();
-        self.batch.bytes = self.queue.push(batch, || self.shutdown.is_requested());
+        let (buffer, queued) = self.queue.push(batch, || self.shutdown.is_requested());
+        self.batch.bytes = buffer;
+        if let Some(thread) = self.queue.sink() {
+            self.urgency.follow(queued, Some(thread));
+        }
         // The next one will be about as long: it should not grow to that line by line.
         self.batch.bytes.reserve(usual);
     }
@@ -167,6 +168,7 @@ struct Target {
 }
 
 fn run(queue: &Queue, mut target: Target, shutdown: &Shutdown) {
+    queue.introduce_sink();
     while let Some(batch) = queue.pop() {
         match target.write(&batch) {
             Ok(()) => queue.judge(batch.records, 0),

@@ -161,13 +161,14 @@ pub(super) const LAYERS: &[Layer] = &[
     Layer { module: "filter", may_import: &["capture", "reassembly"] },
     Layer { module: "http", may_import: &["capture", "reassembly"] },
     Layer { module: "enrich", may_import: &["capture", "reassembly", "http", "record"] },
-    Layer { module: "sinks", may_import: &["record", "shutdown"] },
+    Layer { module: "sinks", may_import: &["record", "shutdown", "urgency"] },
     // Beside the stages: sees what they make of a segment's bytes, and shares the sinks' queue.
     Layer {
         module: "pcap",
         may_import: &["capture", "reassembly", "http", "enrich", "record", "sinks", "shutdown", "exit"],
     },
     Layer { module: "shutdown", may_import: &[] },
+    Layer { module: "urgency", may_import: &[] },
     Layer { module: "logging", may_import: &[] },
 ];
 
