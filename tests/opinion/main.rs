@@ -183,9 +183,9 @@ mod tests {
             let judged = (|| {
                 fs::create_dir(&directory)?;
                 let told = packet_file::write(file, &directory, &covered, "on")?;
-                let mut wrong = packet_file::judge(&name, &covered, told, &directory)?;
+                let mut wrong = packet_file::judge(&covered, told, &directory)?;
                 let told = packet_file::write(file, &directory, &raw, "off")?;
-                wrong.extend(packet_file::judge(&name, &raw, told, &directory)?);
+                wrong.extend(packet_file::judge(&raw, told, &directory)?);
                 wrong.extend(judge(&name, &raw, &[], &directory, &listed)?);
                 Ok::<_, anyhow::Error>(wrong)
             })();
