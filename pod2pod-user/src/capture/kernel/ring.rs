@@ -111,6 +111,13 @@ impl AsFd for Ring {
     }
 }
 
+/// Bytes that a cache takes from memory at once.
+#[cfg(target_arch = "x86_64")]
+const LINE: usize = 64;
+/// So much of the next record is asked for: its header and where a message's head begins.
+#[cfg(target_arch = "x86_64")]
+const LINES_AHEAD: usize = 5;
+
 /// One entry of the ring.
 struct Entry<'a> {
     state: State<'a>,
@@ -182,6 +189,7 @@ impl Reader {
                 State::Busy => break,
                 State::Discarded => {}
                 State::Submitted(record) => {
+                    self.fetch_ahead(entry.end);
                     deliver(record);
                     drained.records += 1;
                     drained.bytes += record.len();
@@ -238,6 +246,23 @@ impl Reader {
         };
         Some(Entry { state, end: position.wrapping_add(taken) })
     }
+
+    /// Asks for the memory of the next record while this one is dealt with: another CPU wrote it, so it is in no cache near.
+    #[cfg(target_arch = "x86_64")]
+    fn fetch_ahead(&self, position: usize) {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+
+        for line in 0..LINES_AHEAD {
+            // A place beyond the mapping would do no harm either.
+            let place = (position & (self.bytes - 1)) + line * LINE;
+            // SAFETY: within the two mappings of the data; nothing is read but into a cache.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.data.as_ptr().wrapping_byte_add(place).cast()) };
+        }
+    }
+
+    /// There is no stable way to ask for it.
+    #[cfg(not(target_arch = "x86_64"))]
+    const fn fetch_ahead(&self, _position: usize) {}
 
     /// Tells the kernel how far was read.
     fn tell(&mut self) {
