@@ -30,6 +30,9 @@ use crate::{
 /// Records taken from the ring in one turn: a few milliseconds of work, so that time limits and signals are looked at.
 const TURN_RECORDS: usize = 8192;
 
+/// Records wait for others that long at most before the output gets them: at full load each turn would wake its thread.
+const MAX_HOLD: Duration = Duration::from_millis(20);
+
 /// A ring, the stages behind it, and where their records go.
 pub(super) struct Worker {
     pub(super) reader: Reader,
@@ -71,7 +74,6 @@ impl Worker {
             pipeline.expire(now);
         }
         pipeline.steer(&mut |steering| reader.steer(steering));
-        self.sinks.get().flush_due();
         Turn { bytes: drained.bytes, more: drained.more }
     }
 }
@@ -83,6 +85,11 @@ fn learn_own_tuples(own: &OwnConnections, known: &mut u64, pipeline: &mut Pipeli
         *known = version;
         pipeline.enricher().set_own_tuples(own.tuples());
     }
+}
+
+/// Whether records that have been held for `held` would wait longer than they may, if they waited for another `wait`.
+fn held_too_long(held: Duration, wait: Duration) -> bool {
+    held + wait > MAX_HOLD
 }
 
 /// What one turn did.
@@ -122,7 +129,7 @@ impl Seat {
         let _ending = Ending(&self.shutdown);
         let mut waiting = Waiting::new(self.ring_bytes, Instant::now());
         let mut urgency = Urgency::new(self.ring_bytes as usize);
-        let mut taken = 0;
+        let (mut taken, mut flushed) = (0, Instant::now());
         // A reader of the records that goes away asks for the end too.
         while !self.shutdown.is_requested() {
             let now = Instant::now();
@@ -132,11 +139,17 @@ impl Seat {
             let mut worker = self.worker();
             urgency.follow(worker.reader.unread(), None);
             let turn = worker.turn();
-            drop(worker);
             taken += turn.bytes;
+            let now = Instant::now();
+            let wait = if turn.more { Duration::ZERO } else { waiting.after(taken, now) };
+            if held_too_long(now.saturating_duration_since(flushed), wait) {
+                worker.sinks.get().flush_due();
+                flushed = now;
+            }
+            drop(worker);
             if !turn.more {
                 // Whatever ends the wait: the loop looks at everything.
-                let _ = self.wake.wait(waiting.after(taken, Instant::now()));
+                let _ = self.wake.wait(wait);
                 taken = 0;
             }
         }
@@ -165,5 +178,18 @@ struct Ending<'a>(&'a Shutdown);
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
         self.0.request();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_held_as_long_as_they_may_and_no_longer() {
+        let wait = Duration::from_millis(1);
+        assert!(!held_too_long(MAX_HOLD - wait, wait));
+        assert!(held_too_long(MAX_HOLD - wait, wait + Duration::from_nanos(1)));
+        assert!(held_too_long(Duration::ZERO, super::super::waiting::MAX_WAIT), "a quiet time follows");
     }
 }

@@ -12,11 +12,15 @@ use std::{
 
 use rustix::{
     event::epoll::{self, CreateFlags, Event, EventData, EventFlags},
-    time::Timespec,
+    time::{
+        Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+        timerfd_settime,
+    },
 };
 
 const RING: EventData = EventData::new_u64(0);
 const STOP: EventData = EventData::new_u64(1);
+const TIMER: EventData = EventData::new_u64(2);
 
 /// Why a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,9 +33,13 @@ pub enum Woken {
     ToStop,
 }
 
-/// A place to wait for one ring.
+/// A place to wait for one ring. Its timer is one of the descriptors waited for: before Linux 5.11 a wait itself has whole
+/// milliseconds (epoll_pwait2(2)).
 #[derive(Debug)]
-pub struct Wake(OwnedFd);
+pub struct Wake {
+    set: OwnedFd,
+    timer: OwnedFd,
+}
 
 impl Wake {
     /// Waits for wake-ups of `ring`, and for `stop` to become readable.
@@ -42,18 +50,26 @@ impl Wake {
         let set = epoll::create(CreateFlags::CLOEXEC)?;
         epoll::add(&set, ring, RING, EventFlags::IN | EventFlags::ET)?;
         epoll::add(&set, stop, STOP, EventFlags::IN)?;
-        Ok(Self(set))
+        let timer =
+            timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
+        epoll::add(&set, &timer, TIMER, EventFlags::IN | EventFlags::ET)?;
+        Ok(Self { set, timer })
     }
 
-    /// Waits for `longest` at most, in whole milliseconds.
+    /// Waits for `longest` at most; not at all if that is nothing.
     pub fn wait(&self, longest: Duration) -> Woken {
         let limit = Timespec {
             tv_sec: longest.as_secs().try_into().unwrap_or(i64::MAX),
             tv_nsec: longest.subsec_nanos().into(),
         };
-        let mut events = [MaybeUninit::<Event>::uninit(); 2];
+        let once = Itimerspec { it_interval: Timespec::default(), it_value: limit };
+        let armed =
+            !longest.is_zero() && timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once).is_ok();
+        let at_once = Timespec::default();
+        let limit = if armed { None } else { Some(&at_once) };
+        let mut events = [MaybeUninit::<Event>::uninit(); 3];
         // An error is an interruption: the caller looks at everything anyway.
-        let Ok((events, _)) = epoll::wait(&self.0, &mut events, Some(&limit)) else { return Woken::ByTime };
+        let Ok((events, _)) = epoll::wait(&self.set, &mut events, limit) else { return Woken::ByTime };
         let is = |data: EventData| events.iter().any(|event| event.data.u64() == data.u64());
         if is(STOP) {
             Woken::ToStop
