@@ -58,6 +58,8 @@ impl Stage {
             .tempdir_in(memory())
             .context("cannot make a temporary directory")?;
         let (client, server) = (Namespace::new()?, Namespace::new()?);
+        // Rounds of thousands of connections follow each other faster than the ports of the last are free again.
+        client.run("tee /proc/sys/net/ipv4/ip_local_port_range", "1024 65535")?;
         client.ip(&format!(
             "link set lo up\nlink add name {INTERFACE} type veth peer name {INTERFACE} netns {}\n\
              address add {CLIENT_ADDRESS}/24 dev {INTERFACE}\nlink set {INTERFACE} up\n",
