@@ -83,7 +83,7 @@ impl Namespace {
     }
 
     /// Runs a line of words in the namespace, with `input` on its standard input.
-    fn run(&self, line: &str, input: &str) -> Result<()> {
+    pub fn run(&self, line: &str, input: &str) -> Result<()> {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", self.path().display())).args(line.split(' '));
         let mut child = command
