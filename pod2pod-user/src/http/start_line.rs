@@ -151,8 +151,10 @@ fn find_request(line: &[u8], torn: bool) -> Option<usize> {
         .map(|method| before.len() - method.len())
         .min();
     if token == before.len() && token > 0 && token <= MAX_METHOD {
-        // Small letters before a registered method are the end of a body, not the beginning of a longer method.
-        let body = registered.filter(|&at| before.iter().take(at).any(u8::is_ascii_lowercase));
+        // Before a registered method, what no method's name has (capitals and hyphens only are registered) is the end of a body
+        // and not the beginning of a longer method: a body must not be told as one.
+        let foreign = |byte: &u8| !byte.is_ascii_uppercase() && *byte != b'-';
+        let body = registered.filter(|&at| before.iter().take(at).any(foreign));
         return body.or(if torn { registered.filter(|&at| at == 0) } else { Some(0) });
     }
     registered
@@ -452,6 +454,9 @@ mod tests {
         }
         check("GET / HTTP/1.1\r\n", Wanted::Request, Some(0));
         check("QUERY / HTTP/1.1\r\n", Wanted::Any, Some(0));
+        check("~~~~POST / HTTP/1.1\r\n", Wanted::Request, Some(4));
+        check("4711POST / HTTP/1.1\r\n", Wanted::Request, Some(4));
+        check("X-POST / HTTP/1.1\r\n", Wanted::Request, Some(0));
         check("{}POST /x HTTP/1.1\r\n", Wanted::Request, Some(2));
         check("a=bPOST /x HTTP/1.1\r\n", Wanted::Request, Some(3));
         check("{}FOO /x HTTP/1.1\r\n", Wanted::Request, None);

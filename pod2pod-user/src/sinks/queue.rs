@@ -70,7 +70,7 @@ struct State {
     abandoned: bool,
     /// The sink's thread is done.
     done: bool,
-    /// The sink's thread, once it runs.
+    /// The sink's thread, as long as it runs.
     sink: Option<Pid>,
     /// It waits for a batch.
     sink_waits: bool,
@@ -130,7 +130,7 @@ impl Queue {
         self.lock().sink = Some(rustix::thread::gettid());
     }
 
-    /// The sink's thread, once it runs.
+    /// The sink's thread, as long as it runs.
     pub fn sink(&self) -> Option<Pid> {
         self.lock().sink
     }
@@ -199,6 +199,8 @@ impl Queue {
     pub fn set_done(&self) {
         let mut state = self.lock();
         state.done = true;
+        // Its number may soon be another thread's, of another program.
+        state.sink = None;
         self.wake_producers(&state);
     }
 
@@ -314,6 +316,16 @@ mod tests {
         });
         let stats = queue.wait_done(Instant::now());
         assert_eq!((stats.received, stats.delivered, stats.lost()), (1000, 1000, 0));
+    }
+
+    #[test]
+    fn a_thread_that_ended_is_nobody() {
+        let queue = Queue::new(10, Overflow::DropNewest);
+        assert_eq!(queue.sink(), None);
+        queue.introduce_sink();
+        assert_eq!(queue.sink(), Some(rustix::thread::gettid()));
+        queue.set_done();
+        assert_eq!(queue.sink(), None);
     }
 
     #[test]

@@ -65,8 +65,8 @@ impl Wake {
         let once = Itimerspec { it_interval: Timespec::default(), it_value: limit };
         let armed =
             !longest.is_zero() && timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once).is_ok();
-        let at_once = Timespec::default();
-        let limit = if armed { None } else { Some(&at_once) };
+        // Without the timer whole milliseconds will do; not to wait at all would be a loop without rest.
+        let limit = if armed { None } else { Some(&limit) };
         let mut events = [MaybeUninit::<Event>::uninit(); 3];
         // An error is an interruption: the caller looks at everything anyway.
         let Ok((events, _)) = epoll::wait(&self.set, &mut events, limit) else { return Woken::ByTime };
