@@ -245,6 +245,7 @@ impl House {
         totals.reader.own_sockets_refused = capture.own_sockets_refused();
         self.limits.keep(capture, &kernel, now);
         let mut rows = counted(&kernel, capture.ring_lost(), &totals);
+        rows.extend(stages::went_first(seats.iter().map(|seat| seat.went_first()), &totals.sinks));
         rows.extend(stages::table(self.count_connections(capture, now)));
         rows.extend(capture.interface_stats().iter().flat_map(counters::interfaces));
         rows.extend(self.limits.rows());

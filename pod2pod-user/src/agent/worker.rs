@@ -110,6 +110,8 @@ pub(super) struct Seat {
     started: Instant,
     /// When its thread last began a turn: nanoseconds after `started`.
     last_turn: AtomicU64,
+    /// How often its thread was made to go first.
+    went_first: AtomicU64,
 }
 
 impl Seat {
@@ -119,8 +121,8 @@ impl Seat {
     /// The kernel has no descriptor for what it waits with.
     pub(super) fn new(worker: Worker, ring_bytes: u32, shutdown: Shutdown) -> io::Result<Self> {
         let wake = Wake::new(&worker.reader, &shutdown)?;
-        let (worker, last_turn) = (Mutex::new(worker), AtomicU64::new(0));
-        Ok(Self { worker, wake, ring_bytes, shutdown, started: Instant::now(), last_turn })
+        let (worker, last_turn, went_first) = (Mutex::new(worker), AtomicU64::new(0), AtomicU64::new(0));
+        Ok(Self { worker, wake, ring_bytes, shutdown, started: Instant::now(), last_turn, went_first })
     }
 
     /// Reads on this thread until the program should end. `duties` are done before every turn.
@@ -138,6 +140,7 @@ impl Seat {
             duties(now);
             let mut worker = self.worker();
             urgency.follow(worker.reader.unread(), None);
+            self.went_first.store(urgency.times(), Ordering::Relaxed);
             let turn = worker.turn();
             taken += turn.bytes;
             let now = Instant::now();
@@ -163,6 +166,11 @@ impl Seat {
     /// The worker, for good.
     pub(super) fn into_worker(self) -> Worker {
         self.worker.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How often its thread was made to go first.
+    pub(super) fn went_first(&self) -> u64 {
+        self.went_first.load(Ordering::Relaxed)
     }
 
     /// How long ago its thread began a turn.

@@ -157,6 +157,15 @@ pub fn sinks(stats: &[(&'static str, SinkStats)]) -> Vec<Counted> {
     rows
 }
 
+/// How often threads were made to go first: each worker's, in their order, and those of sinks.
+pub fn went_first(workers: impl Iterator<Item = u64>, sinks: &[(&'static str, SinkStats)]) -> Vec<Counted> {
+    let help = "Times that a thread was made to go before the programs watched, since the buffer that it empties filled.";
+    let row = |thread: &str, times| Counted::counter("thread_went_first", help, times).with("thread", thread);
+    let workers = workers.enumerate().map(|(number, times)| row(&format!("worker-{number}"), times));
+    let sinks = sinks.iter().filter_map(|(sink, stats)| Some(row(sink, stats.went_first?)));
+    workers.chain(sinks).collect()
+}
+
 /// What became of segments that were to be written, and of the packets made of them: received = delivered + dropped + in
 /// flight.
 pub fn packets(stats: &pcap::Stats, written: &SinkStats) -> Vec<Counted> {
@@ -205,6 +214,18 @@ pub fn render(out: &mut Vec<u8>, rows: &[Counted]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn threads_that_ever_go_first_are_told() {
+        let stats = |went_first| SinkStats { went_first, ..Default::default() };
+        let mut out = Vec::new();
+        let sinks = [("output", stats(Some(2))), ("http", stats(None))];
+        render(&mut out, &went_first([0, 3].into_iter(), &sinks));
+        let text = String::from_utf8(out).unwrap();
+        let rows: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        let expected = ["{thread=\"worker-0\"} 0", "{thread=\"worker-1\"} 3", "{thread=\"output\"} 2"];
+        assert_eq!(rows, expected.map(|row| format!("pod2pod_thread_went_first_total{row}")));
+    }
 
     #[test]
     fn rows() {

@@ -77,7 +77,7 @@ impl Output {
 
     /// Queues a batch of blocks, and gives back an empty buffer.
     pub fn push(&self, batch: Batch) -> Vec<u8> {
-        self.queue.push(batch, || self.shutdown.is_requested()).0
+        self.queue.push(batch, || self.shutdown.is_requested())
     }
 
     /// What was counted so far, in packets.

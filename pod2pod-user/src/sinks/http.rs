@@ -152,7 +152,7 @@ impl HttpSink {
         self.since = None;
         if self.batch.records > 0 {
             self.batch.bytes =
-                self.queue.push(std::mem::take(&mut self.batch), || self.shutdown.is_requested()).0;
+                self.queue.push(std::mem::take(&mut self.batch), || self.shutdown.is_requested());
         }
     }
 

@@ -10,6 +10,8 @@ use std::{
 
 use rustix::process::Pid;
 
+use crate::urgency::Urgency;
+
 /// What happens to a batch that does not fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overflow {
@@ -47,6 +49,8 @@ pub struct SinkStats {
     pub in_flight: u64,
     /// The reader went away: what came after was for nobody.
     pub reader_gone: bool,
+    /// How often the sink's thread was made to go first, if it ever is.
+    pub went_first: Option<u64>,
 }
 
 impl SinkStats {
@@ -70,8 +74,8 @@ struct State {
     abandoned: bool,
     /// The sink's thread is done.
     done: bool,
-    /// The sink's thread, as long as it runs.
-    sink: Option<Pid>,
+    /// The sink's thread, as long as it runs, if it is to go first when the queue fills; and how it is made to.
+    sink: Option<(Pid, Urgency)>,
     /// It waits for a batch.
     sink_waits: bool,
     /// Producers that wait for room, or for the end.
@@ -102,8 +106,8 @@ impl Queue {
         Self { state: Mutex::new(State::default()), filled, emptied, limit, overflow }
     }
 
-    /// Queues `batch`; gives back an empty buffer, and how many bytes are queued. `impatient` ends the waiting: then the batch goes in over the limit.
-    pub fn push(&self, batch: Batch, impatient: impl Fn() -> bool) -> (Vec<u8>, usize) {
+    /// Queues `batch`; gives back an empty buffer. `impatient` ends the waiting: then the batch goes in over the limit.
+    pub fn push(&self, batch: Batch, impatient: impl Fn() -> bool) -> Vec<u8> {
         let mut state = self.lock();
         state.stats.received += batch.records;
         while self.overflow == Overflow::Wait
@@ -122,17 +126,19 @@ impl Queue {
             state.batches.push_back(batch);
             self.wake_sink(&state);
         }
-        (state.spare.pop().unwrap_or_default(), state.bytes)
+        let queued = state.bytes;
+        if let Some((thread, urgency)) = &mut state.sink {
+            urgency.follow(queued, Some(*thread));
+            state.stats.went_first = Some(urgency.times());
+        }
+        state.spare.pop().unwrap_or_default()
     }
 
-    /// The calling thread is the sink's.
+    /// The calling thread is the sink's, and goes first when the queue fills.
     pub fn introduce_sink(&self) {
-        self.lock().sink = Some(rustix::thread::gettid());
-    }
-
-    /// The sink's thread, as long as it runs.
-    pub fn sink(&self) -> Option<Pid> {
-        self.lock().sink
+        let mut state = self.lock();
+        state.sink = Some((rustix::thread::gettid(), Urgency::new(self.limit)));
+        state.stats.went_first = Some(0);
     }
 
     /// The next batch; waits for one. Absent when no more come.
@@ -283,7 +289,7 @@ mod tests {
         for _ in 0..=MAX_SPARE {
             queue.recycle(Vec::with_capacity(64));
         }
-        let reused = (0..=MAX_SPARE).filter(|_| queue.push(batch(0), || false).0.capacity() > 0).count();
+        let reused = (0..=MAX_SPARE).filter(|_| queue.push(batch(0), || false).capacity() > 0).count();
         assert_eq!(reused, MAX_SPARE);
     }
 
@@ -321,11 +327,31 @@ mod tests {
     #[test]
     fn a_thread_that_ended_is_nobody() {
         let queue = Queue::new(10, Overflow::DropNewest);
-        assert_eq!(queue.sink(), None);
+        let sink = |queue: &Queue| queue.lock().sink.as_ref().map(|(thread, _)| *thread);
+        assert_eq!((sink(&queue), queue.stats().went_first), (None, None));
         queue.introduce_sink();
-        assert_eq!(queue.sink(), Some(rustix::thread::gettid()));
+        assert_eq!((sink(&queue), queue.stats().went_first), (Some(rustix::thread::gettid()), Some(0)));
         queue.set_done();
-        assert_eq!(queue.sink(), None);
+        assert_eq!(sink(&queue), None);
+    }
+
+    #[test]
+    fn the_sink_goes_first_while_its_queue_is_full() {
+        let queue = Queue::new(100, Overflow::DropNewest);
+        let nice = || rustix::process::getpriority_process(None).unwrap();
+        let started = nice();
+        queue.introduce_sink();
+        queue.push(batch(24), || false);
+        assert_eq!((nice(), queue.stats().went_first), (started, Some(0)));
+        queue.push(batch(1), || false);
+        // Without CAP_SYS_NICE nobody goes first, and none is counted.
+        let times = queue.stats().went_first.unwrap();
+        assert_eq!((nice() < started, times <= 1), (times == 1, true));
+        while queue.stats().queued_bytes > 0 {
+            queue.pop();
+        }
+        queue.push(batch(1), || false);
+        assert_eq!((nice(), queue.stats().went_first), (started, Some(times)));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::{
     queue::{Batch, Overflow, Queue, SinkStats},
     text::Columns,
 };
-use crate::{record::Record, shutdown::Shutdown, urgency::Urgency};
+use crate::{record::Record, shutdown::Shutdown};
 
 /// A batch is handed on at this size: large enough that neither a write nor the other thread's wake-up costs anything per
 /// record.
@@ -52,8 +52,6 @@ pub struct Writer {
     encoder: Encoder,
     batch: Batch,
     batch_bytes: usize,
-    /// Of the thread.
-    urgency: Urgency,
     queue: Arc<Queue>,
     shutdown: Shutdown,
 }
@@ -79,8 +77,7 @@ impl Writer {
             .spawn(move || run(&shared, target, &told))
             .map_err(OpenError::Thread)?;
         let batch_bytes = (config.queue_bytes / BATCH_SHARE_OF_QUEUE).min(MAX_BATCH_BYTES);
-        let urgency = Urgency::new(config.queue_bytes);
-        Ok(Self { encoder, batch: Batch::default(), batch_bytes, urgency, queue, shutdown: shutdown.clone() })
+        Ok(Self { encoder, batch: Batch::default(), batch_bytes, queue, shutdown: shutdown.clone() })
     }
 
     /// Shows the header of columns before the first record: a person is waiting for it.
@@ -119,11 +116,7 @@ impl Writer {
         }
         let batch = std::mem::take(&mut self.batch);
         let usual = batch.bytes.len();
-        let (buffer, queued) = self.queue.push(batch, || self.shutdown.is_requested());
-        self.batch.bytes = buffer;
-        if let Some(thread) = self.queue.sink() {
-            self.urgency.follow(queued, Some(thread));
-        }
+        self.batch.bytes = self.queue.push(batch, || self.shutdown.is_requested());
         // The next one will be about as long: it should not grow to that line by line.
         self.batch.bytes.reserve(usual);
     }
