@@ -30,6 +30,7 @@ use crate::{
     metrics::{HttpMetrics, Ledger, Metrics, counters, ledger, stages},
     pcap,
     pipeline::{self, Pipeline, SharedSightings, SharedSinks},
+    restraint::allocator,
     shutdown::{DEFAULT_DRAIN, Shutdown},
     sinks::{Overflow, OwnConnections},
     summary::Summary,
@@ -71,6 +72,9 @@ pub fn run(mut config: Config, shutdown: &Shutdown) -> u8 {
             return error.exit_code();
         }
     };
+    // What loading took and gave back, the kernel's types among it, is megabytes; tables that are touched here and there are
+    // next, and of pages that were in use before they would take all.
+    allocator::trim();
     match Agent::start(config, capture, packets, shutdown.clone()) {
         Ok(agent) => agent.run(),
         Err(error) => {

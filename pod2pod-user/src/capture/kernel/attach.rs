@@ -1,10 +1,15 @@
 //! Where the programs are attached: chosen, loaded, attached. Others' programs on the same hooks stay in place.
 
-use std::{fs::File, path::PathBuf};
+use std::{
+    fs::File,
+    os::fd::{AsFd as _, OwnedFd},
+    path::PathBuf,
+};
 
 use aya::{
     Ebpf,
-    programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, ProgramError},
+    maps::Map,
+    programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, ProgramError, cgroup_skb::CgroupSkbLink},
 };
 use pod2pod_common::{
     flow::{SCOPE_COOKIE, SCOPE_INTERFACE},
@@ -30,10 +35,20 @@ pub(super) enum Place {
 
 /// What keeps the programs at their hooks.
 pub(super) enum Attachment {
-    /// The links in it, if there are any yet.
-    Programs(Ebpf),
+    /// Nothing yet: loaded, with all that aya read in the object, which is megabytes.
+    Loaded(Ebpf),
+    /// The programs at a cgroup, and maps of theirs that only they use: what they take is ours.
+    Cgroup { _programs: [AtCgroup; 2], _maps: Vec<Map> },
     /// The programs on interfaces.
     Interfaces(Follower),
+}
+
+/// A program at its cgroup.
+pub(super) struct AtCgroup {
+    /// Detaches when dropped.
+    _link: CgroupSkbLink,
+    /// By which the kernel tells how long it ran (fdinfo of a program, kernel/bpf/syscall.c).
+    _program: OwnedFd,
 }
 
 impl Capture {
@@ -75,14 +90,19 @@ impl Capture {
 
     /// Attaches the loaded programs, and says where for people.
     pub(super) fn attach(mut self, config: &Config, place: &Place) -> Result<Self, OpenError> {
-        let Attachment::Programs(mut ebpf) = self.attachment else { return Ok(self) };
+        let Attachment::Loaded(mut ebpf) = self.attachment else { return Ok(self) };
         let scope = scope_name(self.scope_kind);
         match place {
             Place::Cgroup(directory, path) => {
-                attach(&mut ebpf, names::PROGRAM_CGROUP_INGRESS, directory, CgroupSkbAttachType::Ingress)?;
-                attach(&mut ebpf, names::PROGRAM_CGROUP_EGRESS, directory, CgroupSkbAttachType::Egress)?;
+                let (ingress, egress) = (CgroupSkbAttachType::Ingress, CgroupSkbAttachType::Egress);
+                let _programs = [
+                    attach(&mut ebpf, names::PROGRAM_CGROUP_INGRESS, directory, ingress)?,
+                    attach(&mut ebpf, names::PROGRAM_CGROUP_EGRESS, directory, egress)?,
+                ];
+                let left: Vec<String> = ebpf.maps().map(|(name, _)| name.to_owned()).collect();
+                let _maps = left.iter().filter_map(|name| ebpf.take_map(name)).collect();
+                self.attachment = Attachment::Cgroup { _programs, _maps };
                 self.description = format!("{} by {scope}", path.display());
-                self.attachment = Attachment::Programs(ebpf);
             }
             Place::Interfaces => {
                 let programs = TcPrograms::new(ebpf, config.tc_way);
@@ -147,12 +167,15 @@ fn attach(
     name: &'static str,
     cgroup: &File,
     kind: CgroupSkbAttachType,
-) -> Result<(), OpenError> {
-    // A link, and links are always many to a cgroup: others' programs stay.
-    program(ebpf, name)?
-        .attach(cgroup, kind, CgroupAttachMode::Single)
-        .map(|_| ())
-        .map_err(|cause| OpenError::Attach { cause: Box::new(cause) })
+) -> Result<AtCgroup, OpenError> {
+    let program = program(ebpf, name)?;
+    let mut attach = || {
+        // A link, and links are always many to a cgroup: others' programs stay.
+        let link = program.attach(cgroup, kind, CgroupAttachMode::Single)?;
+        let (_link, _program) = (program.take_link(link)?, program.fd()?.as_fd().try_clone_to_owned()?);
+        Ok(AtCgroup { _link, _program })
+    };
+    attach().map_err(|cause: ProgramError| OpenError::Attach { cause: Box::new(cause) })
 }
 
 fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut CgroupSkb, OpenError> {

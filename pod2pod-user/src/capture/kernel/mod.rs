@@ -129,7 +129,7 @@ impl Capture {
     pub fn interface_stats(&self) -> Option<InterfaceStats> {
         match &self.attachment {
             Attachment::Interfaces(follower) => Some(follower.stats()),
-            Attachment::Programs(_) => None,
+            Attachment::Loaded(_) | Attachment::Cgroup { .. } => None,
         }
     }
 

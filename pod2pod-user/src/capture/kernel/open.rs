@@ -60,7 +60,7 @@ impl Capture {
             control: map(&mut ebpf, names::MAP_CONTROL)?,
             shed_level: SHED_NONE,
             own_sockets: OwnSockets::new(map(&mut ebpf, names::MAP_OWN_SOCKETS)?),
-            attachment: Attachment::Programs(ebpf),
+            attachment: Attachment::Loaded(ebpf),
             logger,
             scope_kind,
             description: String::new(),
