@@ -90,9 +90,13 @@ const FRAMING: [&[u8]; 4] = [b"upgrade", b"content-encoding", b"content-length",
 #[derive(Debug)]
 pub(super) struct Names {
     names: Vec<Bytes>,
-    /// A bit for each of their lengths, and for those of the names that frame a message: most other names have another one.
-    lengths: u64,
+    /// By length, a bit for each of their first letters, and for those of the names that frame a message: most other names
+    /// have another one.
+    firsts: [u32; LENGTHS],
 }
+
+/// Lengths of names that are told apart; longer ones count as the last.
+const LENGTHS: usize = 32;
 
 impl Names {
     /// Each once. The fixed ones come first and cost nothing to share.
@@ -105,14 +109,19 @@ impl Names {
             }
         }
         let looked_at = names.iter().map(|name| &name[..]).chain(FRAMING);
-        let lengths = looked_at.fold(0, |lengths, name| lengths | length_bit(name.len()));
-        Self { names, lengths }
+        let mut firsts = [0; LENGTHS];
+        for name in looked_at {
+            if let Some(firsts) = firsts.get_mut(name.len().min(LENGTHS - 1)) {
+                *firsts |= first_bit(name);
+            }
+        }
+        Self { names, firsts }
     }
 
-    /// Whether a name of this length may be one that somebody wants.
-    #[inline]
-    const fn may_be(&self, length: usize) -> bool {
-        self.lengths & length_bit(length) != 0
+    /// Whether a name of this length and first letter may be one that somebody wants.
+    #[inline(always)]
+    fn may_be(&self, name: &[u8]) -> bool {
+        self.firsts.get(name.len().min(LENGTHS - 1)).is_some_and(|firsts| firsts & first_bit(name) != 0)
     }
 
     /// The name that is `name`, in any case.
@@ -124,14 +133,31 @@ impl Names {
 /// Whether `name` is `lower`, a name in lower case, in any case. Most others begin with another letter.
 #[inline]
 fn is_name(name: &[u8], lower: &[u8]) -> bool {
-    let is_same = |(byte, lower): (&u8, &u8)| byte.to_ascii_lowercase() == *lower;
-    name.len() == lower.len()
-        && name.first().zip(lower.first()).is_none_or(is_same)
-        && name.iter().zip(lower).fold(true, |same, pair| same & is_same(pair))
+    if name.len() != lower.len() || first_bit(name) != first_bit(lower) {
+        return false;
+    }
+    let (Some(last), Some(last_lower)) = (name.last_chunk(), lower.last_chunk()) else {
+        return name.eq_ignore_ascii_case(lower);
+    };
+    // Eight letters at once, some of the last twice.
+    let is_same = |(word, lower): (&[u8; 8], &[u8; 8])| lower_case(*word) == u64::from_le_bytes(*lower);
+    name.as_chunks().0.iter().zip(lower.as_chunks().0).all(is_same) && is_same((last, last_lower))
 }
 
-const fn length_bit(length: usize) -> u64 {
-    1 << if length < 63 { length } else { 63 }
+/// Letters of ASCII in lower case, in a word's bytes. No sum goes from one byte to the next: they are of seven bits each.
+fn lower_case(bytes: [u8; 8]) -> u64 {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x80 * EACH;
+    let word = u64::from_le_bytes(bytes);
+    let low = word & !HIGH;
+    let (from_a, behind_z) = (low + (0x80 - b'A' as u64) * EACH, low + (0x7f - b'Z' as u64) * EACH);
+    word | ((from_a & !behind_z & !word & HIGH) >> 2)
+}
+
+/// One of 32, the same for a letter in either case.
+#[inline(always)]
+fn first_bit(name: &[u8]) -> u32 {
+    1 << (name.first().copied().unwrap_or_default() & 31)
 }
 
 /// The visitor of one head.
@@ -161,14 +187,21 @@ impl<'s> Fields<'s> {
 impl Visitor for Fields<'_> {
     #[inline]
     fn field(&mut self, name: &[u8], value: &[u8]) {
-        if self.wanted.may_be(name.len()) {
-            self.look_at(name, value);
+        if self.wanted.may_be(name) {
+            self.look_at(name, value, push_unfolded);
+        }
+    }
+
+    #[inline(always)]
+    fn clean_field(&mut self, name: &[u8], value: &[u8]) {
+        if self.wanted.may_be(name) {
+            self.look_at(name, value, Vec::extend_from_slice);
         }
     }
 }
 
 impl Fields<'_> {
-    fn look_at(&mut self, name: &[u8], value: &[u8]) {
+    fn look_at(&mut self, name: &[u8], value: &[u8], push: fn(&mut Vec<u8>, &[u8])) {
         let [upgrades, encoding, length, transfer] = FRAMING;
         match name.len() {
             7 if is_name(name, upgrades) => self.upgrade = Some(upgrade(value)),
@@ -178,7 +211,7 @@ impl Fields<'_> {
             _ => {}
         }
         if let Some(wanted) = self.wanted.find(name) {
-            push_unfolded(&mut self.scratch.bytes, value.trim_ascii());
+            push(&mut self.scratch.bytes, value.trim_ascii());
             self.scratch.ends.push((wanted.clone(), self.scratch.bytes.len()));
         }
     }
@@ -221,6 +254,19 @@ mod tests {
         for name in ["", "user-agen", "user-agents", "user\ragent", "user_agent", "vser-agent", "user-agen4"]
         {
             assert!(!is_name(name.as_bytes(), b"user-agent"), "{name:?}");
+        }
+        for byte in 0..=255 {
+            let others = [b'a', byte, b'z', byte, 0xff, byte, byte, b'A'];
+            assert_eq!(lower_case(others), u64::from_le_bytes(others.map(|byte| byte.to_ascii_lowercase())));
+        }
+        for length in 1..40 {
+            let lower = vec![b'x'; length];
+            for place in 0..length {
+                let mut name = lower.to_ascii_uppercase();
+                assert!(is_name(&name, &lower));
+                name[place] = b'y';
+                assert!(!is_name(&name, &lower), "{place} of {length}");
+            }
         }
         assert!(!is_name(b"A\x7fb", b"a_b") && is_name(b"A_B", b"a_b") && !is_name(b"@", b"`"));
     }

@@ -54,6 +54,12 @@ impl LineState {
 pub(super) trait Visitor {
     /// A header field: name as sent, value as sent (possibly with line ends inside, if folded).
     fn field(&mut self, name: &[u8], value: &[u8]);
+
+    /// As [`Self::field`], of a field on one line.
+    #[inline(always)]
+    fn clean_field(&mut self, name: &[u8], value: &[u8]) {
+        self.field(name, value);
+    }
 }
 
 /// Reads a request head, its empty line included. Leading empty lines must be gone.

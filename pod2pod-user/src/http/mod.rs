@@ -32,6 +32,7 @@ mod foreign;
 mod framing;
 mod head;
 mod heads;
+mod lanes;
 mod loss;
 mod pairing;
 mod proxy;
@@ -86,8 +87,7 @@ pub const DEFAULT_MAX_PENDING: usize = 1024;
 /// Bytes kept of unfinished heads and of body prefixes, all connections together: 256 heads of the largest kind.
 pub const DEFAULT_MAX_KEPT: usize = 16 * 1024 * 1024;
 
-/// Unwanted bytes of a body still to come for which the capture is asked to leave them out: to ask costs a system call,
-/// about what reading so much costs.
+/// Unwanted bytes of a body still to come for which the capture is asked to leave them out: it takes a system call.
 pub const DEFAULT_MIN_SKIP: u64 = 64 * 1024;
 
 /// Most bytes that one [`Skip`] leaves out, half of what the capture takes: it may be ahead of us by much. Longer bodies
