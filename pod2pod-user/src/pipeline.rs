@@ -372,8 +372,7 @@ impl Output {
                 return;
             }
             let connection = recorder.is_some().then_some(exchange.connection);
-            // Used where it is: a record is large.
-            let (record, fate) = &self.enricher.enrich(exchange, self.wall);
+            let (record, fate) = self.enricher.enrich(exchange, self.wall);
             if let (Some(recorder), Some(connection)) = (recorder.as_mut(), connection)
                 && matches!(fate, Fate::Keep | Fate::SampledAway)
                 && !record.in_progress
@@ -385,7 +384,7 @@ impl Output {
             {
                 metrics.observe(record);
             }
-            if *fate == Fate::Keep {
+            if fate == Fate::Keep {
                 self.sinks.get().write(record);
             }
         });

@@ -36,13 +36,13 @@ impl Stages {
         let Self { reassembler, tracker, enricher, line, lines } = self;
         let now = segment.time;
         reassembler.push(segment, now, &mut |chunk| tracker.push(chunk, now));
-        while let Some(mut exchange) = tracker.pop() {
-            let (record, fate) = enricher.enrich(&mut exchange, WallOffset::default());
+        tracker.drain_told(|exchange| {
+            let (record, fate) = enricher.enrich(exchange, WallOffset::default());
             assert_eq!(fate, Fate::Keep);
             line.clear();
-            json::push_line(line, &record);
+            json::push_line(line, record);
             *lines += 1;
-        }
+        });
     }
 }
 

@@ -156,11 +156,11 @@ fn enriching(parts: &mut Parts, exchanges: &[Exchange]) -> Vec<Record> {
     let fresh = || (enricher(), exchanges.to_vec());
     parts.measure("enrich, an exchange", exchanges.len(), fresh, |(enricher, exchanges)| {
         for mut exchange in exchanges.drain(..) {
-            black_box(enricher.enrich(&mut exchange, WALL));
+            black_box(enricher.enrich(&mut exchange, WALL).1);
         }
     });
     let mut enricher = enricher();
-    exchanges.iter().map(|exchange| enricher.enrich(&mut exchange.clone(), WALL).0).collect()
+    exchanges.iter().map(|exchange| enricher.enrich(&mut exchange.clone(), WALL).0.clone()).collect()
 }
 
 fn writing(parts: &mut Parts, records: &[Record]) {
@@ -189,7 +189,7 @@ fn whole(parts: &mut Parts, records: &[Vec<u8>]) {
         for record in records {
             let Ok(segment) = decode(record) else { continue };
             reassembler.push(&segment, segment.time, &mut |chunk| tracker.push(chunk, segment.time));
-            tracker.drain_told(|exchange| json::push_line(out, &enricher.enrich(exchange, WALL).0));
+            tracker.drain_told(|exchange| json::push_line(out, enricher.enrich(exchange, WALL).0));
         }
     });
 }

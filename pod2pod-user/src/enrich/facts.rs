@@ -3,70 +3,62 @@
 use std::{mem::take, net::SocketAddr};
 
 use bytes::Bytes;
-use smallvec::SmallVec;
 
 use super::{WallOffset, identity, target, trace};
 use crate::{
     capture::KernelInstant,
-    http::{Anomalies, Exchange, Header, Outcome, Protocol, Request, Response},
+    http::{Exchange, Header, Outcome, Protocol, Request, Response},
     record::{self, CapturedHeader, Kind, MessageFacts, ObservedAt, Record},
 };
 
-/// The record of `exchange`, whose texts move to it.
-#[inline]
-pub fn record(exchange: &mut Exchange, offset: WallOffset, keep_traceparent: bool) -> Record {
+/// Makes `record`, whatever it was, the one of `exchange`, whose texts move to it. A record is large and is filled where
+/// it lies.
+pub fn fill(record: &mut Record, exchange: &mut Exchange, offset: WallOffset, keep_traceparent: bool) {
     let connection = &exchange.connection;
     let identity = identity::identify(connection);
     let socket_client = connection.address(exchange.client);
-    let server = connection.address(exchange.client.other());
-    let client = exchange.proxied.map_or(socket_client, |(client, _)| client);
-    let mut record = Record {
-        time: offset.wall_nanos(exchange.start),
-        kind: kind(exchange.protocol),
-        outcome: exchange.outcome.map(outcome),
-        in_progress: exchange.outcome.is_none(),
-        late: exchange.late,
-        observed_at: observed_at(exchange),
-        method: None,
-        path: None,
-        query: None,
-        original: None,
-        scheme: None,
-        status: exchange.response.as_ref().map(|response| response.status),
-        duration: nanos(exchange.start, exchange.end),
-        time_to_first_byte: time_to_first_byte(exchange),
-        request_duration: None,
-        client: (client.ip(), client.port()),
-        server: (server.ip(), server.port()),
-        network_peer: exchange.proxied.map(|_| pair(socket_client)),
-        host: SmallVec::new(),
-        user_agent: None,
-        protocol_version: Some(version(exchange)),
-        request: MessageFacts::default(),
-        response: MessageFacts::default(),
-        interim_responses: exchange.interim_responses,
-        connection_id: identity.id,
-        joined_late: identity.joined_late,
-        offset: Some(exchange.offset).filter(|_| exchange.protocol == Protocol::Http1),
-        index: exchange.index,
-        trace_id: None,
-        trace_parent_id: None,
-        retransmits: Some(exchange.retransmits),
-        connect_duration: connect_duration(exchange),
-        anomalies: anomalies(exchange.anomalies),
-        sample_rate_millionths: None,
-    };
-    if let Some(request) = &mut exchange.request {
-        add_request(&mut record, request, keep_traceparent);
+    record.time = offset.wall_nanos(exchange.start);
+    record.kind = kind(exchange.protocol);
+    record.outcome = exchange.outcome.map(outcome);
+    record.in_progress = exchange.outcome.is_none();
+    record.late = exchange.late;
+    record.observed_at = observed_at(exchange);
+    record.status = exchange.response.as_ref().map(|response| response.status);
+    record.duration = nanos(exchange.start, exchange.end);
+    record.time_to_first_byte = time_to_first_byte(exchange);
+    record.client = pair(exchange.proxied.map_or(socket_client, |(client, _)| client));
+    record.server = pair(connection.address(exchange.client.other()));
+    record.network_peer = exchange.proxied.map(|_| pair(socket_client));
+    record.protocol_version = Some(version(exchange));
+    record.interim_responses = exchange.interim_responses;
+    record.connection_id = identity.id;
+    record.joined_late = identity.joined_late;
+    record.offset = Some(exchange.offset).filter(|_| exchange.protocol == Protocol::Http1);
+    record.index = exchange.index;
+    record.retransmits = Some(exchange.retransmits);
+    record.connect_duration = connect_duration(exchange);
+    record.anomalies.clear();
+    // Hardly any message has one, so that is asked first.
+    if !exchange.anomalies.is_empty() {
+        record.anomalies.extend(exchange.anomalies.names());
     }
-    if let Some(response) = &mut exchange.response {
-        add_response(&mut record, response);
-    }
-    record
+    record.sample_rate_millionths = None;
+    add_request(record, exchange.request.as_mut(), keep_traceparent);
+    add_response(&mut record.response, exchange.response.as_mut());
 }
 
 #[inline]
-fn add_request(record: &mut Record, request: &mut Request, keep_traceparent: bool) {
+fn add_request(record: &mut Record, request: Option<&mut Request>, keep_traceparent: bool) {
+    record.host.clear();
+    record.request.headers.clear();
+    record.request.decoded.clear();
+    (record.user_agent, record.trace_id, record.trace_parent_id) = (None, None, None);
+    let Some(request) = request else {
+        (record.method, record.path, record.query, record.original) = (None, None, None, None);
+        (record.scheme, record.request_duration) = (None, None);
+        record.request = MessageFacts::default();
+        return;
+    };
     let parts = target::split(take(&mut request.target));
     record.path = parts.path;
     record.query = parts.query;
@@ -103,20 +95,21 @@ fn add_request(record: &mut Record, request: &mut Request, keep_traceparent: boo
 }
 
 #[inline]
-fn add_response(record: &mut Record, response: &mut Response) {
-    record.response.body_size = known_size(response.body_size, response.body_cut);
-    record.response.body_cut = response.body_cut;
-    record.response.body = take(&mut response.body_prefix);
+fn add_response(facts: &mut MessageFacts, response: Option<&mut Response>) {
+    facts.headers.clear();
+    facts.decoded.clear();
+    let Some(response) = response else {
+        *facts = MessageFacts::default();
+        return;
+    };
+    facts.body_size = known_size(response.body_size, response.body_cut);
+    facts.body_cut = response.body_cut;
+    facts.body = take(&mut response.body_prefix);
     if response.headers.is_empty() {
         return;
     }
-    record.response.headers = response.headers.iter_mut().map(captured).collect();
-    group(&mut record.response.headers);
-}
-
-/// Hardly any message has one, so that is asked first.
-fn anomalies(anomalies: Anomalies) -> Vec<&'static str> {
-    if anomalies.is_empty() { Vec::new() } else { anomalies.names().collect() }
+    facts.headers.extend(response.headers.iter_mut().map(captured));
+    group(&mut facts.headers);
 }
 
 /// A body of which nothing was seen and whose framing told nothing has no known size; 0 would be made up.

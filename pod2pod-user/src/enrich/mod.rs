@@ -159,6 +159,56 @@ impl AddAssign for Stats {
     }
 }
 
+impl Config {
+    fn fate(&self, record: &mut Record, own_tuple: bool) -> Fate {
+        let own_name = || {
+            record.user_agent.as_ref().is_some_and(|agent| agent.starts_with(crate::OWN_PRODUCT.as_bytes()))
+        };
+        if own_tuple || (self.own_traffic == OwnTraffic::Dropped && own_name()) {
+            return Fate::Own;
+        }
+        if self.ignore.matches(record) {
+            return Fate::Ignored;
+        }
+        sampling::decide(record, self.rate, self.slow)
+    }
+}
+
+impl Stats {
+    /// Removes the content codings of what was captured of a body; leaves it as it is if that cannot be done.
+    fn decode(&mut self, facts: &mut MessageFacts, codings: Codings, limit: usize) {
+        if codings.is_empty() {
+            return;
+        }
+        match content::decode(&facts.body, codings, limit) {
+            Ok(decoded) => {
+                facts.body = decoded.content;
+                facts.decoded = codings.words();
+                self.bodies_decoded += 1;
+                self.bodies_capped += u64::from(decoded.capped);
+            }
+            Err(content::Refusal::Unknown) => self.bodies_unknown_coding += 1,
+            Err(content::Refusal::Damaged) => self.bodies_damaged += 1,
+            Err(content::Refusal::Window) => self.bodies_over_window += 1,
+        }
+    }
+
+    fn count(&mut self, record: &Record, fate: Fate) {
+        self.exchanges += 1;
+        match fate {
+            Fate::Keep => self.kept += 1,
+            Fate::SampledAway => self.sampled_away += 1,
+            Fate::Ignored => self.ignored += 1,
+            Fate::Own => self.own += 1,
+        }
+        match record.kind {
+            crate::record::Kind::Http2 => self.http2 += 1,
+            crate::record::Kind::Http if record.method.is_none() => self.without_request += 1,
+            crate::record::Kind::Http => {}
+        }
+    }
+}
+
 /// Turns Exchanges into Records.
 #[derive(Debug)]
 pub struct Enricher {
@@ -166,12 +216,14 @@ pub struct Enricher {
     /// Both ends, the lower address first: looked up for every exchange.
     own_tuples: HashSet<(SocketAddr, SocketAddr), foldhash::fast::RandomState>,
     stats: Stats,
+    /// The one told last: its memory is the next one's.
+    record: Record,
 }
 
 impl Enricher {
     /// An enricher without own tuples.
     pub fn new(config: Config) -> Self {
-        Self { config, own_tuples: HashSet::default(), stats: Stats::default() }
+        Self { config, own_tuples: HashSet::default(), stats: Stats::default(), record: Record::blank() }
     }
 
     /// Replaces the tuples (client, server) of the agent's own connections: their peer's view is dropped.
@@ -181,48 +233,30 @@ impl Enricher {
     }
 
     /// The record of `exchange`, which is left without what is in it, and what is to be done with it.
-    #[inline]
-    pub fn enrich(&mut self, exchange: &mut Exchange, offset: WallOffset) -> (Record, Fate) {
+    pub fn enrich(&mut self, exchange: &mut Exchange, offset: WallOffset) -> (&Record, Fate) {
         let own = self.is_own(exchange);
-        let codings = [
-            exchange.request.as_ref().map(|request| request.codings),
-            exchange.response.as_ref().map(|response| response.codings),
-        ];
-        let mut record = facts::record(exchange, offset, self.config.keep_traceparent);
-        let fate = self.fate(&mut record, own);
-        if self.config.redaction == Redaction::On {
-            self.stats.redacted += redact::redact(&mut record);
+        let Self { config, stats, record, .. } = self;
+        facts::fill(record, exchange, offset, config.keep_traceparent);
+        let fate = config.fate(record, own);
+        if config.redaction == Redaction::On {
+            stats.redacted += redact::redact(record);
         }
-        for (facts, codings) in [&mut record.request, &mut record.response].into_iter().zip(codings) {
-            if fate == Fate::Keep && !facts.body.is_empty() {
-                self.decode(facts, codings.unwrap_or_default());
+        if fate == Fate::Keep {
+            let request = exchange.request.as_ref().map(|request| request.codings);
+            let response = exchange.response.as_ref().map(|response| response.codings);
+            for (facts, codings) in [(&mut record.request, request), (&mut record.response, response)] {
+                if let Some(codings) = codings.filter(|_| !facts.body.is_empty()) {
+                    stats.decode(facts, codings, config.content_bytes);
+                }
             }
         }
-        self.count(&record, fate);
+        stats.count(record, fate);
         (record, fate)
     }
 
     /// What was counted so far.
     pub const fn stats(&self) -> &Stats {
         &self.stats
-    }
-
-    /// Removes the content codings of what was captured of a body; leaves it as it is if that cannot be done.
-    fn decode(&mut self, facts: &mut MessageFacts, codings: Codings) {
-        if codings.is_empty() {
-            return;
-        }
-        match content::decode(&facts.body, codings, self.config.content_bytes) {
-            Ok(decoded) => {
-                facts.body = decoded.content;
-                facts.decoded = codings.words();
-                self.stats.bodies_decoded += 1;
-                self.stats.bodies_capped += u64::from(decoded.capped);
-            }
-            Err(content::Refusal::Unknown) => self.stats.bodies_unknown_coding += 1,
-            Err(content::Refusal::Damaged) => self.stats.bodies_damaged += 1,
-            Err(content::Refusal::Window) => self.stats.bodies_over_window += 1,
-        }
     }
 
     fn is_own(&self, exchange: &Exchange) -> bool {
@@ -234,34 +268,6 @@ impl Enricher {
     /// Whether a connection between these is the agent's own.
     pub fn owns(&self, one: SocketAddr, other: SocketAddr) -> bool {
         !self.own_tuples.is_empty() && self.own_tuples.contains(&ordered(one, other))
-    }
-
-    fn fate(&self, record: &mut Record, own_tuple: bool) -> Fate {
-        let own_name = || {
-            record.user_agent.as_ref().is_some_and(|agent| agent.starts_with(crate::OWN_PRODUCT.as_bytes()))
-        };
-        if own_tuple || (self.config.own_traffic == OwnTraffic::Dropped && own_name()) {
-            return Fate::Own;
-        }
-        if self.config.ignore.matches(record) {
-            return Fate::Ignored;
-        }
-        sampling::decide(record, self.config.rate, self.config.slow)
-    }
-
-    fn count(&mut self, record: &Record, fate: Fate) {
-        self.stats.exchanges += 1;
-        match fate {
-            Fate::Keep => self.stats.kept += 1,
-            Fate::SampledAway => self.stats.sampled_away += 1,
-            Fate::Ignored => self.stats.ignored += 1,
-            Fate::Own => self.stats.own += 1,
-        }
-        match record.kind {
-            crate::record::Kind::Http2 => self.stats.http2 += 1,
-            crate::record::Kind::Http if record.method.is_none() => self.stats.without_request += 1,
-            crate::record::Kind::Http => {}
-        }
     }
 }
 

@@ -146,7 +146,7 @@ impl Flow {
     /// The pairing, and what it takes to tell.
     pub(super) fn split<'a>(&'a mut self, shared: &'a mut Shared) -> (&'a mut Pairing, Teller<'a>) {
         let client = self.client.unwrap_or(Side::Originator);
-        let teller = Teller { connection: &self.connection, client, proxied: self.proxied, shared };
+        let teller = Teller { connection: &self.connection, client, proxied: &self.proxied, shared };
         (&mut self.pairing, teller)
     }
 
@@ -310,9 +310,10 @@ impl Flow {
         if self.reader(sender).torn && !start_line::is_whole(&line) {
             return false;
         }
-        let (framing, upgrade) = (fields.framing, fields.upgrade);
-        let head = RequestHead::new(&line, framing, upgrade, shared);
-        self.take_request(sender, head, place, time, shared);
+        let head = RequestHead::new(&line, fields.framing, fields.upgrade);
+        let request = request_of(&line, place, shared);
+        let exchange = shared.begin_request(request, place);
+        self.take_request(sender, exchange, head, time, shared);
         true
     }
 
@@ -327,9 +328,9 @@ impl Flow {
         shared.scratch.begin();
         let mut fields = Fields::new(&shared.response_headers, &mut shared.scratch);
         let Some(line) = head::read_response(bytes, &mut fields) else { return false };
-        let (framing, upgrade) = (fields.framing, fields.upgrade);
-        let head = ResponseHead::new(line, framing, upgrade, shared);
-        self.take_response(sender, head, place, time, shared);
+        let head = ResponseHead::new(&line, fields.framing, fields.upgrade);
+        let response = response_of(&line, place, shared);
+        self.take_response(sender, response, head, place.offset, time, shared);
         true
     }
 

@@ -6,7 +6,7 @@
 
 use super::{
     Shared, clean,
-    exchange::{Anomalies, Request, Response},
+    exchange::{Anomalies, Exchange, Request, Response},
     fields::{Fields, Upgrade},
     flow::{request_of, response_of},
     framing::{Framing, FramingFields, Method},
@@ -23,56 +23,49 @@ pub const MAX_KNOWN_HEAD: usize = 1024;
 /// Of so many heads that were not known one becomes it: where no two are alike, keeping them costs nearly nothing.
 const UNKNOWN_FOR_ONE_KEPT: u32 = 8;
 
-/// What a request's head says.
-#[derive(Clone, Debug)]
+/// What a request's head says, beside what is told of it.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct RequestHead {
-    pub(super) request: Request,
     pub(super) method: Method,
     pub(super) framing: Framing,
     pub(super) anomalies: Anomalies,
     pub(super) upgrade: Option<Upgrade>,
 }
 
-/// What a response's head says. How its body is framed depends on the request too.
-#[derive(Clone, Debug)]
+/// What a response's head says, beside what is told of it. How its body is framed depends on the request too.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct ResponseHead {
-    pub(super) response: Response,
     pub(super) framing: FramingFields,
     pub(super) anomalies: Anomalies,
     pub(super) upgrade: Option<Upgrade>,
 }
 
 impl RequestHead {
-    pub(super) fn new(
-        line: &RequestLine<'_>,
-        framing: FramingFields,
-        upgrade: Option<Upgrade>,
-        shared: &mut Shared,
-    ) -> Self {
+    pub(super) fn new(line: &RequestLine<'_>, framing: FramingFields, upgrade: Option<Upgrade>) -> Self {
         let (framing, mut anomalies) = framing.of_request(line.minor_version);
         anomalies.insert(line.anomalies);
-        let request = request_of(line, Place::default(), shared);
-        Self { request, method: Method::of(line.method), framing, anomalies, upgrade }
+        Self { method: Method::of(line.method), framing, anomalies, upgrade }
     }
 }
 
 impl ResponseHead {
-    pub(super) fn new(
-        line: StatusLine,
-        framing: FramingFields,
-        upgrade: Option<Upgrade>,
-        shared: &mut Shared,
-    ) -> Self {
-        let response = response_of(&line, Place::default(), shared);
-        Self { response, framing, anomalies: line.anomalies, upgrade }
+    pub(super) const fn new(line: &StatusLine, framing: FramingFields, upgrade: Option<Upgrade>) -> Self {
+        Self { framing, anomalies: line.anomalies, upgrade }
     }
 }
 
 /// A head of either kind.
 #[derive(Clone, Debug)]
 pub(super) enum Head {
-    Request(RequestHead),
-    Response(ResponseHead),
+    Request(Request, RequestHead),
+    Response(Response, ResponseHead),
+}
+
+/// A head that is to be taken: a request where it will be told from.
+#[derive(Debug)]
+pub(super) enum Fresh {
+    Request(Box<Exchange>, RequestHead),
+    Response(Response, ResponseHead),
 }
 
 /// Heads that are known.
@@ -107,7 +100,7 @@ impl KnownHeads {
     }
 
     /// Keeps a head that `bytes` begin with now and then.
-    fn keep(&mut self, bytes: &[u8], length: usize, head: &Head) {
+    fn keep(&mut self, bytes: &[u8], length: usize, head: impl FnOnce() -> Option<Head>) {
         self.unknown += 1;
         if self.unknown < UNKNOWN_FOR_ONE_KEPT || length > MAX_KNOWN_HEAD {
             return;
@@ -117,7 +110,7 @@ impl KnownHeads {
             self.unknown = 0;
             known.bytes.clear();
             known.bytes.extend_from_slice(bytes.get(..length).unwrap_or_default());
-            known.head = Some(head.clone());
+            known.head = head();
         }
     }
 
@@ -135,23 +128,50 @@ impl KnownHeads {
 }
 
 impl Shared {
-    /// The whole clean head that `bytes` begin with, which is not known, and its length. Now and then it is from here on.
-    pub(super) fn clean_head(&mut self, bytes: &[u8]) -> Option<(Head, usize)> {
+    /// The whole clean head that `bytes` at `place` begin with, and its length. One that is not known is from here on, now
+    /// and then.
+    #[inline]
+    pub(super) fn clean_head(&mut self, bytes: &[u8], place: Place) -> Option<(Fresh, usize)> {
+        match self.known_heads.find(bytes) {
+            Some((Head::Request(request, head), length)) => {
+                let (request, head) = (request.clone(), *head);
+                Some((Fresh::Request(self.begin_request(request, place), head), length))
+            }
+            Some((Head::Response(response, head), length)) => {
+                let response = Response { first_byte: place.time, ..response.clone() };
+                Some((Fresh::Response(response, *head), length))
+            }
+            None => self.read_clean_head(bytes, place),
+        }
+    }
+
+    /// An exchange that begins with `request` at `place`.
+    #[inline]
+    pub(super) fn begin_request(&mut self, request: Request, place: Place) -> Box<Exchange> {
+        let mut exchange = self.begin(place.offset, place.time);
+        exchange.request.insert(request).first_byte = place.time;
+        exchange
+    }
+
+    fn read_clean_head(&mut self, bytes: &[u8], place: Place) -> Option<(Fresh, usize)> {
         let window = bytes.get(..self.config.max_head).unwrap_or(bytes);
         self.scratch.begin();
-        let (head, length) = if window.starts_with(b"HTTP/") {
+        if window.starts_with(b"HTTP/") {
             let mut fields = Fields::new(&self.response_headers, &mut self.scratch);
             let (line, length) = clean::response(window, &mut fields)?;
-            let (framing, upgrade) = (fields.framing, fields.upgrade);
-            (Head::Response(ResponseHead::new(line, framing, upgrade, self)), length)
-        } else {
-            let mut fields = Fields::new(&self.request_headers, &mut self.scratch);
-            let (line, length) = clean::request(window, &mut fields)?;
-            let (framing, upgrade) = (fields.framing, fields.upgrade);
-            (Head::Request(RequestHead::new(&line, framing, upgrade, self)), length)
-        };
-        self.known_heads.keep(bytes, length, &head);
-        Some((head, length))
+            let head = ResponseHead::new(&line, fields.framing, fields.upgrade);
+            let response = response_of(&line, place, self);
+            self.known_heads.keep(bytes, length, || Some(Head::Response(response.clone(), head)));
+            return Some((Fresh::Response(response, head), length));
+        }
+        let mut fields = Fields::new(&self.request_headers, &mut self.scratch);
+        let (line, length) = clean::request(window, &mut fields)?;
+        let head = RequestHead::new(&line, fields.framing, fields.upgrade);
+        let request = request_of(&line, place, self);
+        let exchange = self.begin_request(request, place);
+        let known = || exchange.request.clone().map(|request| Head::Request(request, head));
+        self.known_heads.keep(bytes, length, known);
+        Some((Fresh::Request(exchange, head), length))
     }
 }
 
@@ -172,7 +192,7 @@ mod tests {
             body_cut: false,
         };
         let framing = FramingFields::default();
-        Head::Response(ResponseHead { response, framing, anomalies: Anomalies::NONE, upgrade: None })
+        Head::Response(response, ResponseHead { framing, anomalies: Anomalies::NONE, upgrade: None })
     }
 
     #[test]
@@ -182,10 +202,10 @@ mod tests {
             let mut heads = KnownHeads::new(2);
             let mut bytes = vec![b'a'; MAX_KNOWN_HEAD + 10];
             for _ in 1..UNKNOWN_FOR_ONE_KEPT {
-                heads.keep(&bytes, length, &head(&line));
+                heads.keep(&bytes, length, || Some(head(&line)));
                 assert!(heads.find(&bytes).is_none());
             }
-            heads.keep(&bytes, length, &head(&line));
+            heads.keep(&bytes, length, || Some(head(&line)));
             assert_eq!(heads.find(&bytes).map(|(_, length)| length), expected.then_some(length));
             bytes[length] = b'b';
             assert_eq!(heads.find(&bytes).is_some(), expected);
@@ -199,7 +219,7 @@ mod tests {
         let line = StatusLine { status: 200, minor_version: 1, anomalies: Anomalies::NONE };
         let mut heads = KnownHeads::new(0);
         for _ in 0..2 * UNKNOWN_FOR_ONE_KEPT {
-            heads.keep(b"HTTP/1.1 200 OK\r\n\r\n", 19, &head(&line));
+            heads.keep(b"HTTP/1.1 200 OK\r\n\r\n", 19, || Some(head(&line)));
         }
         assert!(heads.find(b"HTTP/1.1 200 OK\r\n\r\n").is_none());
     }

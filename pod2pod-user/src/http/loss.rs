@@ -12,7 +12,7 @@ use super::{
     head,
     reader::{GapEffect, Place},
     start_line::{self, StartLine},
-    telling::Open,
+    telling::{Kind, Open},
 };
 use crate::{
     capture::KernelInstant,
@@ -132,9 +132,10 @@ impl Flow {
             request.body_cut = true;
             anomalies.insert(line.anomalies);
             self.set_client(sender, shared);
-            let method = Method::of(line.method);
-            let open =
-                Open::asked(request, method, place.offset, self.connection.retransmits, anomalies).unsure();
+            let exchange = shared.begin_request(request, place);
+            let mut open = Open::new(Kind::Asked, exchange, self.connection.retransmits);
+            (open.method, open.unsure) = (Method::of(line.method), true);
+            open.told.anomalies = anomalies;
             let (pairing, mut teller) = self.split(shared);
             pairing.begin_request(open, &mut teller);
             pairing.end_request(time, None, Anomalies::NONE, &mut teller);
@@ -147,10 +148,9 @@ impl Flow {
             }
             let response = response_of(&line, place, shared);
             anomalies.insert(line.anomalies);
-            let retransmits = self.connection.retransmits;
             let (pairing, mut teller) = self.split(shared);
             pairing.answered_method(time, &mut teller);
-            pairing.begin_response(response, anomalies, place.offset, retransmits, &mut teller);
+            pairing.begin_response(response, anomalies, place.offset, &mut teller);
             pairing.cut_response(Outcome::Gap, Anomalies::NONE, time, &mut teller);
         }
     }

@@ -39,6 +39,7 @@ mod proxy;
 mod reader;
 mod resting;
 mod resync;
+mod room;
 mod skip;
 mod start_line;
 mod take;
@@ -59,17 +60,18 @@ pub use coding::{Coding, Codings, MAX_CODINGS};
 pub use disclosure::{Disclosure, Message, Part, What};
 pub use exchange::{Anomalies, Exchange, Header, Headers, Outcome, Protocol, Request, Response};
 pub use heads::{DEFAULT_KNOWN_HEADS, MAX_KNOWN_HEAD};
+pub use room::{BYTES_OF_BUSY, bytes_of_tables};
 
 use self::{
     disclosure::Disclosed,
     fields::{Names, Scratch},
-    flow::Flow,
     heads::KnownHeads,
-    resting::{MAX_WARM, Nursery, State},
+    resting::{Nursery, State},
+    room::max_timers,
 };
 use crate::{
     capture::KernelInstant,
-    reassembly::{Chunk, Connection, ConnectionToken, Content, Side, config::table},
+    reassembly::{Chunk, Connection, ConnectionToken, Content, Side},
 };
 
 /// Longest wait for a response before a time-out is told: the predecessor's limit, and most proxies' is longer.
@@ -99,9 +101,6 @@ pub const DEFAULT_MAX_OPEN_BYTES: usize = 16 * 1024 * 1024;
 
 /// Connections in the midst of messages at once: as many as there are connections.
 pub const DEFAULT_MAX_BUSY: usize = crate::reassembly::config::DEFAULT_MAX_CONNECTIONS;
-
-/// Empty queues kept for reuse: one for each connection that is busy at the same time would do no more.
-const MAX_SPARE_QUEUES: usize = 256;
 
 /// Bytes of a connection that begins with something else, after which it is not wanted any more.
 pub const MAX_FOREIGN_BYTES: u64 = 64 * 1024;
@@ -266,7 +265,9 @@ struct Shared {
     open_bytes: usize,
     /// Queues that no connection needs now.
     spare_queues: Vec<VecDeque<telling::Open>>,
-    told: VecDeque<Exchange>,
+    #[expect(clippy::vec_box, reason = "a box is moved between here and a queue, its exchange is not")]
+    spare_exchanges: Vec<Box<Exchange>>,
+    told: VecDeque<Box<Exchange>>,
     unwanted: VecDeque<Connection>,
     /// Directions in the midst of an unwanted body.
     skips: VecDeque<(ConnectionToken, Side)>,
@@ -304,6 +305,7 @@ impl HttpTracker {
             kept: 0,
             open_bytes: 0,
             spare_queues: Vec::new(),
+            spare_exchanges: Vec::new(),
             told: VecDeque::new(),
             unwanted: VecDeque::new(),
             skips: VecDeque::new(),
@@ -378,13 +380,15 @@ impl HttpTracker {
 
     /// The next told exchange.
     pub fn pop(&mut self) -> Option<Exchange> {
-        self.shared.told.pop_front()
+        self.shared.told.pop_front().map(|exchange| *exchange)
     }
 
     /// Hands over what was told, each where it is: an exchange is large.
     pub fn drain_told(&mut self, mut take: impl FnMut(&mut Exchange)) {
-        self.shared.told.iter_mut().for_each(&mut take);
-        self.shared.told.clear();
+        while let Some(mut exchange) = self.shared.told.pop_front() {
+            take(&mut exchange);
+            self.shared.recycle(exchange);
+        }
     }
 
     /// The next connection whose further payload is of no use: not HTTP/1, or upgraded. Each is told once.
@@ -474,25 +478,6 @@ impl HttpTracker {
     }
 }
 
-/// Timers that `connections` may have, stale ones among them.
-const fn max_timers(connections: usize) -> usize {
-    connections + connections / 2 + 1024
-}
-
-/// Bytes of a connection that is in the midst of messages, beside what is open of it.
-pub const BYTES_OF_BUSY: usize = size_of::<Flow>() + 16;
-
-/// Most bytes of the tables for so many connections, [`Config::reserve`]d; those in the midst of messages take
-/// [`BYTES_OF_BUSY`] beside.
-pub fn bytes_of_tables(connections: u64) -> u64 {
-    let flows = table(connections, size_of::<(ConnectionToken, State)>() as u64);
-    let timer = size_of::<Reverse<(KernelInstant, ConnectionToken)>>();
-    let queues = MAX_SPARE_QUEUES * pairing::SPARE_CAPACITY * size_of::<telling::Open>();
-    let spare = queues + 2 * MAX_WARM * BYTES_OF_BUSY;
-    let known = DEFAULT_KNOWN_HEADS * heads::BYTES_OF_KNOWN_HEAD;
-    flows + (max_timers(connections as usize) * timer + spare + known) as u64
-}
-
 /// Whether `method` is registered with IANA, or otherwise so well known that nothing else is meant by it.
 pub fn is_registered(method: &[u8]) -> bool {
     start_line::METHODS.contains(&method)
@@ -500,7 +485,11 @@ pub fn is_registered(method: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        resting::MAX_WARM,
+        room::{MAX_SPARE_EXCHANGES, MAX_SPARE_QUEUES},
+        *,
+    };
     use crate::{capture::Scope, reassembly::Start};
 
     /// Connection `token` says `bytes`.
@@ -544,6 +533,28 @@ mod tests {
         assert_eq!(tracker.stats().complete, tracker.stats().begun);
         say(&mut tracker, 0, Side::Originator, b"GET / HTTP/1.1\r\n\r\n");
         assert_eq!(tracker.shared.spare_queues.len(), MAX_SPARE_QUEUES - 1);
+    }
+
+    #[test]
+    fn only_so_many_exchanges_are_spare() {
+        let mut tracker = HttpTracker::new(Config::default());
+        let all = 0..=MAX_SPARE_EXCHANGES as u64;
+        let mut told = 0;
+        for expected in [MAX_SPARE_EXCHANGES, MAX_SPARE_EXCHANGES] {
+            all.clone()
+                .for_each(|token| say(&mut tracker, token, Side::Originator, b"GET / HTTP/1.1\r\n\r\n"));
+            assert_eq!(tracker.shared.spare_exchanges.len(), 0);
+            all.clone()
+                .for_each(|token| say(&mut tracker, token, Side::Responder, b"HTTP/1.1 204 N\r\n\r\n"));
+            tracker.drain_told(|exchange| {
+                assert!(exchange.request.is_some() && exchange.response.is_some());
+                told += 1;
+            });
+            assert_eq!(tracker.shared.spare_exchanges.len(), expected);
+        }
+        assert_eq!(told, 2 * (MAX_SPARE_EXCHANGES + 1));
+        assert!(tracker.shared.spare_exchanges.iter().all(|spare| spare.request.is_none()));
+        assert!(tracker.shared.spare_exchanges.iter().all(|spare| spare.response.is_none()));
     }
 
     #[test]

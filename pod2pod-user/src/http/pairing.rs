@@ -6,16 +6,14 @@
 use std::collections::VecDeque;
 
 use super::{
-    MAX_SPARE_QUEUES, Shared,
+    Shared,
     exchange::{Anomalies, Outcome, Protocol, Response},
     framing::Method,
+    room::{MAX_SPARE_QUEUES, SPARE_CAPACITY},
     telling::{Kind, Open, Teller, cost_of_headers},
     turn::Turn,
 };
 use crate::capture::KernelInstant;
-
-/// Largest queue that is kept for reuse: what a `VecDeque` of large entries begins with.
-pub(super) const SPARE_CAPACITY: usize = 4;
 
 /// The queue of one connection.
 #[derive(Debug)]
@@ -106,10 +104,10 @@ impl Pairing {
     /// A request's head was read.
     pub(super) fn begin_request(&mut self, mut open: Open, teller: &mut Teller<'_>) {
         teller.shared.stats.begun += 1;
-        let start = open.start;
-        self.take_turn(open.offset, start, teller);
-        let may_be_answered = self.lost_behind > open.offset;
-        open.index = self.next_index;
+        let (start, offset) = (open.told.start, open.told.offset);
+        self.take_turn(offset, start, teller);
+        let may_be_answered = self.lost_behind > offset;
+        open.told.index = self.next_index;
         self.next_index = self.next_index.map(|index| index.wrapping_add(1));
         let is_over = self.queue.len() >= teller.shared.config.max_pending;
         teller.shared.stats.requests_over_limit += u64::from(is_over);
@@ -136,7 +134,7 @@ impl Pairing {
     /// Content of the request being read; `length` may be more than `content` if bytes are missing.
     pub(super) fn request_content(&mut self, content: &[u8], length: u64, teller: &mut Teller<'_>) {
         let Some(open) = self.queue.back_mut().filter(|_| self.reading_request) else { return };
-        let Some(request) = &mut open.request else { return };
+        let Some(request) = &mut open.told.request else { return };
         request.body_size = request.body_size.saturating_add(length);
         request.body_cut |= length > content.len() as u64;
         if !request.body_cut {
@@ -148,11 +146,11 @@ impl Pairing {
     pub(super) fn mark_cut(&mut self, from_client: bool) {
         if from_client {
             let request = self.queue.back_mut().filter(|_| self.reading_request);
-            let Some(request) = request.and_then(|open| open.request.as_mut()) else { return };
+            let Some(request) = request.and_then(|open| open.told.request.as_mut()) else { return };
             request.body_cut = true;
         } else {
             let response = self.queue.front_mut().filter(|_| self.reading_response);
-            let Some(response) = response.and_then(|open| open.response.as_mut()) else { return };
+            let Some(response) = response.and_then(|open| open.told.response.as_mut()) else { return };
             response.body_cut = true;
         }
     }
@@ -166,14 +164,14 @@ impl Pairing {
     /// Whether more of the content of the request being read is to be kept, of `limit` bytes in all.
     pub(super) fn wants_request_content(&self, limit: usize) -> bool {
         let request =
-            self.queue.back().filter(|_| self.reading_request).and_then(|open| open.request.as_ref());
+            self.queue.back().filter(|_| self.reading_request).and_then(|open| open.told.request.as_ref());
         request.is_some_and(|request| !request.body_cut && request.body_size < limit as u64)
     }
 
     /// As [`Self::wants_request_content`].
     pub(super) fn wants_response_content(&self, limit: usize) -> bool {
         let open = self.queue.front().filter(|_| self.reading_response);
-        let response = open.and_then(|open| open.response.as_ref());
+        let response = open.and_then(|open| open.told.response.as_ref());
         response.is_some_and(|response| !response.body_cut && response.body_size < limit as u64)
     }
 
@@ -192,8 +190,8 @@ impl Pairing {
         if let Some(open) = self.queue.back_mut() {
             open.request_done = true;
             open.asked = time;
-            open.anomalies.insert(anomalies);
-            if let Some(request) = &mut open.request {
+            open.told.anomalies.insert(anomalies);
+            if let Some(request) = &mut open.told.request {
                 request.last_byte = last_byte;
             }
         }
@@ -203,7 +201,7 @@ impl Pairing {
     /// The request being read lost its framing.
     pub(super) fn cut_request(&mut self, time: KernelInstant, anomalies: Anomalies, teller: &mut Teller<'_>) {
         if let Some(request) =
-            self.queue.back_mut().filter(|_| self.reading_request).and_then(|open| open.request.as_mut())
+            self.queue.back_mut().filter(|_| self.reading_request).and_then(|open| open.told.request.as_mut())
         {
             request.body_cut = true;
         }
@@ -213,7 +211,8 @@ impl Pairing {
     /// A 1xx response.
     pub(super) fn interim(&mut self, time: KernelInstant) {
         if let Some(open) = self.queue.front_mut().filter(|open| open.unanswered()) {
-            open.interim_responses = open.interim_responses.saturating_add(1);
+            let told = &mut open.told;
+            told.interim_responses = told.interim_responses.saturating_add(1);
             open.asked = open.asked.max(time);
         }
     }
@@ -237,23 +236,23 @@ impl Pairing {
         mut response: Response,
         anomalies: Anomalies,
         offset: u64,
-        retransmits: u64,
         teller: &mut Teller<'_>,
     ) {
         if !self.queue.front().is_some_and(Open::unanswered) {
             teller.shared.stats.begun += 1;
             let unsure = self.queue.front().is_some_and(|open| open.kind == Kind::Lost);
-            let open = Open::new(Kind::Unasked, offset, response.first_byte, retransmits);
-            self.waits_from(open.start);
-            self.queue.push_front(Open { unsure, ..open });
+            let mut open = teller.begin(Kind::Unasked, offset, response.first_byte);
+            open.unsure = unsure;
+            self.waits_from(response.first_byte);
+            self.queue.push_front(open);
         }
         if let Some(open) = self.queue.front_mut() {
             let cost = cost_of_headers(&response.headers);
             if cost > 0 && !teller.charge(open, cost) {
                 response.headers = Vec::new();
             }
-            open.response = Some(response);
-            open.anomalies.insert(anomalies);
+            open.told.response = Some(response);
+            open.told.anomalies.insert(anomalies);
             self.reading_response = true;
         }
     }
@@ -267,7 +266,7 @@ impl Pairing {
         teller: &mut Teller<'_>,
     ) {
         let Some(open) = self.queue.front_mut().filter(|_| self.reading_response) else { return };
-        let Some(response) = &mut open.response else { return };
+        let Some(response) = &mut open.told.response else { return };
         response.body_size = response.body_size.saturating_add(length);
         response.body_cut |= length > content.len() as u64;
         response.last_byte = Some(time);
@@ -289,8 +288,8 @@ impl Pairing {
         }
         if let Some(open) = self.queue.front_mut() {
             open.response_done = true;
-            open.anomalies.insert(anomalies);
-            if let Some(response) = &mut open.response {
+            open.told.anomalies.insert(anomalies);
+            if let Some(response) = &mut open.told.response {
                 response.last_byte = last_byte;
             }
         }
@@ -299,8 +298,11 @@ impl Pairing {
 
     /// The response being read ended with its direction, as framed.
     pub(super) fn end_until_close(&mut self, time: KernelInstant, teller: &mut Teller<'_>) {
-        let seen =
-            self.queue.front().and_then(|open| open.response.as_ref()).map(|response| response.last_byte);
+        let seen = self
+            .queue
+            .front()
+            .and_then(|open| open.told.response.as_ref())
+            .map(|response| response.last_byte);
         self.end_response(time, seen.flatten(), Anomalies::NONE, teller);
     }
 
@@ -316,8 +318,8 @@ impl Pairing {
             return;
         }
         if let Some(mut open) = self.pop_front() {
-            open.anomalies.insert(anomalies);
-            if let Some(response) = &mut open.response {
+            open.told.anomalies.insert(anomalies);
+            if let Some(response) = &mut open.told.response {
                 response.last_byte = None;
                 response.body_cut |= outcome == Outcome::Gap;
             }
@@ -331,7 +333,7 @@ impl Pairing {
     pub(super) fn upgrade(&mut self, time: KernelInstant, teller: &mut Teller<'_>) {
         self.reading_response = false;
         if let Some(mut open) = self.pop_front() {
-            if let Some(response) = &mut open.response {
+            if let Some(response) = &mut open.told.response {
                 response.last_byte = Some(time);
             }
             teller.tell(open, Some(Outcome::Upgraded), time, Protocol::Http1);
@@ -383,7 +385,7 @@ impl Pairing {
         self.reading_request = false;
         while let Some(mut open) = self.queue.pop_front() {
             if open.kind == Kind::Asked {
-                open.anomalies.insert(Anomalies::REQUEST_UNFINISHED);
+                open.told.anomalies.insert(Anomalies::REQUEST_UNFINISHED);
                 teller.tell(open, Some(Outcome::Complete), time, Protocol::Http1);
             }
         }
@@ -412,7 +414,7 @@ impl Pairing {
                 note(due);
             }
             first = false;
-            let due = open.start.plus(progress);
+            let due = open.told.start.plus(progress);
             if open.told_progress || (open.response_done && open.request_done) {
                 continue;
             }
@@ -448,7 +450,7 @@ impl Pairing {
     fn push_lost(&mut self) {
         self.may_lack = true;
         if !self.queue.back().is_some_and(|open| open.kind == Kind::Lost) {
-            self.queue.push_back(Open::new(Kind::Lost, 0, KernelInstant::default(), 0));
+            self.queue.push_back(Open::lost());
         }
         self.reading_request = false;
     }

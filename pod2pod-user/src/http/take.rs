@@ -4,13 +4,13 @@
 
 use super::{
     Shared,
-    exchange::Anomalies,
+    exchange::{Anomalies, Exchange, Response},
     fields::Upgrade,
     flow::{Flow, Speech},
     framing::{Framing, Method},
-    heads::{Head, RequestHead, ResponseHead},
-    reader::{Input, Phase, Place, Reader},
-    telling::Open,
+    heads::{Fresh, RequestHead, ResponseHead},
+    reader::{Input, Phase, Reader},
+    telling::{Kind, Open},
 };
 use crate::{capture::KernelInstant, reassembly::Side};
 
@@ -19,50 +19,41 @@ impl Flow {
     pub(super) fn clean_head(&mut self, sender: Side, input: &mut Input<'_>, shared: &mut Shared) -> bool {
         let place = input.place;
         let (is_client, is_server) = (self.client != Some(sender.other()), self.client != Some(sender));
-        // What is known is copied to where it is needed and nowhere between: heads are large.
-        match shared.known_heads.find(input.bytes) {
-            Some((Head::Request(head), length)) if is_client => {
-                let head = head.clone();
+        match shared.clean_head(input.bytes, place) {
+            Some((Fresh::Request(exchange, head), length)) if is_client => {
                 input.take(length);
-                self.take_request(sender, head, place, place.time, shared);
+                self.take_request(sender, exchange, head, place.time, shared);
             }
-            Some((Head::Response(head), length)) if is_server => {
-                let head = head.clone();
+            Some((Fresh::Response(response, head), length)) if is_server => {
                 input.take(length);
-                self.take_response(sender, head, place, place.time, shared);
+                self.take_response(sender, response, head, place.offset, place.time, shared);
             }
-            Some(_) => return false,
-            None => match shared.clean_head(input.bytes) {
-                Some((Head::Request(head), length)) if is_client => {
-                    input.take(length);
-                    self.take_request(sender, head, place, place.time, shared);
-                }
-                Some((Head::Response(head), length)) if is_server => {
-                    input.take(length);
-                    self.take_response(sender, head, place, place.time, shared);
-                }
-                Some(_) | None => return false,
-            },
+            Some((Fresh::Request(exchange, _), _)) => {
+                shared.recycle(exchange);
+                return false;
+            }
+            Some(_) | None => return false,
         }
         true
     }
 
-    /// Takes a request's head, that began at `place` and ended at `time`.
+    /// Takes a request, whose head ended at `time`.
     pub(super) fn take_request(
         &mut self,
         sender: Side,
+        exchange: Box<Exchange>,
         head: RequestHead,
-        place: Place,
         time: KernelInstant,
         shared: &mut Shared,
     ) {
-        let RequestHead { mut request, method, framing, anomalies, upgrade } = head;
-        request.first_byte = place.time;
+        let RequestHead { method, framing, anomalies, upgrade } = head;
         self.upgrade = upgrade;
         self.set_client(sender, shared);
         shared.stats.anomalous_messages += u64::from(!anomalies.is_empty());
         self.turn(sender.other(), shared);
-        let open = Open::asked(request, method, place.offset, self.connection.retransmits, anomalies);
+        let mut open = Open::new(Kind::Asked, exchange, self.connection.retransmits);
+        open.method = method;
+        open.told.anomalies = anomalies;
         let (pairing, mut teller) = self.split(shared);
         pairing.begin_request(open, &mut teller);
         if matches!(framing, Framing::Length(0) | Framing::Unknown) {
@@ -71,20 +62,19 @@ impl Flow {
         self.reader(sender).begin_body(framing);
     }
 
-    /// Takes a response's head, that began at `place` and ended at `time`.
+    /// Takes a response, whose head began at `offset` and ended at `time`.
     pub(super) fn take_response(
         &mut self,
         sender: Side,
+        response: Response,
         head: ResponseHead,
-        place: Place,
+        offset: u64,
         time: KernelInstant,
         shared: &mut Shared,
     ) {
-        let ResponseHead { mut response, framing, anomalies: oddities, upgrade } = head;
-        response.first_byte = place.time;
+        let ResponseHead { framing, anomalies: oddities, upgrade } = head;
         let (status, minor_version) = (response.status, response.minor_version);
         self.set_client(sender.other(), shared);
-        let retransmits = self.connection.retransmits;
         if status < 200 && status != 101 {
             shared.stats.interim_responses += 1;
             self.pairing.interim(time);
@@ -98,7 +88,7 @@ impl Flow {
         let (framing, mut anomalies) = framing.of_response(minor_version, status, method);
         anomalies.insert(oddities);
         teller.shared.stats.anomalous_messages += u64::from(!anomalies.is_empty());
-        pairing.begin_response(response, anomalies, place.offset, retransmits, &mut teller);
+        pairing.begin_response(response, anomalies, offset, &mut teller);
         let tunnel = status == 101 || (method == Method::Connect && status < 300);
         if tunnel {
             pairing.upgrade(time, &mut teller);

@@ -2,16 +2,17 @@
 //!
 //! Counts what is told; decides nothing about pairs.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::{
     Shared,
-    exchange::{Anomalies, Exchange, Header, Outcome, Protocol, Request, Response},
+    exchange::{Anomalies, Exchange, Header, Outcome, Protocol},
     framing::Method,
+    room::MAX_SPARE_EXCHANGES,
 };
 use crate::{
-    capture::KernelInstant,
-    reassembly::{Connection, Side},
+    capture::{KernelInstant, Scope},
+    reassembly::{Connection, ConnectionToken, Side, Start},
 };
 
 /// What an entry of the queue stands for.
@@ -28,87 +29,122 @@ pub(super) enum Kind {
 /// An exchange that is not over.
 #[derive(Clone, Debug)]
 pub(super) struct Open {
+    /// What is told of it: written where it lies from its first byte to its telling, for it is large.
+    pub(super) told: Box<Exchange>,
     pub(super) kind: Kind,
     pub(super) method: Method,
-    pub(super) request: Option<Request>,
     pub(super) request_done: bool,
-    pub(super) response: Option<Response>,
     pub(super) response_done: bool,
     /// What was seen of it does not tell what happened.
     pub(super) unsure: bool,
     pub(super) told_timeout: bool,
     pub(super) told_progress: bool,
-    pub(super) interim_responses: u32,
-    pub(super) offset: u64,
-    pub(super) index: Option<u32>,
-    pub(super) start: KernelInstant,
     /// From when on the response is waited for.
     pub(super) asked: KernelInstant,
+    /// Segments seen again before it began.
     pub(super) retransmits: u64,
-    pub(super) anomalies: Anomalies,
     pub(super) request_prefix: Vec<u8>,
     pub(super) response_prefix: Vec<u8>,
     /// What it was counted as in [`Shared::open_bytes`].
     pub(super) cost: usize,
 }
 
+impl Shared {
+    /// An exchange that begins at `start`, without request and response; what is said when it is told is not said yet.
+    pub(super) fn begin(&mut self, offset: u64, start: KernelInstant) -> Box<Exchange> {
+        let mut exchange = self.spare_exchanges.pop().unwrap_or_else(blank);
+        (exchange.offset, exchange.start, exchange.index) = (offset, start, None);
+        (exchange.interim_responses, exchange.anomalies) = (0, Anomalies::NONE);
+        exchange
+    }
+
+    /// Keeps an exchange for reuse that is not needed any more.
+    pub(super) fn recycle(&mut self, mut exchange: Box<Exchange>) {
+        (exchange.request, exchange.response) = (None, None);
+        if self.spare_exchanges.len() < MAX_SPARE_EXCHANGES {
+            self.spare_exchanges.push(exchange);
+        }
+    }
+}
+
+/// An exchange of which nothing is known.
+#[cold]
+fn blank() -> Box<Exchange> {
+    const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+    let nothing = Connection {
+        token: ConnectionToken(0),
+        scope: Scope(0),
+        originator: NOWHERE,
+        responder: NOWHERE,
+        local: None,
+        start: Start::Middle,
+        behind_loss: false,
+        originator_isn: None,
+        responder_isn: None,
+        syn_time: None,
+        established_time: None,
+        retransmits: 0,
+        cgroup_id: 0,
+        socket_cookie: 0,
+        interface_index: 0,
+    };
+    Box::new(Exchange {
+        connection: nothing,
+        client: Side::Originator,
+        proxied: None,
+        protocol: Protocol::Http1,
+        outcome: None,
+        late: false,
+        offset: 0,
+        index: None,
+        request: None,
+        response: None,
+        interim_responses: 0,
+        start: KernelInstant::default(),
+        end: KernelInstant::default(),
+        retransmits: 0,
+        anomalies: Anomalies::NONE,
+    })
+}
+
 impl Open {
-    /// An entry that begins at `start`.
-    pub(super) fn new(kind: Kind, offset: u64, start: KernelInstant, retransmits: u64) -> Self {
+    /// Requests that were not seen.
+    pub(super) fn lost() -> Self {
+        Self::new(Kind::Lost, blank(), 0)
+    }
+
+    /// An entry of which `told` says where it begins.
+    pub(super) fn new(kind: Kind, told: Box<Exchange>, retransmits: u64) -> Self {
         Self {
             kind,
             method: Method::Other,
-            request: None,
             request_done: kind != Kind::Asked,
-            response: None,
             response_done: false,
             unsure: false,
             told_timeout: false,
             told_progress: false,
-            interim_responses: 0,
-            offset,
-            index: None,
-            start,
-            asked: start,
+            asked: told.start,
             retransmits,
-            anomalies: Anomalies::NONE,
             request_prefix: Vec::new(),
             response_prefix: Vec::new(),
             cost: 0,
+            told,
         }
-    }
-
-    /// A request whose head was read.
-    pub(super) fn asked(
-        request: Request,
-        method: Method,
-        offset: u64,
-        retransmits: u64,
-        anomalies: Anomalies,
-    ) -> Self {
-        let start = request.first_byte;
-        let request = Some(request);
-        Self { method, request, anomalies, ..Self::new(Kind::Asked, offset, start, retransmits) }
     }
 
     /// Bytes of a request that waits: its place in the queue, and what is kept of its head.
     pub(super) fn cost_of_request(&self) -> usize {
         const HEAD: usize = 256;
-        let request = self.request.as_ref();
+        let request = self.told.request.as_ref();
         let fields = request.map_or(0, |request| {
             request.method.len() + request.target.len() + cost_of_headers(&request.headers)
         });
-        size_of::<Self>() + fields.max(HEAD)
-    }
-
-    /// Marks it as not to be judged: a part of it was not seen.
-    pub(super) fn unsure(self) -> Self {
-        Self { unsure: true, ..self }
+        size_of::<Self>() + size_of::<Exchange>() + fields.max(HEAD)
     }
 
     /// A request without a response.
     pub(super) fn unanswered(&self) -> bool {
-        self.kind == Kind::Asked && self.response.is_none()
+        self.kind == Kind::Asked && self.told.response.is_none()
     }
 }
 
@@ -122,22 +158,27 @@ pub(super) fn cost_of_headers(headers: &[Header]) -> usize {
 pub(super) struct Teller<'a> {
     pub(super) connection: &'a Connection,
     pub(super) client: Side,
-    pub(super) proxied: Option<(SocketAddr, SocketAddr)>,
+    pub(super) proxied: &'a Option<(SocketAddr, SocketAddr)>,
     pub(super) shared: &'a mut Shared,
 }
 
 impl Teller<'_> {
+    /// An entry that begins at `start`.
+    pub(super) fn begin(&mut self, kind: Kind, offset: u64, start: KernelInstant) -> Open {
+        Open::new(kind, self.shared.begin(offset, start), self.connection.retransmits)
+    }
+
     /// Tells an HTTP/2 connection.
     pub(super) fn tell_http2(&mut self, offset: u64, start: KernelInstant) {
         self.shared.stats.begun += 1;
-        let open = Open::new(Kind::Unasked, offset, start, self.connection.retransmits);
+        let open = self.begin(Kind::Unasked, offset, start);
         self.tell(open, Some(Outcome::Upgraded), start, Protocol::Http2);
     }
 
     /// Tells what became of it.
     pub(super) fn tell(
         &mut self,
-        mut open: Open,
+        open: Open,
         outcome: Option<Outcome>,
         end: KernelInstant,
         protocol: Protocol,
@@ -148,34 +189,27 @@ impl Teller<'_> {
         };
         self.shared.kept -= open.request_prefix.len() + open.response_prefix.len();
         self.shared.open_bytes -= open.cost;
-        if let Some(request) = &mut open.request
+        self.count(outcome, open.told_timeout, open.kind == Kind::Unasked && protocol == Protocol::Http1);
+        let mut told = open.told;
+        if let Some(request) = &mut told.request
             && !open.request_prefix.is_empty()
         {
             request.body_prefix = open.request_prefix.into();
         }
-        if let Some(response) = &mut open.response
+        if let Some(response) = &mut told.response
             && !open.response_prefix.is_empty()
         {
             response.body_prefix = open.response_prefix.into();
         }
-        self.count(outcome, open.told_timeout, open.kind == Kind::Unasked && protocol == Protocol::Http1);
-        self.shared.told.push_back(Exchange {
-            connection: *self.connection,
-            client: self.client,
-            proxied: self.proxied,
-            protocol,
-            outcome,
-            late: open.told_timeout,
-            offset: open.offset,
-            index: open.index,
-            request: open.request,
-            response: open.response,
-            interim_responses: open.interim_responses,
-            start: open.start,
-            end,
-            retransmits: self.connection.retransmits.saturating_sub(open.retransmits),
-            anomalies: open.anomalies,
-        });
+        told.connection = *self.connection;
+        told.client = self.client;
+        told.proxied = *self.proxied;
+        told.protocol = protocol;
+        told.outcome = outcome;
+        told.late = open.told_timeout;
+        told.end = end;
+        told.retransmits = self.connection.retransmits.saturating_sub(open.retransmits);
+        self.shared.told.push_back(told);
     }
 
     /// Tells how it stands, and keeps it.

@@ -11,7 +11,7 @@ pub mod number;
 pub mod schema;
 pub mod text;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -196,6 +196,54 @@ pub struct Record {
 }
 
 impl Record {
+    /// A record of which nothing is known.
+    pub const fn blank() -> Self {
+        const NOWHERE: (IpAddr, u16) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+        const NOTHING: MessageFacts = MessageFacts {
+            headers: Vec::new(),
+            body_size: None,
+            body_cut: false,
+            body: Bytes::new(),
+            decoded: Vec::new(),
+        };
+        Self {
+            time: 0,
+            kind: Kind::Http,
+            outcome: None,
+            in_progress: false,
+            late: false,
+            observed_at: ObservedAt::Path,
+            method: None,
+            path: None,
+            query: None,
+            original: None,
+            scheme: None,
+            status: None,
+            duration: 0,
+            time_to_first_byte: None,
+            request_duration: None,
+            client: NOWHERE,
+            server: NOWHERE,
+            network_peer: None,
+            host: SmallVec::new_const(),
+            user_agent: None,
+            protocol_version: None,
+            request: NOTHING,
+            response: NOTHING,
+            interim_responses: 0,
+            connection_id: 0,
+            joined_late: false,
+            offset: None,
+            index: None,
+            trace_id: None,
+            trace_parent_id: None,
+            retransmits: None,
+            connect_duration: None,
+            anomalies: Vec::new(),
+            sample_rate_millionths: None,
+        }
+    }
+
     /// `error.type`: the status of a 5xx, else the outcome if it is a failure. A gap is not one: nothing is known.
     pub fn error_type(&self) -> Option<ErrorType> {
         if let Some(status) = self.status

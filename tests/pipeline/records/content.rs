@@ -160,7 +160,7 @@ fn a_record_says_what_was_done() {
     let mut enricher = Enricher::new(Config { content_bytes: LIMIT, ..Config::default() });
     let mut told = |mut exchange: Exchange| -> Value {
         let (record, _) = enricher.enrich(&mut exchange, WallOffset::default());
-        serde_json::from_str(&line(&record)).unwrap()
+        serde_json::from_str(&line(record)).unwrap()
     };
     let record = told(answer("gzip", gzip(b"{\"a\":1}")));
     assert_eq!(record["http.response.body.content"], json!("{\"a\":1}"));

@@ -29,11 +29,25 @@ fn the_line_is_as_the_design_shows_it() {
 #[test]
 fn stamps_become_wall_time_by_the_offset() {
     let check = |offset, expected: &str| {
-        let record = Enricher::new(Config::default()).enrich(&mut exchange(), WallOffset(offset)).0;
-        assert!(line(&record).contains(expected), "{}", line(&record));
+        let mut enricher = Enricher::new(Config::default());
+        let line = line(enricher.enrich(&mut exchange(), WallOffset(offset)).0);
+        assert!(line.contains(expected), "{line}");
     };
     check(1, "2026-11-21T08:15:30.123456790Z");
     check(-3_600_000_000_000, "2026-11-21T07:15:30.123456789Z");
+}
+
+#[test]
+fn a_record_holds_nothing_of_the_one_before() {
+    let kinds = super::all_kinds();
+    let mut enricher = Enricher::new(Config::default());
+    for before in &kinds {
+        for exchange in &kinds {
+            enricher.enrich(&mut before.clone(), WallOffset(7));
+            let record = enricher.enrich(&mut exchange.clone(), WallOffset(0)).0;
+            assert_eq!(*record, super::record(exchange.clone()));
+        }
+    }
 }
 
 #[test]

@@ -164,7 +164,9 @@ fn all_kinds() -> Vec<Exchange> {
 }
 
 fn enrich(mut exchange: Exchange, config: Config) -> (Record, Fate) {
-    Enricher::new(config).enrich(&mut exchange, WallOffset(0))
+    let mut enricher = Enricher::new(config);
+    let (record, fate) = enricher.enrich(&mut exchange, WallOffset(0));
+    (record.clone(), fate)
 }
 
 fn record(exchange: Exchange) -> Record {
