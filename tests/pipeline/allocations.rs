@@ -17,6 +17,7 @@ struct Stages {
     reassembler: Reassembler,
     tracker: HttpTracker,
     enricher: Enricher,
+    written: json::Lines,
     line: Vec<u8>,
     lines: usize,
 }
@@ -27,20 +28,21 @@ impl Stages {
             reassembler: Reassembler::new(reassembly::Config::default()),
             tracker: HttpTracker::new(http::Config { known_heads, ..http::Config::default() }),
             enricher: Enricher::new(enrich::Config::default()),
+            written: json::Lines::default(),
             line: Vec::new(),
             lines: 0,
         }
     }
 
     fn push(&mut self, segment: &Segment<'_>) {
-        let Self { reassembler, tracker, enricher, line, lines } = self;
+        let Self { reassembler, tracker, enricher, written, line, lines } = self;
         let now = segment.time;
         reassembler.push(segment, now, &mut |chunk| tracker.push(chunk, now));
         tracker.drain_told(|exchange| {
             let (record, fate) = enricher.enrich(exchange, WallOffset::default());
             assert_eq!(fate, Fate::Keep);
             line.clear();
-            json::push_line(line, record);
+            written.push(line, record);
             *lines += 1;
         });
     }

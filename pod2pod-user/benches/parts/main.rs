@@ -164,10 +164,10 @@ fn enriching(parts: &mut Parts, exchanges: &[Exchange]) -> Vec<Record> {
 }
 
 fn writing(parts: &mut Parts, records: &[Record]) {
-    let fresh = || Vec::with_capacity(OUTPUT_BYTES);
-    parts.measure("record, a line", records.len(), fresh, |out| {
+    let fresh = || (json::Lines::default(), Vec::with_capacity(OUTPUT_BYTES));
+    parts.measure("record, a line", records.len(), fresh, |(lines, out)| {
         for record in records {
-            json::push_line(out, record);
+            lines.push(out, record);
         }
     });
 }
@@ -181,15 +181,21 @@ fn whole(parts: &mut Parts, records: &[Vec<u8>]) {
             Reassembler::new(reassembly::Config::default()),
             HttpTracker::new(http::Config::default()),
             Enricher::new(enrich::Config::default()),
+            json::Lines::default(),
             Vec::with_capacity(OUTPUT_BYTES),
         )
     };
     let exchanges = input::EXCHANGES as usize;
-    parts.measure("all stages, an exchange", exchanges, fresh, |(reassembler, tracker, enricher, out)| {
-        for record in records {
-            let Ok(segment) = decode(record) else { continue };
-            reassembler.push(&segment, segment.time, &mut |chunk| tracker.push(chunk, segment.time));
-            tracker.drain_told(|exchange| json::push_line(out, enricher.enrich(exchange, WALL).0));
-        }
-    });
+    parts.measure(
+        "all stages, an exchange",
+        exchanges,
+        fresh,
+        |(reassembler, tracker, enricher, lines, out)| {
+            for record in records {
+                let Ok(segment) = decode(record) else { continue };
+                reassembler.push(&segment, segment.time, &mut |chunk| tracker.push(chunk, segment.time));
+                tracker.drain_told(|exchange| lines.push(out, enricher.enrich(exchange, WALL).0));
+            }
+        },
+    );
 }

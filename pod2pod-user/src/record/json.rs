@@ -4,26 +4,35 @@ use super::{
     CapturedHeader, Record,
     field::{Lead, Value},
     fields::{self, Taker},
-    number, text,
+    number::{self, Clock},
+    text,
 };
 
 /// Room that a usual line takes, bytes: asked for once, so that hardly any of its fields has to.
 const USUAL_LINE: usize = 1024;
 
-/// Appends `record` and a line feed.
-pub fn push_line(out: &mut Vec<u8>, record: &Record) {
-    out.reserve(USUAL_LINE);
-    let start = out.len();
-    fields::each(record, &mut Line(out));
-    // Every key comes with a comma before it: the first one's is where the object begins.
-    if let Some(first) = out.get_mut(start) {
-        *first = b'{';
+/// Writes lines, one after the other.
+#[derive(Clone, Debug, Default)]
+pub struct Lines {
+    clock: Clock,
+}
+
+impl Lines {
+    /// Appends `record` and a line feed.
+    pub fn push(&mut self, out: &mut Vec<u8>, record: &Record) {
+        out.reserve(USUAL_LINE);
+        let start = out.len();
+        fields::each(record, &mut Line(out, &mut self.clock));
+        // Every key comes with a comma before it: the first one's is where the object begins.
+        if let Some(first) = out.get_mut(start) {
+            *first = b'{';
+        }
+        out.extend_from_slice(b"}\n");
     }
-    out.extend_from_slice(b"}\n");
 }
 
 /// A line that is being written.
-struct Line<'a>(&'a mut Vec<u8>);
+struct Line<'a>(&'a mut Vec<u8>, &'a mut Clock);
 
 impl Line<'_> {
     /// What is between quotes.
@@ -58,7 +67,11 @@ impl Taker for Line<'_> {
             Value::Base64(bytes) => self.quoted(lead, |out| text::push_base64(out, bytes)),
             Value::Address(address) => self.quoted(lead, |out| number::push_address(out, address)),
             Value::Id(id) => self.quoted(lead, |out| number::push_hex::<16>(out, id)),
-            Value::Time(nanoseconds) => self.quoted(lead, |out| number::push_time(out, nanoseconds)),
+            Value::Time(nanoseconds) => {
+                self.0.extend_from_slice(lead.quoted.as_bytes());
+                self.1.push_time(self.0, nanoseconds);
+                self.0.push(b'"');
+            }
             Value::StatusText(status) => {
                 self.quoted(lead, |out| number::push_integer(out, u64::from(status)));
             }

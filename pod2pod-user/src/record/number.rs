@@ -37,10 +37,9 @@ pub fn push_seconds(out: &mut Vec<u8>, nanoseconds: u64) {
     if zeros == 8 && first == b'0' {
         return;
     }
-    let mut text = [b'.', first, 0, 0, 0, 0, 0, 0, 0, 0];
-    let [_, _, digits @ ..] = &mut text;
-    *digits = (rest | ASCII_ZEROS).to_le_bytes();
-    push_first(out, text, 10 - zeros as usize);
+    // Out of registers, piece by piece: what is put together in memory first has to be waited for.
+    out.extend_from_slice(&[b'.', first]);
+    push_first(out, (rest | ASCII_ZEROS).to_le_bytes(), 8 - zeros as usize);
 }
 
 /// Appends `millionths` as a decimal number.
@@ -62,18 +61,45 @@ fn digits_of_hex(value: u64) -> [u8; 16] {
     all
 }
 
-/// Appends the UTC time `nanoseconds` after 1970 as in RFC 3339, with all nine digits.
-pub fn push_time(out: &mut Vec<u8>, nanoseconds: u64) {
-    let seconds = nanoseconds / NANOSECONDS;
-    let (year, month, day) = civil(seconds / 86_400);
-    let date = eight((year % 10_000 * 10_000 + month * 100 + day) as u32) | ASCII_ZEROS;
-    let [y1, y2, y3, y4, m1, m2, d1, d2] = date.to_le_bytes();
-    let [h1, h2, c1, n1, n2, c2, s1, s2] = clock((seconds % 86_400) as u32);
-    let [f1, f2, f3, f4, f5, f6, f7, f8, f9] = nine(nanoseconds);
-    out.extend_from_slice(&[
-        y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2, b'T', h1, h2, c1, n1, n2, c2, s1, s2, b'.', f1, f2, f3,
-        f4, f5, f6, f7, f8, f9, b'Z',
-    ]);
+/// Writes times, of which most are in the same second as the one before.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// After 1970.
+    second: u64,
+    /// Of that second, with the point behind it.
+    text: [u8; 20],
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self { second: 0, text: *b"1970-01-01T00:00:00." }
+    }
+}
+
+impl Clock {
+    /// Appends the UTC time `nanoseconds` after 1970 as in RFC 3339, with all nine digits.
+    pub fn push_time(&mut self, out: &mut Vec<u8>, nanoseconds: u64) {
+        let second = nanoseconds / NANOSECONDS;
+        if second != self.second {
+            self.turn(second);
+        }
+        let fraction = (nanoseconds % NANOSECONDS) as u32;
+        let (first, rest) = (fraction / EIGHT_DIGITS as u32, fraction % EIGHT_DIGITS as u32);
+        out.extend_from_slice(&self.text);
+        out.push(b'0' + first as u8);
+        out.extend_from_slice(&(eight(rest) | ASCII_ZEROS).to_le_bytes());
+        out.push(b'Z');
+    }
+
+    #[cold]
+    fn turn(&mut self, second: u64) {
+        let (year, month, day) = civil(second / 86_400);
+        let date = eight((year % 10_000 * 10_000 + month * 100 + day) as u32) | ASCII_ZEROS;
+        let [y1, y2, y3, y4, m1, m2, d1, d2] = date.to_le_bytes();
+        let [h1, h2, c1, n1, n2, c2, s1, s2] = clock((second % 86_400) as u32);
+        self.second = second;
+        self.text = [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2, b'T', h1, h2, c1, n1, n2, c2, s1, s2, b'.'];
+    }
 }
 
 /// Appends `HH:MM:SS` of a second of the day.
@@ -105,16 +131,12 @@ pub fn push_address(out: &mut Vec<u8>, address: IpAddr) {
 }
 
 fn push_ipv4(out: &mut Vec<u8>, octets: [u8; 4]) {
-    let mut text = [0; 16];
-    let mut length = 0;
     for octet in octets {
         let (digits, count) = OCTETS.get(usize::from(octet)).copied().unwrap_or_default();
-        if let Some(room) = text.get_mut(length..length + 4) {
-            room.copy_from_slice(&digits);
-        }
-        length += usize::from(count) + 1;
+        push_first(out, digits, usize::from(count) + 1);
     }
-    push_first(out, text, length - 1);
+    // The last dot.
+    out.pop();
 }
 
 /// The octet in decimal with a dot behind it, and how many digits it has.
@@ -159,13 +181,6 @@ const fn eight(number: u32) -> u64 {
     let pairs = hundreds | (halves - 100 * hundreds) << 16;
     let tens = ((pairs * 103) >> 10) & 0x000f_000f_000f_000f;
     tens | (pairs - 10 * tens) << 8
-}
-
-/// The last nine decimal digits.
-fn nine(number: u64) -> [u8; 9] {
-    let (first, rest) = (number / EIGHT_DIGITS % 10, (number % EIGHT_DIGITS) as u32);
-    let [d2, d3, d4, d5, d6, d7, d8, d9] = (eight(rest) | ASCII_ZEROS).to_le_bytes();
-    [b'0' + first as u8, d2, d3, d4, d5, d6, d7, d8, d9]
 }
 
 /// The last `WIDTH` decimal digits of `value`.
@@ -228,10 +243,17 @@ mod tests {
 
     #[test]
     fn times_are_rfc3339() {
-        let check = |seconds: u64, nanoseconds: u64, expected: &str| {
-            assert_eq!(written(|out| push_time(out, seconds * NANOSECONDS + nanoseconds)), expected);
+        let mut clock = Clock::default();
+        let mut check = |seconds: u64, nanoseconds: u64, expected: &str| {
+            for clock in [&mut Clock::default(), &mut clock] {
+                let write = |out: &mut _| clock.push_time(out, seconds * NANOSECONDS + nanoseconds);
+                assert_eq!(written(write), expected);
+            }
         };
         check(0, 0, "1970-01-01T00:00:00.000000000Z");
+        check(0, 999_999_999, "1970-01-01T00:00:00.999999999Z");
+        check(1, 100_000_000, "1970-01-01T00:00:01.100000000Z");
+        check(1, 99_999_999, "1970-01-01T00:00:01.099999999Z");
         check(951_782_400, 0, "2000-02-29T00:00:00.000000000Z");
         check(951_868_799, 999_999_999, "2000-02-29T23:59:59.999999999Z");
         check(951_868_800, 0, "2000-03-01T00:00:00.000000000Z");

@@ -85,6 +85,7 @@ impl Url {
 /// The sink.
 #[derive(Debug)]
 pub struct HttpSink {
+    lines: json::Lines,
     batch: Batch,
     /// When the first record of the batch came.
     since: Option<Instant>,
@@ -113,13 +114,15 @@ impl HttpSink {
             runtime.block_on(deliver_all(client, &shared));
             shared.set_done();
         })?;
-        Ok(Self { batch: Batch::default(), since: None, batch_records, queue, shutdown })
+        let (lines, batch) = (json::Lines::default(), Batch::default());
+        Ok(Self { lines, batch, since: None, batch_records, queue, shutdown })
     }
 
     /// The same collector for another worker: with batches of its own, on the same queue.
     pub fn for_worker(&self) -> Self {
         let (queue, shutdown) = (Arc::clone(&self.queue), self.shutdown.clone());
-        Self { batch: Batch::default(), since: None, batch_records: self.batch_records, queue, shutdown }
+        let (lines, batch) = (json::Lines::default(), Batch::default());
+        Self { lines, batch, since: None, batch_records: self.batch_records, queue, shutdown }
     }
 
     /// Records in the batch that is being filled.
@@ -129,7 +132,7 @@ impl HttpSink {
 
     /// Adds `record` to the batch.
     pub fn write(&mut self, record: &Record) {
-        json::push_line(&mut self.batch.bytes, record);
+        self.lines.push(&mut self.batch.bytes, record);
         self.batch.records += 1;
         if self.batch.records >= self.batch_records || self.batch.bytes.len() >= MAX_BATCH_BYTES {
             self.flush();

@@ -53,7 +53,7 @@ impl Default for Config {
 #[derive(Clone, Debug)]
 pub enum Encoder {
     /// JSON lines.
-    Json,
+    Json(json::Lines),
     /// Columns.
     Text(Box<text::Columns>),
 }
@@ -62,7 +62,7 @@ impl Encoder {
     /// Appends `record` to `out`.
     pub fn push(&mut self, out: &mut Vec<u8>, record: &Record) {
         match self {
-            Self::Json => json::push_line(out, record),
+            Self::Json(lines) => lines.push(out, record),
             Self::Text(columns) => columns.push_line(out, record),
         }
     }

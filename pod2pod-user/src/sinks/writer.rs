@@ -17,7 +17,10 @@ use super::{
     queue::{Batch, Overflow, Queue, SinkStats},
     text::Columns,
 };
-use crate::{record::Record, shutdown::Shutdown};
+use crate::{
+    record::{Record, json::Lines},
+    shutdown::Shutdown,
+};
 
 /// A batch is handed on at this size: large enough that neither a write nor the other thread's wake-up costs anything per
 /// record.
@@ -66,7 +69,7 @@ impl Writer {
         let file = open_target(config)?;
         let terminal = file.is_terminal();
         let encoder = match (config.format, terminal) {
-            (Format::Json, _) | (Format::Auto, false) => Encoder::Json,
+            (Format::Json, _) | (Format::Auto, false) => Encoder::Json(Lines::default()),
             (Format::Text, _) | (Format::Auto, true) => Encoder::Text(Box::new(Columns::for_file(&file))),
         };
         let queue = Arc::new(Queue::new(config.queue_bytes, overflow));

@@ -175,7 +175,7 @@ fn record(exchange: Exchange) -> Record {
 
 fn line(record: &Record) -> String {
     let mut out = Vec::new();
-    json::push_line(&mut out, record);
+    json::Lines::default().push(&mut out, record);
     String::from_utf8(out).unwrap()
 }
 
