@@ -130,3 +130,15 @@ impl Drop for Lent {
         drop(unused);
     }
 }
+
+#[test]
+fn what_is_left_of_a_test_keeps_its_capture_from_being_lent() {
+    let scope = ScopeChoice::Cookie;
+    let (cgroup, lent) = lend(scope);
+    let name = lent.capture.description().to_owned();
+    drop(lent);
+    // All that can be had, lest it is just not its turn.
+    let others: Vec<Lent> = std::iter::from_fn(|| idle(scope)).map(|kept| Lent(Some(kept))).collect();
+    assert!(others.iter().all(|other| other.capture.description() != name));
+    drop(cgroup);
+}

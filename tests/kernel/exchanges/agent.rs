@@ -63,20 +63,29 @@ impl Agent {
 
     /// Watches `cgroup` or the root, with `settings`. Returns when it is ready.
     pub(crate) fn start(cgroup: Option<&Path>, settings: &[&str]) -> Self {
-        // Free a moment ago.
-        let admin = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-        let agent = Self::launch(party(Path::new("-"), Path::new("-")), cgroup, admin, settings);
+        let agent = Self::launch(party(Path::new("-"), Path::new("-")), cgroup, free_address(), settings);
+        wait_until("ready", || agent.is_ready());
+        agent
+    }
+
+    /// As people have it who set nothing, but watching `cgroup`.
+    pub(crate) fn as_it_comes(cgroup: &Path) -> Self {
+        let agent = Self::run(party(Path::new("-"), Path::new("-")), Some(cgroup), free_address(), &[]);
         wait_until("ready", || agent.is_ready());
         agent
     }
 
     /// Starts it by `party`, its metrics at `admin`; it may not be ready yet.
     pub(crate) fn launch(
-        mut party: Command,
+        party: Command,
         cgroup: Option<&Path>,
         admin: SocketAddr,
         settings: &[&str],
     ) -> Self {
+        Self::run(party, cgroup, admin, &[&[AMPLE_QUEUE, AMPLE_MEMORY], settings].concat())
+    }
+
+    fn run(mut party: Command, cgroup: Option<&Path>, admin: SocketAddr, settings: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let records = directory.path().join("records");
         party.arg(fresh_binary()).arg("agent");
@@ -85,8 +94,6 @@ impl Agent {
         };
         set(format!("metrics.listen={admin}"));
         set(format!("output.file={}", records.display()));
-        set(AMPLE_QUEUE.to_owned());
-        set(AMPLE_MEMORY.to_owned());
         settings.iter().for_each(|setting| set((*setting).to_owned()));
         if let Some(cgroup) = cgroup {
             set(format!("capture.cgroup={}", cgroup.display()));
@@ -164,6 +171,11 @@ impl Agent {
         let text = std::fs::read_to_string(&self.records).unwrap();
         Told { text, summary: finished.stderr.lines().last().unwrap_or_default().to_owned() }
     }
+}
+
+/// Free a moment ago.
+fn free_address() -> SocketAddr {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }
 
 impl Told {

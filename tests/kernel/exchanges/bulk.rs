@@ -1,7 +1,13 @@
 //! Bulk: bodies that nobody looks into, of any size, cost little and change nothing, with a ring of the default size.
 
-use std::{net::SocketAddr, thread, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, mpsc::sync_channel},
+    thread,
+    time::Duration,
+};
 
+use pod2pod_common::limits::CREDIT_BYTES;
 use support::{scale, wire::Framing, world::SERVER_POD};
 
 use super::{
@@ -97,6 +103,46 @@ fn chunked_bodies_are_told_with_what_was_seen_of_them() {
         }
         tell(&misnumbered(end, &records), records.len());
     }
+}
+
+/// Pieces of half a credit, twice the credit in all.
+const STEP: usize = CREDIT_BYTES as usize / 2;
+const STEPS: usize = 4;
+
+#[test]
+fn a_chunked_body_that_is_read_in_time_is_told_whole() {
+    let mut stage = Stage::new();
+    let agent = Agent::start(Some(stage.world.cgroup.path()), &[]);
+    let (go, wait) = sync_channel::<()>(0);
+    let wait = Arc::new(Mutex::new(wait));
+    let server = Server::with(stage.server.listen(SocketAddr::from((SERVER_POD.v4, 0))), move |stream| {
+        let mut wire = support::wire::Wire::new(stream).unwrap();
+        while wire.head().unwrap().is_some() {
+            wire.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
+            for _ in 0..STEPS {
+                wait.lock().unwrap().recv().unwrap();
+                let size = format!("{STEP:x}\r\n");
+                wire.write(&[size.as_bytes(), &[b'x'; STEP], b"\r\n"].concat()).unwrap();
+            }
+            wire.write(b"0\r\n\r\n").unwrap();
+        }
+    });
+    let mut client = Client::connect(&mut stage.client, server.address);
+    let done = thread::scope(|scope| {
+        let fetching = scope.spawn(|| {
+            client.fetch("/steps", (STEPS * STEP) as u64);
+            client.done
+        });
+        for step in 0..STEPS as u64 {
+            let read = ENDS.len() as u64 * step * STEP as u64;
+            agent.wait_metrics("what was sent is read", |metrics| {
+                metrics.counter("reassembly_bytes_delivered") >= read
+            });
+            go.send(()).unwrap();
+        }
+        fetching.join().unwrap()
+    });
+    check(&agent.end().records(), &done);
 }
 
 /// Longer than the time limit of the test's agent.

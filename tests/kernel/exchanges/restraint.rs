@@ -6,7 +6,10 @@ use std::{
     os::fd::AsRawFd as _,
     path::Path,
     process::{Child, Command, Stdio},
-    thread::JoinHandle,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -143,11 +146,15 @@ fn the_ledger_adds_up_under_full_load_with_the_smallest_ring() {
 }
 
 /// Connections of a round of the flood; each is a socket, so twice as many ends.
-const FLOOD_CONNECTIONS: usize = 100_000;
+const FLOOD_CONNECTIONS: usize = 10_000;
 /// Of these, so many are open at once.
 const OPEN_AT_ONCE: usize = 4000;
-/// What the agent may take in the flood.
-const BUDGET: u64 = 40 << 20;
+/// What the agent may take in a flood: what it may take as it comes.
+const BUDGET: u64 = pod2pod_user::restraint::DEFAULT_MEMORY;
+/// A flood goes on so long at least, without a pause: until all that grows has grown, and some looks more.
+const FLOOD_TIME: Duration = Duration::from_secs(6);
+/// Between two looks at what it takes; the agent itself looks once a second.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Resident memory of a process without mapped rings, and what the kernel charges for its maps, both read from outside.
 fn taken(pid: u32) -> u64 {
@@ -178,15 +185,46 @@ fn taken(pid: u32) -> u64 {
     resident + maps.values().sum::<u64>()
 }
 
-/// Watches `agent` while `flood` runs: what it takes never passes its budget, and its ledger adds up in the end.
-fn never_over_budget(agent: &Agent, flood: JoinHandle<()>) -> Metrics {
-    let mut most = 0;
-    while !flood.is_finished() {
+/// A counter, and the value that a flood has to bring it past.
+type Mark = (&'static str, u64);
+
+/// A flood has so long to pass its marks: how much of it the agent gets to read is the machine's affair.
+const FLOOD_PATIENCE: Duration = Duration::from_secs(120);
+
+/// Looks at what `agent` takes, for [`FLOOD_TIME`] and until all of `marks` are passed: never more than its budget.
+fn never_over_budget(agent: &Agent, marks: &[Mark]) -> u64 {
+    let (start, mut most, mut last_scrape) = (Instant::now(), 0, Instant::now());
+    loop {
         most = most.max(taken(agent.id()));
-        assert!(most <= BUDGET, "{most} bytes are taken");
-        std::thread::park_timeout(Duration::from_millis(50));
+        assert!(most <= BUDGET, "{most} bytes are taken, {} more than may be", most - BUDGET);
+        if last_scrape.elapsed() > PAUSE {
+            last_scrape = Instant::now();
+            let metrics = agent.metrics();
+            let short = marks.iter().find(|(name, least)| metrics.counter(name) <= *least);
+            if short.is_none() && start.elapsed() > FLOOD_TIME {
+                return most;
+            }
+            let patient = start.elapsed() < FLOOD_PATIENCE;
+            assert!(patient, "still not past {short:?}:\n{}", metrics.text());
+        }
+        std::thread::park_timeout(LOOK);
     }
-    flood.join().unwrap();
+}
+
+/// Floods an agent as it comes by rounds, each given its number, without a pause between them, until all of `marks` are
+/// passed; all `floods` at once.
+fn flooded(marks: &[Mark], floods: &[fn(u32)]) {
+    let (cgroup, host) = (Cgroup::new(), Namespace::new());
+    let agent = Agent::as_it_comes(cgroup.path());
+    let over = Ending::default();
+    let begin = |flood: &fn(u32)| {
+        let (flood, end) = (*flood, Arc::clone(&over.0));
+        cgroup.spawn(&host, move || (0..).take_while(|_| !end.load(Ordering::Relaxed)).for_each(flood))
+    };
+    let floods: Vec<_> = floods.iter().map(begin).collect();
+    let most = never_over_budget(&agent, marks);
+    drop(over);
+    floods.into_iter().for_each(|flood| flood.join().unwrap());
     let metrics = agent.wait_metrics("it has read what is left", |metrics| {
         metrics.sum("ledger_packets_in_flight", "") == 0 && metrics.balance().is_ok()
     });
@@ -196,30 +234,19 @@ fn never_over_budget(agent: &Agent, flood: JoinHandle<()>) -> Metrics {
         metrics.sum("memory_peak_bytes", "") * 10 >= taken(agent.id()) * 9
     });
     let told = metrics.sum("memory_peak_bytes", "");
+    println!("{marks:?}: {most} bytes at most of {BUDGET}; it says {told}");
     assert!(told <= BUDGET, "{told} bytes at most, it says");
-    metrics
+    agent.end();
 }
 
-/// A counter, and the value that a flood has to bring it past.
-type Mark = (&'static str, u64);
+/// Ends a flood, also when its test fails.
+#[derive(Default)]
+struct Ending(Arc<AtomicBool>);
 
-/// A flood has so long to pass its marks: how much of a round the agent gets to read is the machine's affair.
-const FLOOD_PATIENCE: Duration = Duration::from_secs(120);
-
-/// Floods an agent by `round` after `round`, each given its number, until all of `marks` are passed.
-fn flooded(marks: &[Mark], round: impl Fn(u32) + Clone + Send + 'static) {
-    let (cgroup, host) = (Cgroup::new(), Namespace::new());
-    let budget = format!("limits.memory={}", BUDGET);
-    let settings = [budget.as_str(), "capture.ring_bytes=4MiB", "output.queue_bytes=8MiB"];
-    let agent = Agent::start(Some(cgroup.path()), &settings);
-    let start = Instant::now();
-    for number in 0.. {
-        let round = round.clone();
-        let metrics = never_over_budget(&agent, cgroup.spawn(&host, move || round(number)));
-        let Some(short) = marks.iter().find(|(name, least)| metrics.counter(name) <= *least) else { break };
-        assert!(start.elapsed() < FLOOD_PATIENCE, "still not past {short:?}:\n{}", metrics.text());
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
-    agent.end();
 }
 
 /// A reset instead of TIME-WAIT: ports are free at once.
@@ -228,36 +255,110 @@ fn drop_hard(stream: &TcpStream) {
     nix::sys::socket::setsockopt(stream, nix::sys::socket::sockopt::Linger, &linger).unwrap();
 }
 
+/// A round of connections, each with a head that never ends, and a reset.
+fn connections(_: u32) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address: SocketAddr = listener.local_addr().unwrap();
+    let head = format!("GET /slow HTTP/1.1\r\nHost: flood\r\nX-Padding: {}", "p".repeat(1500));
+    let mut open = std::collections::VecDeque::new();
+    for _ in 0..scale::count(FLOOD_CONNECTIONS, 1) {
+        let mut client = TcpStream::connect(address).unwrap();
+        let server = listener.accept().unwrap().0;
+        client.write_all(head.as_bytes()).unwrap();
+        drop_hard(&client);
+        open.push_back((client, server));
+        if open.len() > OPEN_AT_ONCE {
+            open.pop_front();
+        }
+    }
+}
+
+/// A round of SYNs that nothing answers.
+fn syns(round: u32) {
+    let raw = Raw::new(9);
+    for number in numbers(round, 50_000) {
+        raw.send(number, TCP_SYN, number, b"");
+    }
+}
+
+/// A round of connections with a request's head, and pieces of its body that have holes between them.
+fn holes(round: u32) {
+    let raw = Raw::new(10);
+    let head = b"POST /hole HTTP/1.1\r\nHost: flood\r\nContent-Length: 1000000000\r\n\r\n";
+    let piece = [b'x'; 1400];
+    for number in numbers(round, 8000) {
+        raw.send(number, TCP_ACK, 1, head);
+        for step in 1..10 {
+            raw.send(number, TCP_ACK, 1 + head.len() as u32 + step * 2000, &piece);
+        }
+    }
+}
+
+/// A round of connections with half of a giant head each.
+fn giant_heads(round: u32) {
+    let raw = Raw::new(11);
+    let line = format!("GET /giant HTTP/1.1\r\nX-Giant: {}", "g".repeat(1200));
+    let more = [b'h'; 1400];
+    for number in numbers(round, 3000) {
+        raw.send(number, TCP_ACK, 1, line.as_bytes());
+        for step in 0..20 {
+            raw.send(number, TCP_ACK, 1 + line.len() as u32 + step * 1400, &more);
+        }
+    }
+}
+
+/// Numbers of the connections of a round, each used once.
+fn numbers(round: u32, count: usize) -> std::ops::Range<u32> {
+    let count = scale::count(count, 1) as u32;
+    round * count..(round + 1) * count
+}
+
+const OF_CONNECTIONS: &[Mark] = &[("reassembly_opened_handshake", 10_000)];
+const OF_SYNS: &[Mark] = &[("reassembly_handshakes_forgotten", 0)];
+const OF_HOLES: &[Mark] = &[("reassembly_out_of_order", 1000), ("reassembly_limit_total", 0)];
+const OF_GIANT_HEADS: &[Mark] = &[("http_heads_no_memory", 0)];
+
 #[test]
 fn a_flood_of_connections_and_half_open_heads_stays_within_the_budget() {
-    flooded(&[("reassembly_opened_handshake", 10_000)], |_| {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let address: SocketAddr = listener.local_addr().unwrap();
-        // A head that never ends.
-        let head = format!("GET /slow HTTP/1.1\r\nHost: flood\r\nX-Padding: {}", "p".repeat(1500));
-        let mut open = std::collections::VecDeque::new();
-        for _ in 0..scale::count(FLOOD_CONNECTIONS, 1) {
-            let mut client = TcpStream::connect(address).unwrap();
-            let server = listener.accept().unwrap().0;
-            client.write_all(head.as_bytes()).unwrap();
-            drop_hard(&client);
-            open.push_back((client, server));
-            if open.len() > OPEN_AT_ONCE {
-                open.pop_front();
-            }
-        }
-    });
+    flooded(OF_CONNECTIONS, &[connections]);
+}
+
+#[test]
+fn a_flood_of_syns_stays_within_the_budget() {
+    flooded(OF_SYNS, &[syns]);
+}
+
+#[test]
+fn a_flood_of_segments_out_of_order_stays_within_the_budget() {
+    flooded(OF_HOLES, &[holes]);
+}
+
+#[test]
+fn a_flood_of_giant_heads_stays_within_the_budget() {
+    flooded(OF_GIANT_HEADS, &[giant_heads]);
+}
+
+#[test]
+fn floods_of_all_kinds_at_once_stay_within_the_budget() {
+    let full: &[Mark] = &[("reassembly_closed_evicted", 0), ("reassembly_limit_lingering", 0)];
+    let marks = [OF_CONNECTIONS, OF_SYNS, OF_HOLES, OF_GIANT_HEADS, full].concat();
+    flooded(&marks, &[connections, syns, holes, giant_heads]);
 }
 
 const TCP_SYN: u8 = 0x02;
 const TCP_ACK: u8 = 0x10;
 
 /// Sends raw TCP segments from addresses that nobody has.
-struct Raw(std::os::fd::OwnedFd);
+struct Raw {
+    socket: std::os::fd::OwnedFd,
+    port: u16,
+}
 
 impl Raw {
-    fn new() -> Self {
-        Self(socket(AddressFamily::Inet, SockType::Raw, SockFlag::empty(), SockProtocol::Raw).unwrap())
+    /// All to this port.
+    fn new(port: u16) -> Self {
+        let kind = (AddressFamily::Inet, SockType::Raw, SockFlag::empty(), SockProtocol::Raw);
+        Self { socket: socket(kind.0, kind.1, kind.2, kind.3).unwrap(), port }
     }
 
     /// A segment of connection `number`.
@@ -266,56 +367,13 @@ impl Raw {
         packet.extend([&[10, 66][..], &(number as u16).to_be_bytes()].concat());
         packet.extend(Ipv4Addr::LOCALHOST.octets());
         packet.extend((1024 + (number >> 16) as u16).to_be_bytes());
-        packet.extend(9_u16.to_be_bytes());
+        packet.extend(self.port.to_be_bytes());
         packet.extend(sequence.to_be_bytes());
         packet.extend([0; 4]);
         packet.extend([0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
         packet.extend(payload);
         let to: SocketAddr = (Ipv4Addr::LOCALHOST, 0).into();
         // A queue that is full for a moment loses a packet of the flood.
-        let _ = sendto(self.0.as_raw_fd(), &packet, &SockaddrStorage::from(to), MsgFlags::empty());
+        let _ = sendto(self.socket.as_raw_fd(), &packet, &SockaddrStorage::from(to), MsgFlags::empty());
     }
-}
-
-#[test]
-fn a_flood_of_syns_stays_within_the_budget() {
-    let syns = scale::count(200_000, 1) as u32;
-    flooded(&[("reassembly_handshakes_forgotten", 0)], move |round| {
-        let raw = Raw::new();
-        for number in round * syns..(round + 1) * syns {
-            raw.send(number, TCP_SYN, number, b"");
-        }
-    });
-}
-
-#[test]
-fn a_flood_of_segments_out_of_order_stays_within_the_budget() {
-    let connections = scale::count(8000, 1) as u32;
-    flooded(&[("reassembly_out_of_order", 1000), ("reassembly_limit_total", 0)], move |round| {
-        let raw = Raw::new();
-        let head = b"POST /hole HTTP/1.1\r\nHost: flood\r\nContent-Length: 1000000000\r\n\r\n";
-        let piece = [b'x'; 1400];
-        for number in round * connections..(round + 1) * connections {
-            raw.send(number, TCP_ACK, 1, head);
-            for step in 1..10 {
-                raw.send(number, TCP_ACK, 1 + head.len() as u32 + step * 2000, &piece);
-            }
-        }
-    });
-}
-
-#[test]
-fn a_flood_of_giant_heads_stays_within_the_budget() {
-    let heads = scale::count(3000, 1) as u32;
-    flooded(&[("http_heads_no_memory", 0)], move |round| {
-        let raw = Raw::new();
-        let line = format!("GET /giant HTTP/1.1\r\nX-Giant: {}", "g".repeat(1200));
-        let more = [b'h'; 1400];
-        for number in round * heads..(round + 1) * heads {
-            raw.send(number, TCP_ACK, 1, line.as_bytes());
-            for step in 0..20 {
-                raw.send(number, TCP_ACK, 1 + line.len() as u32 + step * 1400, &more);
-            }
-        }
-    });
 }
