@@ -1,34 +1,43 @@
 //! The Segment: one TCP segment as seen at one place, whatever the source was.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU64, time::Duration};
 
 use pod2pod_common::segment as contract;
 
 /// A moment by the clock that stamped the packets: CLOCK_MONOTONIC ns from the kernel, ns since 1970 from a capture
 /// file. Durations in a Record are differences of these, never of wall time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct KernelInstant(u64);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KernelInstant(
+    /// One more than the nanoseconds: an instant that may be absent takes no more room than one.
+    NonZeroU64,
+);
 
 impl KernelInstant {
-    /// The instant `nanoseconds` after the clock's zero.
+    /// The instant `nanoseconds` after the clock's zero; the clock's last is 584 years after it, less one of them.
     pub const fn from_nanos(nanoseconds: u64) -> Self {
-        Self(nanoseconds)
+        Self(NonZeroU64::MIN.saturating_add(nanoseconds))
     }
 
     /// Nanoseconds since the clock's zero.
     pub const fn as_nanos(self) -> u64 {
-        self.0
+        self.0.get() - 1
     }
 
     /// Time from `earlier` to `self`; zero if `earlier` is later.
     pub const fn since(self, earlier: Self) -> Duration {
-        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+        Duration::from_nanos(self.0.get().saturating_sub(earlier.0.get()))
     }
 
     /// The instant `duration` later, at most the clock's last.
     pub const fn plus(self, duration: Duration) -> Self {
         let seconds = duration.as_secs().saturating_mul(1_000_000_000);
         Self(self.0.saturating_add(seconds.saturating_add(duration.subsec_nanos() as u64)))
+    }
+}
+
+impl Default for KernelInstant {
+    fn default() -> Self {
+        Self::from_nanos(0)
     }
 }
 

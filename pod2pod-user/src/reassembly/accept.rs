@@ -109,7 +109,7 @@ impl Flow {
     /// Delivers what may go, and says what is to be done.
     pub(super) fn settle(&mut self, stats: &mut Stats, deliver: &mut impl FnMut(Chunk<'_>)) -> After {
         let finished = self.pump(stats, deliver);
-        if let Some(reset) = self.reset.filter(|reset| !reset.is_exact) {
+        if let Some(reset) = self.reset().filter(|reset| !reset.is_exact) {
             let next = self.half(reset.sender).next;
             if next == reset.offset && self.half(reset.sender.other()).is_past(reset.after) {
                 return After::Over(CloseCause::Reset(reset.sender));
@@ -155,7 +155,7 @@ impl Flow {
                 // direction.
                 let is_valid =
                     |reset: &PendingReset| reset.is_exact || reset.offset == self.half(reset.sender).next;
-                if let Some(reset) = self.reset.filter(is_valid) {
+                if let Some(reset) = self.reset().filter(is_valid) {
                     return After::Over(CloseCause::Reset(reset.sender));
                 }
                 self.reset = None;
@@ -177,10 +177,10 @@ impl Flow {
             let acknowledged =
                 half.acknowledged_at.is_some_and(|since| since.plus(config.acknowledged_hole_timeout) <= now);
             let held = half.front().map(|(_, piece)| piece.mark.arrived);
-            let held = held.into_iter().chain(half.fin.map(|fin| fin.mark.arrived)).min();
+            let held = held.into_iter().chain(half.fin().map(|fin| fin.mark.arrived)).min();
             let timeout = if half.joining { JOIN_GRACE } else { config.hole_timeout };
             let held = held.is_some_and(|since| since.plus(timeout) <= now);
-            let reset = self.reset.is_some_and(|reset| {
+            let reset = self.reset().is_some_and(|reset| {
                 !reset.is_exact
                     && reset.arrived.plus(config.acknowledged_hole_timeout) <= now
                     && reset.sender == side
@@ -269,7 +269,7 @@ impl Flow {
             return;
         }
         let half = self.half(sender);
-        let limit = half.fin.map_or(i64::MAX, |fin| fin.offset as i64);
+        let limit = half.fin().map_or(i64::MAX, |fin| fin.offset as i64);
         let limit = if half.finished { half.next as i64 - 1 } else { limit };
         let end = (start + length).min(limit);
         stats.bytes_after_finish += (start + length - end.max(start)) as u64;
@@ -329,14 +329,14 @@ impl Flow {
     /// A FIN waits for its place. Where data has that place already, it is one more copy of it, and the first wins.
     fn take_finish(&mut self, sender: Side, offset: i64, mark: Mark, stats: &mut Stats) {
         let half = self.half_mut(sender);
-        if half.finished || half.fin.is_some() {
+        if half.finished || half.fin().is_some() {
             return;
         }
         if offset < half.next as i64 || half.holds(offset as u64) {
             stats.finishes_ignored += 1;
             return;
         }
-        half.fin = Some(Fin { offset: offset as u64, mark });
+        half.hold_fin(Fin { offset: offset as u64, mark });
         half.highest = half.highest.max(offset as u64);
     }
 
@@ -388,14 +388,14 @@ impl Flow {
         if self.reset.is_some() {
             stats.resets_ignored += 1;
         } else {
-            self.reset = Some(PendingReset {
+            self.reset = Some(Box::new(PendingReset {
                 is_exact: false,
                 sender,
                 offset,
                 after,
                 time: segment.time,
                 arrived: now,
-            });
+            }));
         }
         self.settle(stats, deliver)
     }
@@ -405,16 +405,16 @@ impl Flow {
         if segment.direction != Direction::Path {
             return After::Over(CloseCause::Reset(sender));
         }
-        if self.reset.is_none_or(|reset| !reset.is_exact) {
+        if self.reset().is_none_or(|reset| !reset.is_exact) {
             let (offset, after) = (self.half(sender).next, self.half(sender.other()).next);
-            self.reset = Some(PendingReset {
+            self.reset = Some(Box::new(PendingReset {
                 is_exact: true,
                 sender,
                 offset,
                 after,
                 time: segment.time,
                 arrived: now,
-            });
+            }));
         }
         After::Waiting
     }
@@ -429,7 +429,9 @@ impl Flow {
         segment: &Segment<'_>,
         stats: &mut Stats,
     ) {
-        let Some(reset) = self.reset.filter(|reset| reset.is_exact && reset.sender == sender) else { return };
+        let Some(reset) = self.reset().filter(|reset| reset.is_exact && reset.sender == sender) else {
+            return;
+        };
         let half = self.half(sender);
         let goes_on = start == half.next as i64
             && !half.finished

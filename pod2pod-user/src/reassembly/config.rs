@@ -2,13 +2,7 @@
 
 use std::time::Duration;
 
-use super::{
-    aged::Slot,
-    flow::Flow,
-    handshakes::Pending,
-    key::FlowKey,
-    reassembler::{Ended, Entry},
-};
+use super::{flow::Flow, handshakes::Pending, index::Index, reassembler::Ended};
 
 /// Connections at once, as many as the kernel side remembers. One past it: the least recently active is closed as
 /// evicted.
@@ -85,8 +79,14 @@ pub const HANDSHAKE_REACH: u32 = 1 << 20;
 /// Unanswered SYNs remembered per tuple, so that forged ones do not push out the true one at once.
 pub const MAX_HANDSHAKES_PER_TUPLE: usize = 4;
 
-/// What holding a piece costs beside its bytes: its tree entry and allocation.
+/// What holding a piece costs beside its bytes: its tree entry, of nodes that are half full, and allocation.
 pub const PIECE_OVERHEAD: usize = 128;
+
+/// What holding anything of a direction costs beside: the tree's first node is as large for one piece as for eleven.
+pub const HELD_OVERHEAD: usize = 768;
+
+/// What a reset costs that waits.
+pub const RESET_OVERHEAD: usize = 64;
 
 /// The limits of a [`super::Reassembler`].
 #[derive(Clone, Debug)]
@@ -145,13 +145,11 @@ const KEYS_PER_CONNECTION: u64 = 2;
 /// Most bytes of all tables, [`Config::reserve`]d, with so many entries in them; what connections hold apart.
 pub fn bytes_of_tables(connections: u64, handshakes: u64, lingering: u64) -> u64 {
     const LINKS: u64 = 16;
-    let entry = size_of::<(FlowKey, Entry)>() as u64;
-    let keys = table(KEYS_PER_CONNECTION * (connections + lingering), entry);
-    let unlinked = table(connections, size_of::<(FlowKey, Vec<Slot>)>() as u64);
-    keys + unlinked
+    Index::bytes(KEYS_PER_CONNECTION * (connections + lingering))
+        + Index::bytes(connections)
         + connections * (size_of::<Flow>() as u64 + LINKS)
         + handshakes * (size_of::<Pending>() as u64 + LINKS)
-        + table(handshakes, entry)
+        + Index::bytes(handshakes)
         + lingering * (size_of::<Ended>() as u64 + LINKS)
 }
 
@@ -164,6 +162,13 @@ pub const fn table(entries: u64, size: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Most connections wait for nothing, most of the time.
+    #[test]
+    fn a_connection_is_small() {
+        let sizes = [size_of::<Flow>(), size_of::<Pending>(), size_of::<Ended>()];
+        assert!(sizes[0] <= 424 && sizes[1] <= 128 && sizes[2] <= 96, "{sizes:?}");
+    }
 
     /// What the table costs when every limit is reached at once, in bytes: the bound that is promised.
     #[test]
@@ -178,6 +183,7 @@ mod tests {
         const { assert!(DEFAULT_MAX_HELD_BYTES <= DEFAULT_MAX_TOTAL_HELD_BYTES) };
         const { assert!(DEFAULT_MAX_HELD_PIECES * PIECE_OVERHEAD <= DEFAULT_MAX_HELD_BYTES) };
         const { assert!(MAX_HANDSHAKES_PER_TUPLE < DEFAULT_MAX_HANDSHAKES) };
+        const { assert!(size_of::<super::super::flow::PendingReset>() + 16 <= RESET_OVERHEAD) };
     }
 
     #[test]

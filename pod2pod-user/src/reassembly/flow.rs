@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use super::{
     Chunk, CloseCause, Connection, Content, GapCause, Side, Stats,
-    config::{Config, JOIN_GRACE, RESET_GRACE},
+    config::{Config, JOIN_GRACE, RESET_GRACE, RESET_OVERHEAD},
     half::{self, Half},
+    index::Which,
     key::{End, FlowKey},
 };
 use crate::capture::{KernelInstant, Segment};
@@ -38,7 +39,6 @@ impl PendingReset {
 #[derive(Debug)]
 pub(super) struct Flow {
     pub(super) facts: Connection,
-    pub(super) key: FlowKey,
     /// A second key: the child's cookie, where the handshake carried the listener's.
     pub(super) alias: Option<Box<FlowKey>>,
     /// The connection was made by a listener's segments and its child is not linked yet.
@@ -58,7 +58,7 @@ pub(super) struct Flow {
     pub(super) originator_end: End,
     originator: Half,
     responder: Half,
-    pub(super) reset: Option<PendingReset>,
+    pub(super) reset: Option<Box<PendingReset>>,
     /// Since when something waits, and when it has waited enough; kept for the table's order.
     pub(super) waiting: Option<(KernelInstant, KernelInstant)>,
     /// Held cost as counted in the table's total.
@@ -68,10 +68,9 @@ pub(super) struct Flow {
 }
 
 impl Flow {
-    pub(super) fn new(facts: Connection, key: FlowKey, originator_end: End, now: KernelInstant) -> Self {
+    pub(super) fn new(facts: Connection, originator_end: End, now: KernelInstant) -> Self {
         Self {
             facts,
-            key,
             alias: None,
             unlinked: false,
             generation: None,
@@ -88,6 +87,33 @@ impl Flow {
             counted: 0,
             active: now,
         }
+    }
+
+    /// Its own key.
+    pub(super) fn key(&self) -> FlowKey {
+        FlowKey::of_connection(&self.facts)
+    }
+
+    /// Whether `key` is its own, or its child's.
+    #[inline]
+    pub(super) fn has_key(&self, key: &FlowKey, which: Which) -> bool {
+        match which {
+            Which::Own => key.is_of(&self.facts),
+            Which::Child => self.alias.as_deref() == Some(key),
+        }
+    }
+
+    /// Its own key, or its child's.
+    pub(super) fn key_of(&self, which: Which) -> Option<FlowKey> {
+        match which {
+            Which::Own => Some(self.key()),
+            Which::Child => self.alias.as_deref().copied(),
+        }
+    }
+
+    /// The reset that waits.
+    pub(super) fn reset(&self) -> Option<PendingReset> {
+        self.reset.as_deref().copied()
     }
 
     pub(super) fn side_of(&self, end: End) -> Side {
@@ -114,9 +140,10 @@ impl Flow {
         }
     }
 
-    /// What the held pieces of both directions cost.
-    pub(super) const fn held_cost(&self) -> usize {
-        self.originator.held_cost() + self.responder.held_cost()
+    /// What is held of both directions costs so much, and what else waits.
+    pub(super) fn held_cost(&self) -> usize {
+        let reset = if self.reset.is_some() { RESET_OVERHEAD } else { 0 };
+        self.originator.held_cost() + self.responder.held_cost() + reset
     }
 
     /// Whether a direction holds more than it may.
@@ -214,7 +241,7 @@ impl Flow {
     ) -> bool {
         let half = self.half(side);
         let length = half.left_out();
-        let time = half.front().map(|(_, piece)| piece.mark.time).or(half.fin.map(|fin| fin.mark.time));
+        let time = half.front().map(|(_, piece)| piece.mark.time).or(half.fin().map(|fin| fin.mark.time));
         let time = time.or(half.acknowledged_at).unwrap_or_default();
         self.deliver_gap(side, time, length, GapCause::Cut, stats, deliver);
         length > 0
@@ -242,7 +269,7 @@ impl Flow {
     fn deliver_finish(&mut self, side: Side, stats: &mut Stats, deliver: &mut impl FnMut(Chunk<'_>)) -> bool {
         let (half, other) = (self.half(side), self.half(side.other()));
         let ready = |fin: &half::Fin| fin.offset <= half.next && other.is_past(fin.mark.after);
-        let Some(fin) = half.fin.filter(ready) else { return false };
+        let Some(fin) = half.fin().filter(ready) else { return false };
         let (time, offset) = (fin.mark.time, half.next);
         stats.bytes_after_finish += self.half_mut(side).finish();
         let content = Content::Finished;
@@ -291,7 +318,7 @@ impl Flow {
             self.half_mut(side).settle_start(end);
             return length > 0;
         }
-        let time = half.front().map(|(_, piece)| piece.mark.time).or(half.fin.map(|fin| fin.mark.time));
+        let time = half.front().map(|(_, piece)| piece.mark.time).or(half.fin().map(|fin| fin.mark.time));
         let time = time.or(half.acknowledged_at).unwrap_or_default();
         self.deliver_gap(side, time, length, cause, stats, deliver);
         length > 0
@@ -329,7 +356,7 @@ impl Flow {
     fn longest_waiting(&self) -> Option<Side> {
         let since = |half: &Half| {
             let front = half.front().map(|(_, piece)| piece.mark.arrived);
-            let fin = half.fin.map(|fin| fin.mark.arrived);
+            let fin = half.fin().map(|fin| fin.mark.arrived);
             front.into_iter().chain(fin).chain(half.acknowledged_at).min()
         };
         match (since(&self.originator), since(&self.responder)) {
@@ -370,11 +397,11 @@ impl Flow {
             if let Some((_, piece)) = half.front() {
                 add(piece.mark.arrived, if half.joining { JOIN_GRACE } else { config.hole_timeout });
             }
-            if let Some(fin) = half.fin {
+            if let Some(fin) = half.fin() {
                 add(fin.mark.arrived, config.hole_timeout);
             }
         }
-        if let Some(reset) = self.reset {
+        if let Some(reset) = self.reset() {
             add(reset.arrived, reset.patience(config));
         }
         wait

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::{
     Course,
-    config::{JOIN_REACH, MAX_WINDOW, PIECE_OVERHEAD, SIGHTING_WINDOW},
+    config::{HELD_OVERHEAD, JOIN_REACH, MAX_WINDOW, PIECE_OVERHEAD, SIGHTING_WINDOW},
 };
 use crate::capture::{Direction, KernelInstant, Segment};
 
@@ -69,6 +69,33 @@ struct Sighting {
     time: KernelInstant,
 }
 
+/// What came before its turn; there is something.
+#[derive(Debug, Default)]
+struct Held {
+    pieces: BTreeMap<u64, Piece>,
+    /// Of the pieces.
+    cost: usize,
+    /// Where the sender ends, once seen and until delivered.
+    fin: Option<Fin>,
+}
+
+impl Held {
+    fn is_empty(&self) -> bool {
+        self.pieces.is_empty() && self.fin.is_none()
+    }
+
+    fn insert(&mut self, offset: u64, piece: Piece) {
+        self.cost += piece.cost();
+        self.pieces.insert(offset, piece);
+    }
+}
+
+// What a tree's first node takes is counted with what holds it (alloc::collections::btree: eleven entries).
+const _: () = assert!(
+    HELD_OVERHEAD >= size_of::<Held>() + 11 * size_of::<(u64, Piece)>() + 32
+        && PIECE_OVERHEAD >= 2 * size_of::<(u64, Piece)>()
+);
+
 /// One direction.
 #[derive(Debug, Default)]
 pub(super) struct Half {
@@ -92,10 +119,8 @@ pub(super) struct Half {
     pub(super) acknowledged: u64,
     /// When `acknowledged` went past `next`; absent while it is not.
     pub(super) acknowledged_at: Option<KernelInstant>,
-    /// Where the sender ends, once seen and until delivered.
-    pub(super) fin: Option<Fin>,
-    held: BTreeMap<u64, Piece>,
-    held_cost: usize,
+    /// What came before its turn: of most connections, most of the time, nothing.
+    held: Option<Box<Held>>,
     /// The capture was told to leave out what is below this offset.
     pub(super) cut_below: u64,
     /// How far the capture was told that this direction was read.
@@ -208,7 +233,7 @@ impl Half {
     /// The offset that an acknowledgement of this direction stands for, if it can be true.
     pub(super) fn acknowledgement(&self, number: u32) -> Option<u64> {
         let offset = self.offset_of(number);
-        let end = match self.fin {
+        let end = match self.fin() {
             Some(fin) => fin.offset + 1,
             None if self.finished => self.next,
             None => u64::MAX,
@@ -241,14 +266,12 @@ impl Half {
 
     /// The FIN is delivered: nothing of this direction follows. Gives the bytes that were held beyond it.
     pub(super) fn finish(&mut self) -> u64 {
-        self.fin = None;
         self.finished = true;
         self.next += 1;
         self.highest = self.next;
         self.acknowledged = self.acknowledged.min(self.next);
         self.acknowledged_at = None;
-        self.held_cost = 0;
-        std::mem::take(&mut self.held).values().map(Piece::length).sum()
+        self.held.take().map_or(0, |held| held.pieces.values().map(Piece::length).sum())
     }
 
     /// Moves past `length` bytes that were delivered or given up.
@@ -281,48 +304,67 @@ impl Half {
 
     /// Nothing waits in this direction.
     pub(super) fn is_quiet(&self) -> bool {
-        self.held.is_empty() && self.fin.is_none() && self.acknowledged_at.is_none()
+        self.held.is_none() && self.acknowledged_at.is_none()
     }
 
-    pub(super) const fn held_cost(&self) -> usize {
-        self.held_cost
+    /// What is held costs so much; nothing if nothing is.
+    pub(super) fn held_cost(&self) -> usize {
+        self.held.as_ref().map_or(0, |held| HELD_OVERHEAD + held.cost)
     }
 
     pub(super) fn held_pieces(&self) -> usize {
-        self.held.len()
+        self.held.as_ref().map_or(0, |held| held.pieces.len())
     }
 
     /// The first held piece.
     pub(super) fn front(&self) -> Option<(u64, &Piece)> {
-        self.held.first_key_value().map(|(offset, piece)| (*offset, piece))
+        self.held.as_ref()?.pieces.first_key_value().map(|(offset, piece)| (*offset, piece))
+    }
+
+    /// Where the sender ends, once seen and until delivered.
+    pub(super) fn fin(&self) -> Option<Fin> {
+        self.held.as_ref()?.fin
+    }
+
+    /// Notes where the sender ends.
+    pub(super) fn hold_fin(&mut self, fin: Fin) {
+        self.held.get_or_insert_default().fin = Some(fin);
     }
 
     /// Lets the first held piece and the FIN go without waiting for the other direction.
     pub(super) fn release_front(&mut self) {
-        if let Some(mut entry) = self.held.first_entry() {
+        let Some(held) = &mut self.held else { return };
+        if let Some(mut entry) = held.pieces.first_entry() {
             entry.get_mut().mark.after = 0;
         }
-        if let Some(fin) = &mut self.fin {
+        if let Some(fin) = &mut held.fin {
             fin.mark.after = 0;
         }
     }
 
     /// Takes the first held piece out.
     pub(super) fn take_front(&mut self) -> Option<Piece> {
-        let (_, piece) = self.held.pop_first()?;
-        self.held_cost -= piece.cost();
+        let held = self.held.as_mut()?;
+        let (_, piece) = held.pieces.pop_first()?;
+        held.cost -= piece.cost();
+        if held.is_empty() {
+            self.held = None;
+        }
         Some(piece)
     }
 
     /// Whether a held piece has the byte at `offset`.
     pub(super) fn holds(&self, offset: u64) -> bool {
-        self.held.range(..=offset).next_back().is_some_and(|(start, piece)| start + piece.length() > offset)
+        self.held.as_ref().is_some_and(|held| {
+            let last = held.pieces.range(..=offset).next_back();
+            last.is_some_and(|(start, piece)| start + piece.length() > offset)
+        })
     }
 
     /// Where the first held piece or the FIN is: the end of the hole at `next`, if there is one.
     pub(super) fn hole_end(&self) -> Option<u64> {
         let piece = self.front().map(|(offset, _)| offset);
-        let fin = self.fin.map(|fin| fin.offset);
+        let fin = self.fin().map(|fin| fin.offset);
         piece.into_iter().chain(fin).min()
     }
 
@@ -333,11 +375,12 @@ impl Half {
         let end = start + length;
         let mut new = 0;
         let mut at = start.max(self.next);
-        if let Some((offset, piece)) = self.held.range(..=at).next_back() {
+        let held = self.held.get_or_insert_default();
+        if let Some((offset, piece)) = held.pieces.range(..=at).next_back() {
             at = at.max(offset + piece.length());
         }
         while at < end {
-            let (stop, resume) = match self.held.range(at..end).next() {
+            let (stop, resume) = match held.pieces.range(at..end).next() {
                 Some((offset, piece)) => (*offset, offset + piece.length()),
                 None => (end, end),
             };
@@ -345,20 +388,18 @@ impl Half {
             let cut_at = captured_end.clamp(at, stop);
             let range = (at - start) as usize..(cut_at - start) as usize;
             if let Some(bytes) = bytes.get(range).filter(|bytes| !bytes.is_empty()) {
-                self.insert(at, Piece { content: Content::Bytes(bytes.into()), mark });
+                held.insert(at, Piece { content: Content::Bytes(bytes.into()), mark });
             }
             if stop > cut_at {
-                self.insert(cut_at, Piece { content: Content::Cut(stop - cut_at), mark });
+                held.insert(cut_at, Piece { content: Content::Cut(stop - cut_at), mark });
             }
             at = resume;
         }
+        if held.is_empty() {
+            self.held = None;
+        }
         self.highest = self.highest.max(end);
         new
-    }
-
-    fn insert(&mut self, offset: u64, piece: Piece) {
-        self.held_cost += piece.cost();
-        self.held.insert(offset, piece);
     }
 
     /// Notes the first sighting of a payload segment; a socket end sees none twice.
@@ -449,7 +490,7 @@ mod tests {
         half.begin(100, 1);
         assert_eq!(half.acknowledgement(100 + MAX_WINDOW), Some(1 + u64::from(MAX_WINDOW)));
         assert_eq!(half.acknowledgement(101 + MAX_WINDOW), None);
-        half.fin = Some(Fin { offset: 4, mark: MARK });
+        half.hold_fin(Fin { offset: 4, mark: MARK });
         assert_eq!(half.acknowledgement(104), Some(5));
         assert_eq!(half.acknowledgement(105), None);
     }

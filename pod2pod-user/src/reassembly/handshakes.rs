@@ -2,11 +2,10 @@
 //!
 //! Remembers and finds; whether an answer is one is judged by the [`super::Reassembler`].
 
-use hashbrown::HashMap;
-
 use super::{
     aged::{Aged, Slot},
     config::MAX_HANDSHAKES_PER_TUPLE,
+    index::{Entry, Index, Which},
     key::{End, FlowKey},
 };
 use crate::capture::{KernelInstant, Segment};
@@ -72,7 +71,7 @@ impl Pending {
 /// Unanswered handshakes, newest first per tuple.
 #[derive(Debug)]
 pub(super) struct Handshakes {
-    newest: HashMap<FlowKey, Slot, foldhash::fast::RandomState>,
+    newest: Index,
     entries: Aged<Pending>,
     payload_bytes: usize,
 }
@@ -80,8 +79,11 @@ pub(super) struct Handshakes {
 impl Handshakes {
     /// Room for so many.
     pub(super) fn with_capacity(entries: usize) -> Self {
-        let newest = HashMap::with_capacity_and_hasher(entries, foldhash::fast::RandomState::default());
-        Self { newest, entries: Aged::with_capacity(entries), payload_bytes: 0 }
+        Self {
+            newest: Index::with_capacity(entries),
+            entries: Aged::with_capacity(entries),
+            payload_bytes: 0,
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -111,10 +113,11 @@ impl Handshakes {
     /// Remembers one; gives the one of the same tuple that had to make way for it.
     pub(super) fn insert(&mut self, mut pending: Pending) -> Option<Pending> {
         let key = pending.key;
-        pending.older = self.newest.get(&key).copied();
+        let older = self.newest_of(&key);
+        pending.older = older;
         self.payload_bytes += pending.payload.len();
         let slot = self.entries.insert(pending);
-        self.newest.insert(key, slot);
+        self.rename(&key, older, Some(slot));
         let mut at = Some(slot);
         for _ in 0..MAX_HANDSHAKES_PER_TUPLE {
             at = at.and_then(|slot| self.entries.get(slot)?.older);
@@ -124,7 +127,7 @@ impl Handshakes {
 
     /// The newest of `key` that satisfies `wanted`.
     pub(super) fn find(&self, key: &FlowKey, wanted: impl Fn(&Pending) -> bool) -> Option<Slot> {
-        let mut at = self.newest.get(key).copied();
+        let mut at = self.newest_of(key);
         for _ in 0..MAX_HANDSHAKES_PER_TUPLE {
             let slot = at?;
             let pending = self.entries.get(slot)?;
@@ -142,17 +145,15 @@ impl Handshakes {
 
     /// Takes one out.
     pub(super) fn take(&mut self, slot: Slot) -> Option<Pending> {
+        let key = self.entries.get(slot)?.key;
+        let newest = self.newest_of(&key);
         let pending = self.entries.remove(slot)?;
         self.payload_bytes -= pending.payload.len();
-        let newest = self.newest.get(&pending.key).copied()?;
-        if newest == slot {
-            match pending.older {
-                Some(older) => self.newest.insert(pending.key, older),
-                None => self.newest.remove(&pending.key),
-            };
+        if newest == Some(slot) {
+            self.rename(&key, newest, pending.older);
             return Some(pending);
         }
-        let mut at = newest;
+        let Some(mut at) = newest else { return Some(pending) };
         for _ in 0..=MAX_HANDSHAKES_PER_TUPLE {
             let Some(entry) = self.entries.get_mut(at) else { break };
             match entry.older {
@@ -166,4 +167,28 @@ impl Handshakes {
         }
         Some(pending)
     }
+
+    /// The newest of `key`.
+    fn newest_of(&self, key: &FlowKey) -> Option<Slot> {
+        match self.newest.find(key, |entry, _| key_of(&self.entries, entry) == Some(*key))? {
+            Entry::Live(slot) => Some(slot),
+            Entry::Ended(_) => None,
+        }
+    }
+
+    /// The newest of `key`, from here on, which was another one before.
+    fn rename(&mut self, key: &FlowKey, before: Option<Slot>, newest: Option<Slot>) {
+        let Self { newest: index, entries, .. } = self;
+        if let Some(before) = before {
+            index.remove(key, Entry::Live(before), Which::Own);
+        }
+        if let Some(slot) = newest {
+            index.add(key, Entry::Live(slot), Which::Own, |entry, _| key_of(entries, entry));
+        }
+    }
+}
+
+fn key_of(entries: &Aged<Pending>, entry: Entry) -> Option<FlowKey> {
+    let Entry::Live(slot) = entry else { return None };
+    entries.get(slot).map(|pending| pending.key)
 }

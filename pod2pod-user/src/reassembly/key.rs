@@ -19,12 +19,15 @@ pub(super) enum End {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct FlowKey {
     scope: u64,
-    near: u128,
-    far: u128,
+    near: Number,
+    far: Number,
     near_port: u16,
     far_port: u16,
     kind: Kind,
 }
+
+/// An address of 16 bytes, its upper and its lower half: as one number it would have to lie at every 16th byte.
+type Number = (u64, u64);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -62,12 +65,33 @@ impl FlowKey {
         Self::new(connection.scope, kind, near, far)
     }
 
+    /// Whether this is [`Self::of_connection`], without making it: asked for every segment.
+    pub(super) fn is_of(&self, connection: &Connection) -> bool {
+        let ends = [connection.originator, connection.responder];
+        let (kind, in_order, in_reverse) = match connection.local {
+            Some(Side::Originator) => (Kind::SocketEnd, true, false),
+            Some(Side::Responder) => (Kind::SocketEnd, false, true),
+            // The lower address is the near one, whoever spoke first.
+            None => (Kind::Path, true, true),
+        };
+        self.kind == kind
+            && self.scope == connection.scope.0
+            && (in_order && self.is_between(ends[0], ends[1])
+                || in_reverse && self.is_between(ends[1], ends[0]))
+    }
+
+    fn is_between(&self, near: SocketAddr, far: SocketAddr) -> bool {
+        (self.near_port, self.far_port) == (near.port(), far.port())
+            && (self.near, self.far) == (number(near.ip()), number(far.ip()))
+    }
+
     /// Address of one of the ends, as in the segments.
     pub(super) fn address(&self, end: End) -> SocketAddr {
         let (number, port) = match end {
             End::Near => (self.near, self.near_port),
             End::Far => (self.far, self.far_port),
         };
+        let number = u128::from(number.0) << 64 | u128::from(number.1);
         SocketAddr::new(Ipv6Addr::from_bits(number).to_canonical(), port)
     }
 
@@ -100,9 +124,63 @@ impl FlowKey {
     }
 }
 
-fn number(address: IpAddr) -> u128 {
+fn number(address: IpAddr) -> Number {
     match address {
-        IpAddr::V4(address) => 0xffff_0000_0000 | u128::from(address.to_bits()),
-        IpAddr::V6(address) => address.to_bits(),
+        IpAddr::V4(address) => (0, 0xffff_0000_0000 | u64::from(address.to_bits())),
+        IpAddr::V6(address) => ((address.to_bits() >> 64) as u64, address.to_bits() as u64),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reassembly::{ConnectionToken, Start};
+
+    fn connection(
+        scope: u64,
+        originator: SocketAddr,
+        responder: SocketAddr,
+        local: Option<Side>,
+    ) -> Connection {
+        Connection {
+            token: ConnectionToken(0),
+            scope: Scope(scope),
+            originator,
+            responder,
+            local,
+            start: Start::Handshake,
+            behind_loss: false,
+            originator_isn: None,
+            responder_isn: None,
+            syn_time: None,
+            established_time: None,
+            retransmits: 0,
+            cgroup_id: 0,
+            socket_cookie: 0,
+            interface_index: 0,
+        }
+    }
+
+    #[test]
+    fn a_key_is_of_the_connections_that_have_it_and_of_no_other() {
+        let addresses: [SocketAddr; 5] =
+            ["10.0.0.1:80", "10.0.0.1:81", "10.0.0.2:80", "[fd00::1]:80", "[::a00:1]:80"]
+                .map(|text| text.parse().unwrap());
+        let mut all = Vec::new();
+        for scope in [0, 7] {
+            for local in [None, Some(Side::Originator), Some(Side::Responder)] {
+                for (originator, responder) in
+                    addresses.iter().flat_map(|one| addresses.map(|two| (*one, two)))
+                {
+                    all.push(connection(scope, originator, responder, local));
+                }
+            }
+        }
+        for (one, other) in all.iter().flat_map(|one| all.iter().map(move |other| (one, other))) {
+            let (key, same) = (FlowKey::of_connection(one), FlowKey::of_connection(other));
+            assert_eq!(key.is_of(other), key == same, "{one:?} {other:?}");
+            let [near, far] = [End::Near, End::Far].map(|end| key.address(end));
+            assert!([(near, far), (far, near)].contains(&(one.originator, one.responder)), "{one:?}");
+        }
     }
 }

@@ -19,6 +19,7 @@ mod aged;
 mod flow;
 mod half;
 mod handshakes;
+mod index;
 mod key;
 mod opening;
 mod reassembler;

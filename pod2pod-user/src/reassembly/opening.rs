@@ -6,12 +6,13 @@ use pod2pod_common::segment as contract;
 
 use super::{
     Chunk, CloseCause, Connection, ConnectionToken, GapCause, Reassembler, Side, Start, Stats,
-    aged::Slot,
+    aged::{Aged, Slot},
     config::HANDSHAKE_REACH,
     flow::Flow,
     handshakes::Pending,
+    index::{Entry, Which},
     key::{End, FlowKey},
-    reassembler::{Entry, Unanswered},
+    reassembler::Unanswered,
 };
 use crate::capture::{Direction, KernelInstant, Segment, TcpFlags};
 
@@ -37,9 +38,9 @@ impl Reassembler {
 
     /// Whether a SYN or SYN-ACK is the own one of the live connection, or of the last, seen again or late.
     fn is_repeated(&mut self, key: FlowKey, sender: End, segment: &Segment<'_>) -> bool {
-        let slot = match self.keys.get(&key) {
-            Some(&Entry::Live(slot)) => slot,
-            Some(&Entry::Ended(slot)) => {
+        let slot = match self.entry(&key) {
+            Some(Entry::Live(slot)) => slot,
+            Some(Entry::Ended(slot)) => {
                 return self.ended.get(slot).is_some_and(|ended| ended.began_with(sender, segment));
             }
             None => return false,
@@ -83,7 +84,7 @@ impl Reassembler {
             }
             // Its SYN-ACK came first: the capture is out of order.
             pending.syn_time = Some(segment.time);
-            self.open_pending(slot, key, sender, segment, deliver);
+            self.open_pending(slot, sender, segment, deliver);
             return;
         }
         let mut pending = Pending::new(name, sender, isn, segment, self.now);
@@ -121,7 +122,7 @@ impl Reassembler {
         }
         pending.answer = answer;
         pending.accepted = pending.initiator_distance(segment.acknowledgement);
-        let slot = self.open_pending(slot, key, sender, segment, deliver);
+        let slot = self.open_pending(slot, sender, segment, deliver);
         if let (Some(slot), true) = (slot, segment.payload_length > 0) {
             let flags = TcpFlags(segment.flags.0 & !contract::TCP_SYN);
             let data = Segment { sequence: segment.sequence.wrapping_add(1), flags, ..*segment };
@@ -130,7 +131,7 @@ impl Reassembler {
     }
 
     fn remember(&mut self, key: FlowKey, pending: Pending, deliver: &mut impl FnMut(Chunk<'_>)) {
-        if let Some(&Entry::Live(slot)) = self.keys.get(&key)
+        if let Some(Entry::Live(slot)) = self.entry(&key)
             && let Some(flow) = self.flows.get_mut(slot)
         {
             flow.rival = true;
@@ -179,7 +180,7 @@ impl Reassembler {
             interface_index: pending.interface_index,
         };
         self.stats.opened_handshake += 1;
-        let mut flow = Flow::new(facts, pending.key, pending.initiator, self.now);
+        let mut flow = Flow::new(facts, pending.initiator, self.now);
         for (side, syn) in [(Side::Originator, Some(pending)), (Side::Responder, partner.as_ref())] {
             let Some(syn) = syn else { continue };
             let time = syn.syn_time.unwrap_or(time);
@@ -239,7 +240,7 @@ impl Reassembler {
                 // The sender goes on after its SYN's data: they were accepted.
                 pending.accepted = pending.payload_length;
             }
-            self.open_pending(slot, key, sender, segment, deliver)
+            self.open_pending(slot, sender, segment, deliver)
         });
         slot.ok_or(Unanswered::Nothing)
     }
@@ -248,7 +249,6 @@ impl Reassembler {
     fn open_pending(
         &mut self,
         slot: Slot,
-        key: FlowKey,
         sender: End,
         segment: &Segment<'_>,
         deliver: &mut impl FnMut(Chunk<'_>),
@@ -260,7 +260,7 @@ impl Reassembler {
         if facts.local == Some(Side::Originator) {
             facts.established_time = pending.answer.map(|(_, time)| time);
         }
-        let mut flow = Flow::new(facts, key, pending.initiator, self.now);
+        let mut flow = Flow::new(facts, pending.initiator, self.now);
         flow.begin(Side::Originator, pending.isn.wrapping_add(1));
         if let Some((isn, _)) = pending.answer {
             flow.begin(Side::Responder, isn.wrapping_add(1));
@@ -286,7 +286,7 @@ impl Reassembler {
         deliver: &mut impl FnMut(Chunk<'_>),
     ) -> Slot {
         let facts = self.facts(true, segment, Start::Middle);
-        let mut flow = Flow::new(facts, key, sender, self.now);
+        let mut flow = Flow::new(facts, sender, self.now);
         flow.begin(Side::Originator, segment.sequence);
         flow.rival = self.handshakes.find(&handshake_key(key, segment), |_| true).is_some();
         self.stats.opened_middle += 1;
@@ -296,9 +296,10 @@ impl Reassembler {
     /// Puts a connection into the table; the tuple's older one ends, and so does the least recently active one if the
     /// table is full.
     fn install(&mut self, flow: Flow, segment: &Segment<'_>, deliver: &mut impl FnMut(Chunk<'_>)) -> Slot {
-        match self.keys.get(&flow.key) {
-            Some(&Entry::Live(old)) => self.end(old, CloseCause::Replaced, segment.time, deliver),
-            Some(&Entry::Ended(old)) => self.forget_ended(old),
+        let key = flow.key();
+        match self.entry(&key) {
+            Some(Entry::Live(old)) => self.end(old, CloseCause::Replaced, segment.time, deliver),
+            Some(Entry::Ended(old)) => self.forget_ended(old),
             None => {}
         }
         while self.flows.len() >= self.config.max_connections.max(1)
@@ -306,11 +307,12 @@ impl Reassembler {
         {
             self.end(oldest, CloseCause::Evicted, segment.time, deliver);
         }
-        let (key, unlinked) = (flow.key, flow.unlinked);
+        let unlinked = flow.unlinked;
         let slot = self.flows.insert(flow);
-        self.keys.insert(key, Entry::Live(slot));
+        self.enter(&key, Entry::Live(slot), Which::Own);
         if unlinked {
-            self.unlinked.entry(key.any_socket()).or_default().push(slot);
+            let Self { unlinked, flows, .. } = self;
+            unlinked.add(&key.any_socket(), Entry::Live(slot), Which::Own, |entry, _| name_of(flows, entry));
         }
         slot
     }
@@ -322,32 +324,25 @@ impl Reassembler {
             return None;
         }
         let name = key.any_socket();
-        let distance = |slot: &Slot| {
-            let flow = self.flows.get(*slot)?;
+        let distance = |entry: Entry| {
+            let Entry::Live(slot) = entry else { return None };
+            let flow = self.flows.get(slot)?;
             let half = flow.half(flow.side_of(sender));
             let distance = half.offset_of(segment.sequence).abs_diff(half.next as i64);
             // Without a number to compare, every other one fits better.
             let distance = if half.known { distance } else { u64::from(HANDSHAKE_REACH) };
-            (distance <= u64::from(HANDSHAKE_REACH)).then_some((distance, *slot))
+            (distance <= u64::from(HANDSHAKE_REACH)).then_some((distance, slot))
         };
-        let (_, slot) = self.unlinked.get(&name)?.iter().filter_map(distance).min()?;
+        let named = self.unlinked.find_all(&name, |entry, _| name_of(&self.flows, entry) == Some(name));
+        let (_, slot) = named.filter_map(distance).min()?;
         let flow = self.flows.get_mut(slot)?;
         flow.alias = Some(Box::new(key));
         flow.unlinked = false;
-        self.linked(name, slot);
-        if let Some(Entry::Ended(old)) = self.keys.insert(key, Entry::Live(slot)) {
+        self.unlinked.remove(&name, Entry::Live(slot), Which::Own);
+        if let Some(Entry::Ended(old)) = self.enter(&key, Entry::Live(slot), Which::Child) {
             self.forget_ended(old);
         }
         Some(slot)
-    }
-
-    /// The connection waits for its child no longer.
-    pub(super) fn linked(&mut self, name: FlowKey, slot: Slot) {
-        let Some(slots) = self.unlinked.get_mut(&name) else { return };
-        slots.retain(|other| *other != slot);
-        if slots.is_empty() {
-            self.unlinked.remove(&name);
-        }
     }
 
     fn facts(&mut self, is_by_originator: bool, segment: &Segment<'_>, start: Start) -> Connection {
@@ -397,6 +392,12 @@ fn deliver_syn_data(
     }
     let cut = u64::from(length) - bytes.len() as u64;
     flow.deliver_gap(side, time, cut, GapCause::Cut, stats, deliver);
+}
+
+/// The name under which a connection waits for its child.
+fn name_of(flows: &Aged<Flow>, entry: Entry) -> Option<FlowKey> {
+    let Entry::Live(slot) = entry else { return None };
+    flows.get(slot).map(|flow| flow.key().any_socket())
 }
 
 /// A listener's handshake has another cookie than its child: there the tuple and the ISN must do.

@@ -4,8 +4,6 @@
 
 use std::collections::BTreeSet;
 
-use hashbrown::HashMap;
-
 use super::{
     Chunk, CloseCause, Config, Connection, GapCause, Side, Stats,
     accept::After,
@@ -14,29 +12,21 @@ use super::{
     flow::Flow,
     half::Half,
     handshakes::Handshakes,
+    index::{Entry, Index, Which},
     key::{End, FlowKey},
     steering::Wishes,
 };
 use crate::capture::{KernelInstant, Segment};
 
-/// Keys come from foreign packets: a random seed keeps them from being chosen to collide.
-pub(super) type Keyed<T> = HashMap<FlowKey, T, foldhash::fast::RandomState>;
-
 /// How much a connection's place in the order of activity may lag: renewing it for every segment would cost more than
 /// the rest. ns.
 const ACTIVITY_STEP_NS: u64 = 1_000_000_000;
 
-/// What a key stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Entry {
-    Live(Slot),
-    Ended(Slot),
-}
-
 /// An ended connection: late copies must not look like a new one.
 #[derive(Debug)]
 pub(super) struct Ended {
-    pub(super) keys: [Option<FlowKey>; 2],
+    key: FlowKey,
+    child: Option<Box<FlowKey>>,
     /// Where the near and the far end's streams began, as sequence numbers, as far as known.
     first: [Option<u32>; 2],
     /// Where they ended.
@@ -54,13 +44,13 @@ pub struct Reassembler {
     /// The latest `now`.
     pub(super) now: KernelInstant,
     pub(super) next_token: u64,
-    pub(super) keys: Keyed<Entry>,
+    keys: Index,
     pub(super) flows: Aged<Flow>,
     pub(super) ended: Aged<Ended>,
     pub(super) handshakes: Handshakes,
     /// Connections that a listener's segments opened, by tuple, until the child's first segment comes: several at once
     /// only where network namespaces have the same addresses.
-    pub(super) unlinked: Keyed<Vec<Slot>>,
+    pub(super) unlinked: Index,
     /// Connections in which something waits, by when it has waited enough.
     due: BTreeSet<(KernelInstant, Slot)>,
     /// The same, by since when.
@@ -80,18 +70,16 @@ impl Reassembler {
             true => (config.max_connections, config.max_handshakes, config.max_lingering),
             false => (0, 0, 0),
         };
-        let keyed =
-            |entries| Keyed::with_capacity_and_hasher(entries, foldhash::fast::RandomState::default());
         Self {
             config,
             stats: Stats::default(),
             now: KernelInstant::default(),
             next_token: 0,
-            keys: keyed(2 * (connections + lingering)),
+            keys: Index::with_capacity(2 * (connections + lingering)),
             flows: Aged::with_capacity(connections),
             ended: Aged::with_capacity(lingering),
             handshakes: Handshakes::with_capacity(handshakes),
-            unlinked: Keyed::default(),
+            unlinked: Index::default(),
             due: BTreeSet::new(),
             longest: BTreeSet::new(),
             held: 0,
@@ -109,8 +97,8 @@ impl Reassembler {
         if segment.flags.syn() {
             return self.take_syn(key, sender, segment, deliver);
         }
-        match self.keys.get(&key) {
-            Some(&Entry::Live(slot)) => {
+        match self.entry(&key) {
+            Some(Entry::Live(slot)) => {
                 let rival =
                     self.flows.get(slot).is_some_and(|flow| flow.rival && !flow.expects(sender, segment));
                 let opened = match rival {
@@ -123,10 +111,7 @@ impl Reassembler {
                     Err(Unanswered::Taken) => {}
                 }
             }
-            entry => {
-                let entry = entry.copied();
-                self.take_unknown(key, sender, segment, entry, deliver);
-            }
+            entry => self.take_unknown(key, sender, segment, entry, deliver),
         }
     }
 
@@ -347,14 +332,16 @@ impl Reassembler {
         deliver: &mut impl FnMut(Chunk<'_>),
     ) {
         let Some(mut flow) = self.flows.remove(slot) else { return };
-        let time = flow.reset.map_or(time, |reset| reset.time);
+        let time = flow.reset().map_or(time, |reset| reset.time);
         // A reset that nobody contradicted is what ended it, whatever made us look.
-        let cause =
-            flow.reset.filter(|reset| reset.is_exact).map_or(cause, |reset| CloseCause::Reset(reset.sender));
+        let cause = flow
+            .reset()
+            .filter(|reset| reset.is_exact)
+            .map_or(cause, |reset| CloseCause::Reset(reset.sender));
         flow.close(cause, time, &mut self.stats, deliver);
         self.strike(slot, &flow);
         if matches!(cause, CloseCause::Finished | CloseCause::Reset(_)) {
-            self.linger(&flow, false);
+            self.linger(flow, false);
         }
     }
 
@@ -362,14 +349,13 @@ impl Reassembler {
     /// end; its segments are only counted until it was silent for [`Config::linger`]. A new generation is a new
     /// connection.
     pub fn refuse(&mut self, connection: &Connection) {
-        if let Some(&Entry::Live(slot)) = self.keys.get(&FlowKey::of_connection(connection))
-            && self.flows.get(slot).is_some_and(|flow| flow.facts.token == connection.token)
+        if let Some(slot) = self.live(connection)
             && let Some(flow) = self.flows.remove(slot)
         {
             self.stats.closed_refused += 1;
             self.strike(slot, &flow);
             self.wishes.refuse(&flow);
-            self.linger(&flow, true);
+            self.linger(flow, true);
         }
     }
 
@@ -395,14 +381,15 @@ impl Reassembler {
         }
         self.wishes.over(flow);
         if flow.unlinked {
-            self.linked(flow.key.any_socket(), slot);
+            self.unlinked.remove(&flow.key().any_socket(), Entry::Live(slot), Which::Own);
         }
-        for key in [Some(flow.key), flow.alias.as_deref().copied()].iter().flatten() {
-            self.keys.remove(key);
+        self.keys.remove(&flow.key(), Entry::Live(slot), Which::Own);
+        if let Some(child) = &flow.alias {
+            self.keys.remove(child, Entry::Live(slot), Which::Child);
         }
     }
 
-    fn linger(&mut self, flow: &Flow, refused: bool) {
+    fn linger(&mut self, flow: Flow, refused: bool) {
         if self.config.max_lingering == 0 {
             return;
         }
@@ -415,24 +402,61 @@ impl Reassembler {
         let halves = [End::Near, End::Far].map(|end| flow.half(flow.side_of(end)));
         let next = halves.map(Half::next_sequence);
         let first = halves.map(|half| half.known.then_some(half.first));
-        let keys = [Some(flow.key), flow.alias.as_deref().copied()];
-        let slot = self.ended.insert(Ended { keys, first, next, at: self.now, refused });
-        for key in keys.into_iter().flatten() {
-            self.keys.insert(key, Entry::Ended(slot));
+        let (key, child) = (flow.key(), flow.alias);
+        let second = child.as_deref().copied();
+        let slot = self.ended.insert(Ended { key, child, first, next, at: self.now, refused });
+        self.enter(&key, Entry::Ended(slot), Which::Own);
+        if let Some(child) = second {
+            self.enter(&child, Entry::Ended(slot), Which::Child);
         }
     }
 
     pub(super) fn forget_ended(&mut self, slot: Slot) {
         let Some(ended) = self.ended.remove(slot) else { return };
-        for key in ended.keys.iter().flatten() {
-            if self.keys.get(key) == Some(&Entry::Ended(slot)) {
-                self.keys.remove(key);
-            }
+        self.keys.remove(&ended.key, Entry::Ended(slot), Which::Own);
+        if let Some(child) = &ended.child {
+            self.keys.remove(child, Entry::Ended(slot), Which::Child);
         }
+    }
+
+    /// What `key` stands for.
+    pub(super) fn entry(&self, key: &FlowKey) -> Option<Entry> {
+        let Self { keys, flows, ended, .. } = self;
+        keys.find(key, |entry, which| match entry {
+            Entry::Live(slot) => flows.get(slot).is_some_and(|flow| flow.has_key(key, which)),
+            Entry::Ended(slot) => ended.get(slot).is_some_and(|ended| ended.key_of(which) == Some(*key)),
+        })
+    }
+
+    /// `key` stands for `entry` from here on; for what it stood before.
+    pub(super) fn enter(&mut self, key: &FlowKey, entry: Entry, which: Which) -> Option<Entry> {
+        let before = self.entry(key);
+        if let Some(before) = before {
+            self.keys.remove(key, before, Which::Own);
+            self.keys.remove(key, before, Which::Child);
+        }
+        let Self { keys, flows, ended, .. } = self;
+        keys.add(key, entry, which, |entry, which| key_of(flows, ended, entry, which));
+        before
+    }
+}
+
+/// The key of an entry in the table's index.
+fn key_of(flows: &Aged<Flow>, ended: &Aged<Ended>, entry: Entry, which: Which) -> Option<FlowKey> {
+    match entry {
+        Entry::Live(slot) => flows.get(slot)?.key_of(which),
+        Entry::Ended(slot) => ended.get(slot)?.key_of(which),
     }
 }
 
 impl Ended {
+    fn key_of(&self, which: Which) -> Option<FlowKey> {
+        match which {
+            Which::Own => Some(self.key),
+            Which::Child => self.child.as_deref().copied(),
+        }
+    }
+
     /// Whether a SYN or SYN-ACK is the one that the connection began with: a new one has another number (RFC 9293
     /// 3.4.1 and 3.6.1), so this is a late copy.
     pub(super) fn began_with(&self, sender: End, segment: &Segment<'_>) -> bool {

@@ -13,8 +13,8 @@ use super::{
     aged::Slot,
     flow::{Flow, PendingReset},
     half::Mark,
+    index::Entry,
     key::FlowKey,
-    reassembler::Entry,
 };
 use crate::capture::KernelInstant;
 
@@ -216,7 +216,7 @@ impl Reassembler {
     }
 
     pub(super) fn live(&self, connection: &Connection) -> Option<Slot> {
-        let Some(&Entry::Live(slot)) = self.keys.get(&FlowKey::of_connection(connection)) else {
+        let Some(Entry::Live(slot)) = self.entry(&FlowKey::of_connection(connection)) else {
             return None;
         };
         self.flows.get(slot).filter(|flow| flow.facts.token == connection.token).map(|_| slot)
@@ -226,7 +226,7 @@ impl Reassembler {
 impl Flow {
     /// A reset that came inside a skip: whether its place is the end of its sender's stream, the stream does not show.
     pub(super) fn reset_in_skip(&self) -> Option<PendingReset> {
-        self.reset.filter(|reset| !reset.is_exact && self.half(reset.sender).skips(reset.offset))
+        self.reset().filter(|reset| !reset.is_exact && self.half(reset.sender).skips(reset.offset))
     }
 
     fn take_activity(

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pod2pod_user::{
     capture::KernelInstant,
-    reassembly::config::{Config, MAX_HANDSHAKES_PER_TUPLE, PIECE_OVERHEAD},
+    reassembly::config::{Config, HELD_OVERHEAD, MAX_HANDSHAKES_PER_TUPLE, PIECE_OVERHEAD},
 };
 use support::{
     conversation::{Conversation, OwnedSegment, START_NS, restamp},
@@ -37,9 +37,9 @@ fn pieces_of_a_direction() {
 
 #[test]
 fn bytes_of_a_direction() {
-    let config = Config { max_held_bytes: 5 * (PIECE_OVERHEAD + 1), ..Config::default() };
+    let config = Config { max_held_bytes: HELD_OVERHEAD + 5 * (PIECE_OVERHEAD + 1), ..Config::default() };
     let at = observe(config.clone(), &with_hole(1, 5));
-    assert_eq!((at.stats.gaps_limit, at.most_held), (0, 5 * (PIECE_OVERHEAD + 1)));
+    assert_eq!((at.stats.gaps_limit, at.most_held), (0, HELD_OVERHEAD + 5 * (PIECE_OVERHEAD + 1)));
     assert_eq!(observe(config, &with_hole(1, 6)).stats.gaps_limit, 1);
 }
 
@@ -57,11 +57,12 @@ fn only_as_many_holes_are_given_up_as_needed() {
 
 #[test]
 fn all_connections_together_and_the_one_that_waited_longest_pays() {
-    let config = Config { max_total_held_bytes: 10 * (PIECE_OVERHEAD + 1), ..Config::default() };
+    let both = 2 * HELD_OVERHEAD + 10 * (PIECE_OVERHEAD + 1);
+    let config = Config { max_total_held_bytes: both, ..Config::default() };
     let mut segments = [with_hole(1, 4), with_hole(2, 6)].concat();
     restamp(&mut segments, Duration::from_micros(1));
     let at = observe(config.clone(), &segments);
-    assert_eq!((at.stats.limit_total, at.most_held), (0, 10 * (PIECE_OVERHEAD + 1)));
+    assert_eq!((at.stats.limit_total, at.most_held), (0, both));
     segments.extend_from_slice(&with_hole(3, 1));
     restamp(&mut segments, Duration::from_micros(1));
     let past = observe(config, &segments);
