@@ -1,5 +1,7 @@
 //! Indices and names of the per-CPU kernel counters: one map value holds them all.
 //!
+//! What most packets count comes first: that is one cache line of the value, or two.
+//!
 //! Bumped by an atomic add without result: a fetch-and-add is refused by Linux 5.10, and a plain addition loses counts
 //! between process and interrupt context. What is seen adds up, in packets and in bytes:
 //!
@@ -46,6 +48,18 @@ counters! {
     PacketsSeen = "packets_seen",
     /// Bytes of those packets: from the network header on, or from the link header where the hook has it.
     BytesSeen = "bytes_seen",
+    /// TCP segments without payload, SYN, FIN or RST.
+    BareAck = "bare_ack",
+    /// TCP segments that carry payload, SYN, FIN or RST.
+    SegmentsMatched = "segments_matched",
+    /// Payload bytes of those segments.
+    BytesMatched = "bytes_matched",
+    /// Segments whose last record was handed to the ring, with payload or without one that is counted by itself.
+    SegmentsSent = "segments_sent",
+    /// Payload bytes handed to the ring.
+    BytesSent = "bytes_sent",
+    /// Records handed to the ring; a large segment takes several.
+    RecordsSent = "records_sent",
     /// Packets passed untouched because the heartbeat was too old.
     HeartbeatStale = "heartbeat_stale",
     /// Packets that are neither IPv4 nor IPv6.
@@ -58,14 +72,8 @@ counters! {
     TooManyExtensionHeaders = "too_many_extension_headers",
     /// Packets whose headers could not be read or contradict themselves.
     MalformedHeader = "malformed_header",
-    /// TCP segments without payload, SYN, FIN or RST.
-    BareAck = "bare_ack",
     /// Segments of the agent's own connections.
     OwnTraffic = "own_traffic",
-    /// TCP segments that carry payload, SYN, FIN or RST.
-    SegmentsMatched = "segments_matched",
-    /// Payload bytes of those segments.
-    BytesMatched = "bytes_matched",
     /// Segments not sent because the connection is not HTTP.
     SegmentsNotHttp = "segments_not_http",
     /// Payload bytes of those segments.
@@ -90,12 +98,6 @@ counters! {
     SegmentsShedConnections = "segments_shed_connections",
     /// Payload bytes of those segments.
     BytesShedConnections = "bytes_shed_connections",
-    /// Segments whose last record was handed to the ring, with payload or without one that is counted by itself.
-    SegmentsSent = "segments_sent",
-    /// Payload bytes handed to the ring.
-    BytesSent = "bytes_sent",
-    /// Records handed to the ring; a large segment takes several.
-    RecordsSent = "records_sent",
     /// Segments whose last record was lost because the ring was full.
     SegmentsRingFull = "segments_ring_full",
     /// Payload bytes lost because the ring was full.

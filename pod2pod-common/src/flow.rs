@@ -33,6 +33,10 @@ impl FlowKey {
     /// The ring, of `count`, that carries this connection: the same for both directions and from both ends.
     #[inline(always)]
     pub const fn ring(&self, count: u32) -> u32 {
+        // Nothing to work out where there is one, which the verifier knows.
+        if count == 1 {
+            return 0;
+        }
         let ports = self.local_port ^ self.remote_port;
         let mixed = folded(self.local_address) ^ folded(self.remote_address) ^ ports as u32;
         // Fibonacci hashing (Knuth 6.4): the upper bits depend on all of them.
@@ -100,9 +104,9 @@ pub struct ConnectionState {
     pub client_direction: u8,
     /// 1 if `read_sequence` is valid, per `DIRECTION_*`.
     pub read_known: [u8; 2],
-    /// The epoch of verdicts ([`crate::verdict::next_epoch`]) in which there was none for this socket end; 0 before the
-    /// first look: there is no such epoch once a verdict was written.
-    pub no_verdict_epoch: u16,
+    /// The epoch of verdicts ([`crate::verdict::next_epoch`]) in which there was none for this socket end, or one that was
+    /// taken whole; 0 before the first look: there is no such epoch once a verdict was written.
+    pub heeded_epoch: u16,
 }
 
 const _: () = assert!(size_of::<ConnectionState>() == 64);

@@ -112,7 +112,7 @@ impl ConnectionState {
             client_direction: 0,
             read_sequence: [0; 2],
             read_known: [0; 2],
-            no_verdict_epoch: 0,
+            heeded_epoch: 0,
         };
         if facts.opens() {
             Self {
@@ -199,7 +199,7 @@ impl ConnectionState {
     pub fn heeds_verdict(&self, facts: &Facts, epoch: u16) -> bool {
         facts.flags & TCP_SYN == 0
             && (self.gate == GATE_HTTP || self.gate == GATE_UNKNOWN)
-            && self.no_verdict_epoch != epoch
+            && self.heeded_epoch != epoch
     }
 
     /// Which look at the payload is needed.
@@ -269,6 +269,8 @@ impl ConnectionState {
         self.pending_known = 0;
         self.gate = GATE_UNKNOWN;
         self.read_known = [0; 2];
+        // A verdict that was taken held for the generation before.
+        self.heeded_epoch = 0;
     }
 
     /// Decides where no look is needed.
@@ -530,7 +532,7 @@ mod tests {
         assert!(!state.is_unwanted(&request(0, REQUEST).0));
         assert!(!state.heeds_verdict(&request(0, REQUEST).0, 0), "none was ever written");
         assert!(state.heeds_verdict(&request(0, REQUEST).0, 1));
-        state.no_verdict_epoch = 1;
+        state.heeded_epoch = 1;
         assert!(!state.heeds_verdict(&request(0, REQUEST).0, 1), "there was none a moment ago");
         assert!(state.heeds_verdict(&request(0, REQUEST).0, 2));
     }

@@ -6,11 +6,11 @@
 
 use crate::{
     control::{SHED_BODIES, SHED_HEADERS, SHED_NONE},
-    flow::ConnectionState,
+    flow::{ConnectionState, GATE_HTTP},
     gate::Facts,
     limits::{CREDIT_BYTES, SHED_CREDIT_BYTES, SHED_SEGMENT_BYTES},
     segment::{MARK_CREDIT, MARK_SKIPPED, TCP_ACK, TCP_SYN},
-    verdict::Verdict,
+    verdict::{ACTION_CREDIT, Verdict},
 };
 
 /// What becomes of a segment's payload: skipped, then captured, then left out. The parts make up the payload.
@@ -35,19 +35,22 @@ pub struct Portion {
 }
 
 impl Portion {
+    /// Nothing of the payload is sent, and why is said elsewhere.
+    pub const NONE: Self = Self {
+        silent: false,
+        skipped: 0,
+        captured: 0,
+        over_credit: 0,
+        shed_bodies: 0,
+        shed_headers: 0,
+        marks: 0,
+        wakes: false,
+    };
+
     /// Everything is sent, whatever there is.
     #[inline(always)]
     pub const fn whole(facts: &Facts) -> Self {
-        Self {
-            silent: false,
-            skipped: 0,
-            captured: facts.payload_length,
-            over_credit: 0,
-            shed_bodies: 0,
-            shed_headers: 0,
-            marks: 0,
-            wakes: false,
-        }
+        Self { captured: facts.payload_length, ..Self::NONE }
     }
 }
 
@@ -86,6 +89,48 @@ impl ConnectionState {
         let begin = first.wrapping_add(skipped);
         let after = after_skip(begin, facts.payload_length - skipped, read, shed_level);
         Portion { silent, skipped, marks: marks | after.marks, ..after }
+    }
+
+    /// What follows for the segment that most are: HTTP, neither first nor last of its connection, in the first half of its
+    /// credit, with no verdict to heed and nothing shed. Says whether it is one, which is sent whole; else nothing is changed,
+    /// and the long way through gate and [`Self::portion`] is to be taken, which comes to the same.
+    #[inline(always)]
+    pub fn passes(&mut self, facts: &Facts, epoch: u16, shed_level: u32) -> bool {
+        let at = facts.direction as usize & 1;
+        let plain = self.gate == GATE_HTTP
+            && self.pending_known == 0
+            && self.read_known[at] != 0
+            && self.heeded_epoch == epoch
+            && shed_level == SHED_NONE
+            && !facts.steers();
+        let to_half = ahead(self.read_sequence[at].wrapping_add(CREDIT_BYTES / 2), facts.sequence);
+        let passes = plain && facts.payload_length < to_half && to_half <= CREDIT_BYTES;
+        if passes {
+            self.renew(facts);
+        }
+        passes
+    }
+
+    /// Takes from a verdict all that it says, if that is only what user space has read. Says whether it did: then the verdict
+    /// need not be looked for again until another is written.
+    #[inline(always)]
+    pub fn takes(&mut self, verdict: &Verdict) -> bool {
+        let [ingress, egress] = verdict.action;
+        let [ingress_known, egress_known] = self.read_known;
+        let only_credit = ingress | egress == ACTION_CREDIT;
+        let known = ingress_known & egress_known != 0;
+        if !only_credit || !known || !verdict.holds(self.known_generation()) {
+            return false;
+        }
+        let mut at = 0;
+        while at < 2 {
+            if let Some(told) = verdict.read(at as u8) {
+                self.read_sequence[at] =
+                    self.read_sequence[at].wrapping_add(ahead(told, self.read_sequence[at]));
+            }
+            at += 1;
+        }
+        true
     }
 
     /// HTTP takes turns: who speaks has got what it acknowledges, and what comes back begins a message. So the credit of
@@ -154,8 +199,10 @@ mod tests {
     use super::*;
     use crate::{
         control::SHED_CONNECTIONS,
+        flow::{GATE_SHED, GATE_UNWANTED},
+        gate::{Decision, Look},
         segment::{DIRECTION_EGRESS, DIRECTION_INGRESS, TCP_FIN, TCP_RST},
-        verdict::{ACTION_CREDIT, ACTION_SKIP},
+        verdict::{ACTION_IGNORE, ACTION_SKIP},
     };
 
     const GENERATION: u32 = 77;
@@ -212,6 +259,139 @@ mod tests {
         let portion = state.portion(facts, verdict, shed_level);
         assert_whole(&portion, facts);
         portion
+    }
+
+    /// All that the short way depends on, at its limits.
+    fn each_case(mut check: impl FnMut(ConnectionState, Facts, u32)) {
+        let half = CREDIT_BYTES / 2;
+        let before = |distance: u32| 0_u32.wrapping_sub(distance);
+        let offsets = [
+            0,
+            1,
+            half - 1,
+            half,
+            half + 1,
+            CREDIT_BYTES,
+            1 << 31,
+            before(1),
+            before(half),
+            before(half + 1),
+        ];
+        for gate in 0..=GATE_SHED {
+            for flags in [TCP_ACK, TCP_ACK | TCP_FIN, TCP_SYN, TCP_SYN | TCP_ACK, TCP_RST] {
+                for offset in offsets {
+                    for payload_length in [0, 1, half - 1, half, half + 1, CREDIT_BYTES + 1] {
+                        for bits in 0..64 {
+                            let bit = |at: u32| u8::from(bits >> at & 1 != 0);
+                            let mut state = opened();
+                            state.gate = gate;
+                            state.pending_known = bit(0);
+                            state.pending = GENERATION;
+                            state.read_sequence = [GENERATION - 9, BEGIN];
+                            state.read_known = [1, bit(1)];
+                            state.heeded_epoch = 4 + u16::from(bit(2));
+                            state.next_sequence = [GENERATION + u32::from(bit(3)), 0];
+                            let facts = Facts { flags, ..segment(offset, payload_length) };
+                            check(state, facts, bits >> 4);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_short_way_comes_to_the_same_as_the_long_one() {
+        const EPOCH: u16 = 4;
+        let (mut passed, mut renewed) = (0, 0);
+        each_case(|before, facts, shed_level| {
+            let mut state = before;
+            if !state.passes(&facts, EPOCH, shed_level) {
+                assert_eq!(state, before, "nothing is changed");
+                return;
+            }
+            passed += 1;
+            renewed += u32::from(state != before);
+            let mut long = before;
+            long.follow(&facts);
+            assert!(!long.shed(shed_level) && !long.is_shed(&facts, shed_level) && !long.is_unwanted(&facts));
+            assert_eq!(long.look(&facts), Look::None);
+            assert_eq!(long.judge_unseen(&facts), Decision::SEND);
+            assert!(!long.heeds_verdict(&facts, EPOCH));
+            let portion = long.portion(&facts, None, shed_level);
+            assert_eq!((portion, long), (Portion::whole(&facts), state), "{before:?} {facts:?} {shed_level}");
+        });
+        assert!(passed > 0 && renewed > 0 && renewed < passed, "{passed} {renewed}");
+    }
+
+    #[test]
+    fn the_short_way_is_for_the_first_half_of_the_credit() {
+        let half = CREDIT_BYTES / 2;
+        let mut state = opened();
+        state.portion(&segment(0, 1), None, SHED_NONE);
+        state.gate = GATE_HTTP;
+        let cases = [
+            (1, half - 2, true),
+            (1, half - 1, false),
+            (half - 1, 0, true),
+            (half, 0, false),
+            (0_u32.wrapping_sub(half), 1, true),
+            (0_u32.wrapping_sub(half + 1), 1, false),
+        ];
+        for (offset, length, passes) in cases {
+            assert_eq!(
+                state.clone().passes(&segment(offset, length), 0, SHED_NONE),
+                passes,
+                "{offset} {length}"
+            );
+        }
+        assert!(!state.clone().passes(&segment(1, 1), 1, SHED_NONE), "a verdict was written");
+        assert!(!state.clone().passes(&segment(1, 1), 0, SHED_BODIES));
+        state.gate = GATE_UNWANTED;
+        assert!(!state.passes(&segment(1, 1), 0, SHED_NONE));
+    }
+
+    #[test]
+    fn a_verdict_that_only_moves_credits_is_taken_whole() {
+        let both = Verdict {
+            action: [ACTION_CREDIT; 2],
+            read_sequence: [GENERATION + 50, BEGIN.wrapping_add(70)],
+            ..verdict(0, 0, 0)
+        };
+        let known = || {
+            let mut state = opened();
+            state.portion(&segment(0, 1), None, SHED_NONE);
+            state.portion(&Facts { direction: DIRECTION_INGRESS, ..segment(0, 1) }, None, SHED_NONE);
+            state.read_sequence = [GENERATION + 60, BEGIN];
+            state
+        };
+        let mut state = known();
+        assert!(state.takes(&both));
+        assert_eq!(
+            state.read_sequence,
+            [GENERATION + 60, BEGIN.wrapping_add(70)],
+            "a credit never moves back"
+        );
+        let cases = [
+            Verdict { action: [ACTION_CREDIT, ACTION_CREDIT | ACTION_SKIP], ..both },
+            Verdict { action: [ACTION_IGNORE, ACTION_CREDIT], ..both },
+            Verdict { action: [0; 2], ..both },
+            Verdict { generation: GENERATION + 1, ..both },
+            Verdict { any_generation: 1, ..both },
+        ];
+        for left in cases {
+            let mut state = known();
+            assert!(!state.takes(&left), "{left:?}");
+            assert_eq!(state, known(), "{left:?}");
+        }
+        for read_known in [[0, 1], [1, 0]] {
+            let mut state = ConnectionState { read_known, ..known() };
+            assert!(!state.takes(&both), "where the credit begins is not known");
+        }
+        // The next generation looks for its own.
+        let mut state = ConnectionState { heeded_epoch: 3, ..known() };
+        state.follow(&Facts { flags: TCP_SYN, ..segment(5000, 0) });
+        assert_eq!(state.heeded_epoch, 0);
     }
 
     #[test]

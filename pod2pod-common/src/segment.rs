@@ -2,8 +2,8 @@
 
 use core::mem::size_of;
 
-/// Version of [`SegmentHeader`]; changed with every change of layout or meaning.
-pub const LAYOUT_VERSION: u8 = 2;
+/// Version of [`SegmentHeader`] and what follows it; changed with every change of layout or meaning.
+pub const LAYOUT_VERSION: u8 = 3;
 
 /// The local socket received the packet.
 pub const DIRECTION_INGRESS: u8 = 0;
@@ -43,25 +43,33 @@ pub const MARK_SKIPPED: u8 = 0x20;
 /// shed. User space counts it as read, or the credit would never move on.
 pub const MARK_CREDIT: u8 = 0x40;
 
+/// Bit of `kind`: the local socket sent the packet ([`DIRECTION_EGRESS`]).
+pub const KIND_EGRESS: u8 = 0x01;
+/// Bit of `kind`: `generation` is the client's initial sequence number.
+pub const KIND_GENERATION_KNOWN: u8 = 0x02;
+/// Bit of `kind`: the packet is IPv6's, and [`LongAddresses`] end the record.
+pub const KIND_LONG_ADDRESSES: u8 = 0x04;
+/// From this bit of `kind` on, two: what the flow key's scope is, `SCOPE_*` of [`crate::flow`].
+pub const KIND_SCOPE_SHIFT: u32 = 4;
+
 /// The head of a ring record. A packet whose payload does not fit one record is told in several: each is a segment of
 /// its own with its own sequence number, all but the last carry [`MARK_MORE`], FIN is on the last only.
+///
+/// Short: the kernel waits for every cache line of a record that another processor has, and user space for each again. So
+/// what follows from other fields is not in it: the flow key's scope is one of cgroup, interface and cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct SegmentHeader {
     /// `bpf_ktime_get_ns`: nanoseconds of CLOCK_MONOTONIC.
     pub time_ns: u64,
-    /// Scope of the flow key: cgroup id, interface index or socket cookie, see [`crate::flow::FlowKey::scope`].
-    pub scope: u64,
     /// cgroup v2 id of the socket, 0 if unknown.
     pub cgroup_id: u64,
     /// Socket cookie, 0 if unknown. During a handshake the listener's.
     pub socket_cookie: u64,
-    /// Failed reservations of this ring since load, as read just before this record was reserved.
-    pub ring_lost: u64,
-    /// Address of the local end.
-    pub local_address: [u8; 16],
-    /// Address of the remote end.
-    pub remote_address: [u8; 16],
+    /// IPv4 address of the local end; meaningless with [`KIND_LONG_ADDRESSES`].
+    pub local_address: [u8; 4],
+    /// IPv4 address of the remote end; meaningless with [`KIND_LONG_ADDRESSES`].
+    pub remote_address: [u8; 4],
     /// Port of the local end.
     pub local_port: u16,
     /// Port of the remote end.
@@ -75,44 +83,67 @@ pub struct SegmentHeader {
     /// Payload bytes that follow this header; less than `payload_length` if cut.
     pub captured_length: u32,
     /// Initial sequence number of the client as the kernel's state has it, so on a SYN that arrives perhaps still that of
-    /// the generation before; meaningless with `generation_known` 0.
+    /// the generation before; meaningless without [`KIND_GENERATION_KNOWN`].
     pub generation: u32,
     /// Interface index of the packet.
     pub interface_index: u32,
     /// TCP flags, the `TCP_*` bits.
     pub tcp_flags: u8,
-    /// `DIRECTION_*`.
-    pub direction: u8,
-    /// `SOURCE_*`.
-    pub source: u8,
+    /// `KIND_*` bits.
+    pub kind: u8,
     /// `MARK_*` bits.
     pub marks: u8,
     /// [`LAYOUT_VERSION`].
     pub version: u8,
-    /// IP version of the packet, 4 or 6.
-    pub ip_version: u8,
-    /// 1 if `generation` is the client's initial sequence number.
-    pub generation_known: u8,
-    /// Ring that carries the record.
-    pub ring: u8,
-    /// What `scope` is: `SCOPE_*` of [`crate::flow`].
-    pub scope_kind: u32,
 }
 
-/// Bytes of [`SegmentHeader`].
-pub const HEADER_LENGTH: usize = size_of::<SegmentHeader>();
+/// The addresses of an IPv6 packet: the last bytes of its record, so that payload begins at the same place in all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct LongAddresses {
+    /// Address of the local end.
+    pub local: [u8; 16],
+    /// Address of the remote end.
+    pub remote: [u8; 16],
+}
 
-const _: () = assert!(HEADER_LENGTH == 112);
+/// Bytes of [`SegmentHeader`], behind which the payload begins.
+pub const HEADER_LENGTH: usize = size_of::<SegmentHeader>();
+/// Bytes of [`LongAddresses`].
+pub const LONG_ADDRESSES: usize = size_of::<LongAddresses>();
+
+const _: () = assert!(KIND_EGRESS == DIRECTION_EGRESS);
+const _: () = assert!(HEADER_LENGTH == 64);
 const _: () = assert!(align_of::<SegmentHeader>() == 8);
 const _: () =
-    assert!(5 * size_of::<u64>() + 2 * 16 + 2 * size_of::<u16>() + 7 * size_of::<u32>() + 8 == HEADER_LENGTH);
+    assert!(3 * size_of::<u64>() + 2 * 4 + 2 * size_of::<u16>() + 6 * size_of::<u32>() + 4 == HEADER_LENGTH);
+const _: () = assert!(LONG_ADDRESSES == 32);
 
-/// Record sizes, header included, smallest first: the kernel reserves the smallest that fits, so at most half a record
-/// is waste.
-pub const SIZE_CLASSES: [usize; 10] = [128, 256, 512, 1024, 2048, 4096, 8192, 16_384, 32_768, 65_536];
+/// Bytes that the ring itself puts before a record (kernel/bpf/ringbuf.c, BPF_RINGBUF_HDR_SZ).
+pub const RING_WORD: usize = 8;
 
-/// Most payload bytes that one record can carry.
-pub const MAX_RECORD_PAYLOAD: usize = SIZE_CLASSES[SIZE_CLASSES.len() - 1] - HEADER_LENGTH;
+/// Record sizes, header included, smallest first: the kernel reserves the smallest that fits. Small ones are close together,
+/// so that what is written is nearly all of the ring, which processors then fetch ahead. With the ring's own word they are
+/// whole cache lines: no record shares one with the next, which one processor writes while another reads this one.
+pub const SIZE_CLASSES: [usize; 14] = [
+    128 - RING_WORD,
+    192 - RING_WORD,
+    256 - RING_WORD,
+    384 - RING_WORD,
+    512 - RING_WORD,
+    768 - RING_WORD,
+    1024 - RING_WORD,
+    1536 - RING_WORD,
+    2048 - RING_WORD,
+    4096 - RING_WORD,
+    8192 - RING_WORD,
+    16_384 - RING_WORD,
+    32_768 - RING_WORD,
+    65_536 - RING_WORD,
+];
+
+/// Most payload bytes that one record can carry, whatever its addresses.
+pub const MAX_RECORD_PAYLOAD: usize = SIZE_CLASSES[SIZE_CLASSES.len() - 1] - HEADER_LENGTH - LONG_ADDRESSES;
 
 /// What the kernel keeps of one ring. Written by the kernel only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

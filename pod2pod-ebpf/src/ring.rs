@@ -14,18 +14,11 @@ use crate::{
     maps::{RING_COUNT, RINGS, SEGMENTS, WAKE_THRESHOLD},
 };
 
-/// After so many small records of a CPU it looks how far the ring has filled: at most 8 KiB later than with every record, of
-/// the 64 KiB at which the smallest ring wakes its reader.
-const RECORDS_PER_LOOK: u64 = 8;
-/// A record that is looked after at once. Bytes.
-const LARGE_RECORD: usize = 2048;
-
-/// A ring buffer and the kernel side's state of it.
+/// A ring buffer, and which of them it is.
 #[derive(Clone, Copy)]
 pub(crate) struct Ring {
     buffer: *mut c_void,
-    state: *mut RingState,
-    index: u8,
+    index: u32,
 }
 
 impl Ring {
@@ -33,46 +26,39 @@ impl Ring {
     #[inline(always)]
     pub(crate) fn of(key: &FlowKey) -> Option<Self> {
         let index = key.ring(RING_COUNT.load());
-        let state = RINGS.get_ptr_mut(index)?;
         let buffer = ptr::from_ref(SEGMENTS.get(index)?).cast_mut().cast();
-        Some(Self { buffer, state, index: index as u8 })
+        Some(Self { buffer, index })
     }
 
-    /// Which of the rings it is.
+    /// What the kernel side keeps of it: looked up where it is needed, which is seldom.
     #[inline(always)]
-    pub(crate) const fn index(&self) -> u8 {
-        self.index
-    }
-
-    /// Failed reservations since load.
-    #[inline(always)]
-    pub(crate) fn lost(&self) -> u64 {
-        // SAFETY: an element of the map; the kernel adds to it, nobody else writes.
-        unsafe { ptr::read_volatile(&raw const (*self.state).lost) }
+    fn state(&self) -> Option<*mut RingState> {
+        RINGS.get_ptr_mut(self.index)
     }
 
     /// Reserves a record of `CLASS` bytes, aligned to 8 (kernel/bpf/ringbuf.c); what comes of it is to be submitted. A
-    /// failure is counted.
+    /// failure is counted and gives null.
     #[inline(always)]
-    pub(crate) fn reserve<const CLASS: usize>(&self) -> Option<*mut u8> {
+    pub(crate) fn reserve<const CLASS: usize>(&self) -> *mut u8 {
         // SAFETY: the buffer is a ring buffer map.
         let record = unsafe { bpf_ringbuf_reserve(self.buffer, CLASS as u64, 0) };
-        if record.is_null() {
+        if record.is_null()
+            && let Some(state) = self.state()
+        {
             // SAFETY: an element of the map, aligned, written by atomic adds only.
-            unsafe { atomic_add(&raw mut (*self.state).lost, 1) };
-            return None;
+            unsafe { atomic_add(&raw mut (*state).lost, 1) };
         }
-        Some(record.cast())
+        record.cast()
     }
 
-    /// Hands on a record, and wakes the reader if the ring fills, or if `wakes` says so.
+    /// Hands on a record, and wakes the reader if `looks` finds that the ring fills, or if `wakes` says so.
     ///
     /// # Safety
     /// `record` comes from [`Self::reserve`] and is not used again.
     #[inline(always)]
-    pub(crate) unsafe fn submit<const CLASS: usize>(&self, record: *mut u8, wakes: bool, counters: Counters) {
+    pub(crate) unsafe fn submit(&self, record: *mut u8, looks: bool, wakes: bool, counters: Counters) {
         let mut flags = u64::from(BPF_RB_NO_WAKEUP);
-        if CLASS >= LARGE_RECORD || counters.of(Counter::RecordsSent).is_multiple_of(RECORDS_PER_LOOK) {
+        if looks {
             flags = self.wake_up(counters);
         }
         if wakes {
@@ -89,9 +75,10 @@ impl Ring {
         // SAFETY: the buffer is a ring buffer map.
         let unread = unsafe { bpf_ringbuf_query(self.buffer, u64::from(BPF_RB_AVAIL_DATA)) };
         let filling = u64::from(unread >= WAKE_THRESHOLD.load());
+        let Some(state) = self.state() else { return u64::from(BPF_RB_NO_WAKEUP) };
         // SAFETY: an element of the map. Two CPUs may both see the crossing: then the reader is woken twice.
         unsafe {
-            let woken = &raw mut (*self.state).woken;
+            let woken = &raw mut (*state).woken;
             if ptr::read_volatile(woken) != filling {
                 ptr::write_volatile(woken, filling);
                 if filling != 0 {

@@ -4,7 +4,7 @@
 //! function a direction: with calls between functions, Linux 5.10 takes every number for precise and walks millions of
 //! states.
 
-use core::ptr;
+use core::{arch::asm, hint::cold_path, ptr};
 
 use aya_ebpf::{
     helpers::{bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_skb_cgroup_id, bpf_skb_load_bytes},
@@ -78,7 +78,7 @@ pub(crate) fn observe<const DIRECTION: u8, const SOURCE: u8>(context: &SkBuffCon
     // SAFETY: the context that the program was given.
     let interface = unsafe { (*context.skb.skb).ifindex };
     let scope_kind = if SOURCE == SOURCE_TC { SCOPE_INTERFACE } else { SCOPE_KIND.load() };
-    let end = End { now, cookie, cgroup, interface, scope_kind, source: SOURCE, shed_level };
+    let end = End { now, cookie, cgroup, interface, scope_kind, shed_level };
     handle::<DIRECTION>(context, &packet, &facts, &end, counters);
 }
 
@@ -90,8 +90,6 @@ pub(crate) struct End {
     pub(crate) interface: u32,
     /// `SCOPE_*`.
     pub(crate) scope_kind: u32,
-    /// `SOURCE_*`.
-    pub(crate) source: u8,
     /// `SHED_*`.
     pub(crate) shed_level: u32,
 }
@@ -122,40 +120,58 @@ fn handle<const DIRECTION: u8>(
         counters.bump(Counter::OwnTraffic);
         return;
     }
-    let Some(found) = connection::find_or_insert(&mut key, facts, counters) else {
-        count_matched(facts, counters);
-        let telling = Telling { context, counters, packet, facts, end, key: &key, state: None };
-        telling.count_segment(telling.tell_length());
+    let mut portion = Portion::NONE;
+    let mut state = ptr::null_mut();
+    if let Some(found) = connection::find_or_insert(&mut key, facts, counters) {
+        let sifted = sift::<DIRECTION>(context, packet, facts, end, &mut key, found, counters);
+        let Some((told, own)) = sifted else { return };
+        portion = told;
+        state = own;
+    } else {
         counters.add(Counter::BytesUnreadable, u64::from(facts.payload_length));
-        return;
-    };
+    }
+    count_matched(facts, counters);
+    Telling { context, counters, packet, facts, end, key: &key, state }.tell(&portion);
+}
+
+/// What is told of a segment whose connection was found, and that connection; absent if nothing is, which is counted.
+#[inline(always)]
+fn sift<const DIRECTION: u8>(
+    context: &SkBuffContext,
+    packet: &Packet,
+    facts: &Facts,
+    end: &End,
+    key: &mut FlowKey,
+    found: Found,
+    counters: Counters,
+) -> Option<(Portion, *mut ConnectionState)> {
     // SAFETY: an element of the map; others may write it at once, see `ConnectionState`.
     let state = unsafe { &mut *found.state };
+    // Before a look-up: a verdict that is written after it is of a later epoch.
+    let epoch = verdict_epoch();
+    if !found.linked && state.passes(facts, epoch, end.shed_level) {
+        state.note(facts, end.now);
+        return Some((forgotten(Portion::whole(facts)), found.state));
+    }
+    cold_path();
     state.follow(facts);
     // A socket that was registered after its handshake.
     if state.gate == GATE_UNKNOWN && is_own(end) {
         state.gate = GATE_OWN;
     }
-    let fate = decide::<DIRECTION>(context, packet, facts, end, &key, state, found, counters);
+    let fate = decide::<DIRECTION>(context, packet, facts, end, key, state, found, epoch, counters);
     state.note(facts, end.now);
-    let state = Some(connection::settle(&key, found, counters));
+    let own = connection::settle(key, found, counters);
     let payload = u64::from(facts.payload_length);
     let (segments, bytes) = match fate {
         Fate::Own => {
             counters.bump(Counter::OwnTraffic);
-            return;
+            return None;
         }
-        Fate::Told(portion) => {
-            count_matched(facts, counters);
-            Telling { context, counters, packet, facts, end, key: &key, state }.tell(&portion);
-            return;
-        }
+        Fate::Told(portion) => return Some((portion, own)),
         Fate::NotHttp if facts.steers() => {
-            count_matched(facts, counters);
             counters.add(Counter::BytesNotHttp, payload);
-            let telling = Telling { context, counters, packet, facts, end, key: &key, state };
-            telling.count_segment(telling.tell_length());
-            return;
+            return Some((Portion::NONE, own));
         }
         Fate::NotHttp => (Counter::SegmentsNotHttp, Counter::BytesNotHttp),
         Fate::Shed => (Counter::SegmentsShedConnections, Counter::BytesShedConnections),
@@ -165,6 +181,7 @@ fn handle<const DIRECTION: u8>(
     count_matched(facts, counters);
     counters.bump(segments);
     counters.add(bytes, payload);
+    None
 }
 
 /// Whether it is a socket of the agent's.
@@ -196,9 +213,10 @@ fn decide<const DIRECTION: u8>(
     packet: &Packet,
     facts: &Facts,
     end: &End,
-    key: &FlowKey,
+    key: &mut FlowKey,
     state: &mut ConnectionState,
     found: Found,
+    epoch: u16,
     counters: Counters,
 ) -> Fate {
     if state.gate == GATE_OWN {
@@ -219,13 +237,13 @@ fn decide<const DIRECTION: u8>(
         return Fate::NotHttp;
     }
     let mut verdict = None;
-    // Before the look-up: a verdict that is written after it is of a later epoch.
-    let epoch = verdict_epoch();
     if state.heeds_verdict(facts, epoch) {
+        key.scope = after(epoch, key.scope);
+        let key: &FlowKey = key;
         // SAFETY: an element of the map that user space replaces whole.
         verdict = VERDICTS.get_ptr(key).map(|verdict| unsafe { &*verdict });
         if verdict.is_none() {
-            state.no_verdict_epoch = epoch;
+            state.heeded_epoch = epoch;
         }
     }
     if let Some(verdict) = verdict {
@@ -239,16 +257,36 @@ fn decide<const DIRECTION: u8>(
         }
     }
     let portion = state.portion(facts, verdict, end.shed_level);
+    if verdict.is_some_and(|verdict| state.takes(verdict)) {
+        state.heeded_epoch = epoch;
+    }
     if blur::flag(portion.silent) {
         return Fate::Skipped;
     }
-    Fate::Told(Portion {
+    Fate::Told(forgotten(Portion { marks: portion.marks | decision.marks, ..portion }))
+}
+
+/// The portion without what the verifier knows of it: telling is walked once.
+#[inline(always)]
+fn forgotten(portion: Portion) -> Portion {
+    Portion {
         captured: blur::number(portion.captured),
         skipped: blur::number(portion.skipped),
-        marks: blur::number(u32::from(portion.marks | decision.marks)) as u8,
+        marks: blur::number(u32::from(portion.marks)) as u8,
         wakes: blur::flag(portion.wakes),
         ..portion
-    })
+    }
+}
+
+/// `scope`, which cannot be used before the epoch was read: some processors would look into the table of verdicts first, find
+/// none that was written between, and note an epoch in which there was one. They wait for what an address is made of (Arm
+/// Architecture Reference Manual, B2.3.3), and a key is what the place in the table is made of. User space writes in order too.
+#[inline(always)]
+fn after(epoch: u16, mut scope: u64) -> u64 {
+    let nothing = u64::from(epoch);
+    // SAFETY: arithmetic on two registers, which changes neither memory nor the scope.
+    unsafe { asm!("{0} &= 0", "{1} |= {0}", inout(reg) nothing => _, inout(reg) scope) };
+    scope
 }
 
 /// The epoch of verdicts.

@@ -5,7 +5,7 @@ use std::{net::UdpSocket, time::Duration};
 use pod2pod_common::{
     counters::Counter,
     limits::{CREDIT_BYTES, DEFAULT_WAKE_THRESHOLD_BYTES},
-    segment::SIZE_CLASSES,
+    segment::{HEADER_LENGTH, RING_WORD, SIZE_CLASSES},
 };
 use pod2pod_user::capture::kernel::{Config, MIN_RING_BYTES, ScopeChoice, Wake, Woken};
 use support::netns::{Cgroup, Namespace};
@@ -47,8 +47,8 @@ fn the_reader_is_woken_once_when_the_ring_fills_past_the_threshold() {
     let wake = Wake::new(&*watch.reader(), &stop).unwrap();
     let shortest = Duration::from_millis(1);
     // Each piece and its answer are told at both ends, in records of the classes that fit and a word of the ring's own.
-    let piece = SIZE_CLASSES[4] - pod2pod_common::segment::HEADER_LENGTH;
-    let of_two = 2 * (SIZE_CLASSES[4] + 8 + SIZE_CLASSES[0] + 8);
+    let piece = SIZE_CLASSES[8] - HEADER_LENGTH;
+    let of_two = 2 * (SIZE_CLASSES[8] + RING_WORD + SIZE_CLASSES[0] + RING_WORD);
     let below = DEFAULT_WAKE_THRESHOLD_BYTES as usize / of_two - 10;
     let mut pieces = vec![vec![b'x'; piece]; below];
     // Over many connections: one alone wakes the reader at half of its credit.

@@ -4,8 +4,7 @@
 use std::mem::offset_of;
 
 use pod2pod_common::segment::{
-    DIRECTION_EGRESS, DIRECTION_INGRESS, HEADER_LENGTH, LAYOUT_VERSION, SIZE_CLASSES, SegmentHeader, TCP_ACK,
-    TCP_SYN,
+    HEADER_LENGTH, KIND_EGRESS, LAYOUT_VERSION, SIZE_CLASSES, SegmentHeader, TCP_ACK, TCP_SYN,
 };
 
 /// Connections, spoken on in turn.
@@ -74,15 +73,13 @@ impl Packet {
                 *place = *byte;
             }
         };
-        let mapped = |address: [u8; 4]| [[0; 10].as_slice(), &[255, 255], &address].concat();
         let length = (self.payload.len() as u32).to_ne_bytes();
-        let direction = if self.from_client { DIRECTION_INGRESS } else { DIRECTION_EGRESS };
+        let kind = if self.from_client { 0 } else { KIND_EGRESS };
         put(offset_of!(SegmentHeader, time_ns), &self.time.to_ne_bytes());
-        put(offset_of!(SegmentHeader, scope), &7_u64.to_ne_bytes());
         put(offset_of!(SegmentHeader, cgroup_id), &7_u64.to_ne_bytes());
         put(offset_of!(SegmentHeader, socket_cookie), &u64::from(self.client_port).to_ne_bytes());
-        put(offset_of!(SegmentHeader, local_address), &mapped(SERVER));
-        put(offset_of!(SegmentHeader, remote_address), &mapped(CLIENT));
+        put(offset_of!(SegmentHeader, local_address), &SERVER);
+        put(offset_of!(SegmentHeader, remote_address), &CLIENT);
         put(offset_of!(SegmentHeader, local_port), &SERVER_PORT.to_ne_bytes());
         put(offset_of!(SegmentHeader, remote_port), &self.client_port.to_ne_bytes());
         put(offset_of!(SegmentHeader, sequence), &self.sequence.to_ne_bytes());
@@ -90,9 +87,8 @@ impl Packet {
         put(offset_of!(SegmentHeader, payload_length), &length);
         put(offset_of!(SegmentHeader, captured_length), &length);
         put(offset_of!(SegmentHeader, tcp_flags), &[self.flags]);
-        put(offset_of!(SegmentHeader, direction), &[direction]);
+        put(offset_of!(SegmentHeader, kind), &[kind]);
         put(offset_of!(SegmentHeader, version), &[LAYOUT_VERSION]);
-        put(offset_of!(SegmentHeader, ip_version), &[4]);
         put(HEADER_LENGTH, &self.payload);
         bytes
     }

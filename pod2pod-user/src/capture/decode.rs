@@ -8,10 +8,11 @@ use std::{
 };
 
 use pod2pod_common::{
-    flow::SCOPE_COOKIE,
+    flow::{SCOPE_CGROUP, SCOPE_COOKIE, SCOPE_INTERFACE},
     segment::{
-        DIRECTION_EGRESS, DIRECTION_INGRESS, HEADER_LENGTH, LAYOUT_VERSION, MARK_CONNECTION_LOST, MARK_MORE,
-        MARK_SKIPPED, SegmentHeader,
+        HEADER_LENGTH, KIND_EGRESS, KIND_GENERATION_KNOWN, KIND_LONG_ADDRESSES, KIND_SCOPE_SHIFT,
+        LAYOUT_VERSION, LONG_ADDRESSES, LongAddresses, MARK_CONNECTION_LOST, MARK_MORE, MARK_SKIPPED,
+        SegmentHeader,
     },
 };
 
@@ -40,30 +41,49 @@ macro_rules! field {
 /// Decodes one record. What follows the captured payload is waste of the record's size class.
 #[inline]
 pub fn decode(record: &[u8]) -> Result<Segment<'_>, DecodeError> {
-    let (header, payload) = record.split_first_chunk::<HEADER_LENGTH>().ok_or(DecodeError::Truncated)?;
+    let (header, rest) = record.split_first_chunk::<HEADER_LENGTH>().ok_or(DecodeError::Truncated)?;
     let version = field!(header, version: u8);
     if version != LAYOUT_VERSION {
         return Err(DecodeError::Version(version));
     }
+    let kind = field!(header, kind: u8);
     let (payload_length, captured_length) =
         (field!(header, payload_length: u32), field!(header, captured_length: u32));
     if captured_length > payload_length {
         return Err(DecodeError::Malformed);
     }
-    let payload = payload.get(..captured_length as usize).ok_or(DecodeError::Truncated)?;
-    let (direction, source, destination) = match field!(header, direction: u8) {
-        DIRECTION_INGRESS => (Direction::Ingress, REMOTE, LOCAL),
-        DIRECTION_EGRESS => (Direction::Egress, LOCAL, REMOTE),
+    let payload = rest.get(..captured_length as usize).ok_or(DecodeError::Truncated)?;
+    let (local, remote) = if kind & KIND_LONG_ADDRESSES == 0 {
+        let short = |offset| IpAddr::V4(Ipv4Addr::from(bytes_at::<4, _>(header, offset)));
+        (short(offset_of!(SegmentHeader, local_address)), short(offset_of!(SegmentHeader, remote_address)))
+    } else {
+        let behind = rest.get(payload.len()..).and_then(|rest| rest.last_chunk::<LONG_ADDRESSES>());
+        let addresses = behind.ok_or(DecodeError::Truncated)?;
+        let long = |offset| long_address(bytes_at(addresses, offset));
+        (long(offset_of!(LongAddresses, local)), long(offset_of!(LongAddresses, remote)))
+    };
+    let local = SocketAddr::new(local, field!(header, local_port: u16));
+    let remote = SocketAddr::new(remote, field!(header, remote_port: u16));
+    let (direction, source, destination) = match kind & KIND_EGRESS {
+        0 => (Direction::Ingress, remote, local),
+        _ => (Direction::Egress, local, remote),
+    };
+    let (cgroup_id, socket_cookie) = (field!(header, cgroup_id: u64), field!(header, socket_cookie: u64));
+    let interface_index = field!(header, interface_index: u32);
+    let (scope, scope_is_cookie) = match u32::from(kind >> KIND_SCOPE_SHIFT) {
+        SCOPE_CGROUP => (cgroup_id, false),
+        SCOPE_INTERFACE => (u64::from(interface_index), false),
+        SCOPE_COOKIE => (socket_cookie, true),
         _ => return Err(DecodeError::Malformed),
     };
     let marks = field!(header, marks: u8);
     let generation = field!(header, generation: u32);
     Ok(Segment {
         time: KernelInstant::from_nanos(field!(header, time_ns: u64)),
-        scope: Scope(field!(header, scope: u64)),
+        scope: Scope(scope),
         direction,
-        source: source.of(header),
-        destination: destination.of(header),
+        source,
+        destination,
         sequence: field!(header, sequence: u32),
         acknowledgement: field!(header, acknowledgement: u32),
         flags: TcpFlags(field!(header, tcp_flags: u8)),
@@ -71,12 +91,23 @@ pub fn decode(record: &[u8]) -> Result<Segment<'_>, DecodeError> {
         payload,
         lost_before: marks & MARK_CONNECTION_LOST != 0,
         skipped_before: marks & MARK_SKIPPED != 0,
-        generation: (field!(header, generation_known: u8) != 0).then_some(generation),
-        cgroup_id: field!(header, cgroup_id: u64),
-        socket_cookie: field!(header, socket_cookie: u64),
-        interface_index: field!(header, interface_index: u32),
-        scope_is_cookie: field!(header, scope_kind: u32) == SCOPE_COOKIE,
+        generation: (kind & KIND_GENERATION_KNOWN != 0).then_some(generation),
+        cgroup_id,
+        socket_cookie,
+        interface_index,
+        scope_is_cookie,
     })
+}
+
+/// IPv4-mapped addresses (RFC 4291 2.5.5.2) become IPv4.
+#[inline(always)]
+fn long_address(bytes: [u8; 16]) -> IpAddr {
+    // As a number: taken byte by byte, an address costs more than the rest of the header.
+    let number = u128::from_be_bytes(bytes);
+    match number >> 32 {
+        0xffff => IpAddr::V4(Ipv4Addr::from_bits(number as u32)),
+        _ => IpAddr::V6(Ipv6Addr::from_bits(number)),
+    }
 }
 
 /// What the ledger has to know of a record, also of one that [`decode`] refuses.
@@ -98,60 +129,35 @@ pub fn outline(record: &[u8]) -> Outline {
     Outline { captured, ends_packet: marks & MARK_MORE == 0 }
 }
 
-/// Bytes of the header; zeros if they are not in it, which the contract's offsets are.
+/// Bytes at a place; zeros if they are not there, which those of the contract's offsets are.
 #[inline(always)]
-fn bytes_at<const N: usize>(header: &[u8; HEADER_LENGTH], offset: usize) -> [u8; N] {
-    header.get(offset..).and_then(|field| field.first_chunk()).copied().unwrap_or([0; N])
-}
-
-/// Where the address and the port of an end are.
-#[derive(Clone, Copy)]
-struct End {
-    address: usize,
-    port: usize,
-}
-
-const LOCAL: End =
-    End { address: offset_of!(SegmentHeader, local_address), port: offset_of!(SegmentHeader, local_port) };
-const REMOTE: End =
-    End { address: offset_of!(SegmentHeader, remote_address), port: offset_of!(SegmentHeader, remote_port) };
-
-impl End {
-    /// IPv4-mapped addresses (RFC 4291 2.5.5.2) become IPv4, also those of IPv4 traffic on an IPv6 socket.
-    #[inline(always)]
-    fn of(self, header: &[u8; HEADER_LENGTH]) -> SocketAddr {
-        // As a number: taken byte by byte, an address costs more than the rest of the header.
-        let number = u128::from_be_bytes(bytes_at(header, self.address));
-        let address = match number >> 32 {
-            0xffff => IpAddr::V4(Ipv4Addr::from_bits(number as u32)),
-            _ => IpAddr::V6(Ipv6Addr::from_bits(number)),
-        };
-        SocketAddr::new(address, u16::from_ne_bytes(bytes_at(header, self.port)))
-    }
+fn bytes_at<const N: usize, const M: usize>(from: &[u8; M], offset: usize) -> [u8; N] {
+    from.get(offset..).and_then(|field| field.first_chunk()).copied().unwrap_or([0; N])
 }
 
 #[cfg(test)]
 mod tests {
-    use pod2pod_common::segment::{SegmentHeader, TCP_ACK, TCP_PSH};
+    use pod2pod_common::segment::{TCP_ACK, TCP_PSH};
 
     use super::*;
 
     const PAYLOAD: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
+    const KIND: usize = offset_of!(SegmentHeader, kind);
+
+    const fn scope(kind: u32) -> u8 {
+        (kind << KIND_SCOPE_SHIFT) as u8
+    }
 
     /// A record as the kernel would write it, field by field at the contract's offsets.
     fn record() -> Vec<u8> {
-        let mut bytes = vec![0; 256];
+        let mut bytes = vec![0; 248];
         let mut put =
             |offset: usize, field: &[u8]| bytes[offset..offset + field.len()].copy_from_slice(field);
         put(offset_of!(SegmentHeader, time_ns), &1_000_000_007_u64.to_ne_bytes());
-        put(offset_of!(SegmentHeader, scope), &11_u64.to_ne_bytes());
         put(offset_of!(SegmentHeader, cgroup_id), &12_u64.to_ne_bytes());
         put(offset_of!(SegmentHeader, socket_cookie), &13_u64.to_ne_bytes());
-        put(offset_of!(SegmentHeader, local_address), &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 10, 0, 0, 1]);
-        put(
-            offset_of!(SegmentHeader, remote_address),
-            &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 10, 0, 0, 2],
-        );
+        put(offset_of!(SegmentHeader, local_address), &[10, 0, 0, 1]);
+        put(offset_of!(SegmentHeader, remote_address), &[10, 0, 0, 2]);
         put(offset_of!(SegmentHeader, local_port), &8080_u16.to_ne_bytes());
         put(offset_of!(SegmentHeader, remote_port), &40_000_u16.to_ne_bytes());
         put(offset_of!(SegmentHeader, sequence), &0xdead_beef_u32.to_ne_bytes());
@@ -160,13 +166,23 @@ mod tests {
         put(offset_of!(SegmentHeader, captured_length), &(PAYLOAD.len() as u32).to_ne_bytes());
         put(offset_of!(SegmentHeader, interface_index), &3_u32.to_ne_bytes());
         put(offset_of!(SegmentHeader, tcp_flags), &[TCP_ACK | TCP_PSH]);
-        put(offset_of!(SegmentHeader, direction), &[DIRECTION_INGRESS]);
+        put(KIND, &[KIND_GENERATION_KNOWN | scope(SCOPE_COOKIE)]);
         put(offset_of!(SegmentHeader, marks), &[MARK_CONNECTION_LOST | MARK_SKIPPED]);
         put(offset_of!(SegmentHeader, generation), &99_u32.to_ne_bytes());
-        put(offset_of!(SegmentHeader, generation_known), &[1]);
         put(offset_of!(SegmentHeader, version), &[LAYOUT_VERSION]);
-        put(offset_of!(SegmentHeader, scope_kind), &SCOPE_COOKIE.to_ne_bytes());
         put(HEADER_LENGTH, PAYLOAD);
+        bytes
+    }
+
+    /// The same of an IPv6 packet that was sent.
+    fn long_record(local: Ipv6Addr, remote: Ipv6Addr) -> Vec<u8> {
+        let mut bytes = record();
+        bytes[KIND] |= KIND_LONG_ADDRESSES | KIND_EGRESS;
+        let mut put =
+            |offset: usize, field: &[u8]| bytes[offset..offset + field.len()].copy_from_slice(field);
+        let addresses = 248 - LONG_ADDRESSES;
+        put(addresses + offset_of!(LongAddresses, local), &local.octets());
+        put(addresses + offset_of!(LongAddresses, remote), &remote.octets());
         bytes
     }
 
@@ -190,7 +206,7 @@ mod tests {
     fn every_field_arrives() {
         let expected = Segment {
             time: KernelInstant::from_nanos(1_000_000_007),
-            scope: Scope(11),
+            scope: Scope(13),
             direction: Direction::Ingress,
             source: "10.0.0.2:40000".parse().unwrap(),
             destination: "10.0.0.1:8080".parse().unwrap(),
@@ -208,37 +224,51 @@ mod tests {
             scope_is_cookie: true,
         };
         assert_eq!(decode(&record()), Ok(expected));
+        assert_eq!(decode(&changed(KIND, &[scope(SCOPE_COOKIE)])).unwrap().generation, None);
+    }
+
+    #[test]
+    fn the_scope_is_the_field_that_it_is_said_to_be() {
+        for (kind, expected) in [(SCOPE_CGROUP, 12), (SCOPE_INTERFACE, 3), (SCOPE_COOKIE, 13)] {
+            let bytes = changed(KIND, &[scope(kind)]);
+            let segment = decode(&bytes).unwrap();
+            assert_eq!((segment.scope, segment.scope_is_cookie), (Scope(expected), kind == SCOPE_COOKIE));
+        }
     }
 
     #[test]
     fn egress_is_sent_by_the_local_end_and_ipv6_stays() {
-        let mut bytes = changed(offset_of!(SegmentHeader, direction), &[DIRECTION_EGRESS]);
         let local = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
-        let offset = offset_of!(SegmentHeader, local_address);
-        bytes[offset..offset + 16].copy_from_slice(&local.octets());
+        let mapped = Ipv4Addr::new(10, 0, 0, 2).to_ipv6_mapped();
+        let bytes = long_record(local, mapped);
         let segment = decode(&bytes).unwrap();
         assert_eq!(segment.direction, Direction::Egress);
         assert_eq!(segment.source, SocketAddr::new(local.into(), 8080));
         assert_eq!(segment.destination, "10.0.0.2:40000".parse().unwrap());
+        assert_eq!(segment.payload, PAYLOAD);
     }
 
     #[test]
     fn foreign_bytes_are_refused() {
         let length = offset_of!(SegmentHeader, captured_length);
+        let long = long_record(Ipv6Addr::LOCALHOST, Ipv6Addr::LOCALHOST);
         let cases = [
             (Vec::new(), DecodeError::Truncated),
             (record()[..HEADER_LENGTH - 1].to_vec(), DecodeError::Truncated),
             (record()[..HEADER_LENGTH + PAYLOAD.len() - 1].to_vec(), DecodeError::Truncated),
+            (long[..HEADER_LENGTH + PAYLOAD.len() + LONG_ADDRESSES - 1].to_vec(), DecodeError::Truncated),
             (
                 changed(offset_of!(SegmentHeader, version), &[LAYOUT_VERSION + 1]),
                 DecodeError::Version(LAYOUT_VERSION + 1),
             ),
-            (changed(offset_of!(SegmentHeader, direction), &[9]), DecodeError::Malformed),
+            (changed(KIND, &[scope(3)]), DecodeError::Malformed),
+            (changed(KIND, &[scope(SCOPE_CGROUP) | 0x80]), DecodeError::Malformed),
             (changed(length, &u32::MAX.to_ne_bytes()), DecodeError::Malformed),
         ];
         for (bytes, expected) in cases {
             assert_eq!(decode(&bytes), Err(expected), "{bytes:?}");
         }
         assert!(decode(&record()[..HEADER_LENGTH + PAYLOAD.len()]).is_ok());
+        assert!(decode(&long[..HEADER_LENGTH + PAYLOAD.len() + LONG_ADDRESSES]).is_ok());
     }
 }

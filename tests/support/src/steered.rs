@@ -7,12 +7,12 @@ use std::{collections::VecDeque, time::Duration};
 
 use pod2pod_common::{
     control::SHED_NONE,
-    flow::ConnectionState,
+    flow::{ConnectionState, GATE_HTTP},
     gate::Facts,
     limits::CREDIT_BYTES,
-    portion::ahead,
+    portion::{Portion, ahead},
     segment::{DIRECTION_EGRESS, DIRECTION_INGRESS, MARK_SKIPPED},
-    verdict::Verdict,
+    verdict::{Verdict, next_epoch},
 };
 use pod2pod_user::{
     capture::{
@@ -131,6 +131,7 @@ struct Driver<'a> {
     /// What the kernel side keeps of the connection, and what it was told of it.
     state: Option<ConnectionState>,
     verdict: Option<Verdict>,
+    epoch: u16,
     lost: bool,
     /// Verdicts that hold after so many segments.
     verdicts: VecDeque<(usize, Steering)>,
@@ -151,6 +152,7 @@ impl<'a> Driver<'a> {
             rng: Rng::new(manner.seed),
             state: None,
             verdict: None,
+            epoch: 0,
             lost: false,
             verdicts: VecDeque::new(),
             segments: 0,
@@ -173,6 +175,7 @@ impl<'a> Driver<'a> {
         self.segments += 1;
         while self.verdicts.front().is_some_and(|(from, _)| *from <= self.segments) {
             self.verdict = self.verdicts.pop_front().and_then(|(_, steering)| verdict_of(&steering));
+            self.epoch = next_epoch(self.epoch);
         }
         let flags = segment.flags;
         let facts = facts(segment);
@@ -180,9 +183,20 @@ impl<'a> Driver<'a> {
             return;
         }
         let state = self.state.get_or_insert(ConnectionState::first_seen(&facts));
-        state.follow(&facts);
+        let passes = state.passes(&facts, self.epoch, SHED_NONE);
+        if !passes {
+            state.follow(&facts);
+            state.gate = GATE_HTTP;
+        }
         let generation = state.known_generation();
-        let portion = state.portion(&facts, self.verdict.as_ref(), SHED_NONE);
+        let mut portion = Portion::whole(&facts);
+        if !passes {
+            let heeded = self.verdict.as_ref().filter(|_| state.heeds_verdict(&facts, self.epoch));
+            portion = state.portion(&facts, heeded, SHED_NONE);
+            if heeded.is_none_or(|verdict| state.takes(verdict)) && !flags.syn() {
+                state.heeded_epoch = self.epoch;
+            }
+        }
         let read = state.read_sequence[usize::from(facts.direction)];
         state.note(&facts, segment.time.as_nanos());
         let ignored = self.verdict.is_some_and(|verdict| verdict.ignores(generation, facts.direction));

@@ -6,7 +6,10 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{Ordering, fence},
+    },
 };
 
 use aya::maps::{Array, HashMap, MapData};
@@ -31,7 +34,8 @@ pub(super) struct Verdicts {
     pub(super) scope_kind: u32,
 }
 
-/// The epoch of verdicts, which all workers move on: the kernel looks for a verdict that it did not find only in another.
+/// The epoch of verdicts, which all workers move on: the kernel looks for a verdict that it did not
+/// find, or has taken whole, only in another.
 #[derive(Clone)]
 pub(super) struct Epoch(Arc<Mutex<(Array<MapData, u32>, u16)>>);
 
@@ -45,6 +49,8 @@ impl Epoch {
     fn advance(&self) {
         let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (map, epoch) = &mut *shared;
+        // The kernel side must not see the epoch before the verdict; a lock that the kernel gave back between is no such order.
+        fence(Ordering::Release);
         *epoch = next_epoch(*epoch);
         // The map has one element, which is there from the beginning: this cannot fail.
         let _ = map.set(0, u32::from(*epoch), 0);
