@@ -142,6 +142,18 @@ static BY_LENGTH: [usize; LONGEST_SECRET_NAME + 2] = {
     begins
 };
 
+/// By length, a bit for each first letter of the names of that length in [`SECRET_PARAMETERS`].
+static FIRSTS: [u32; LONGEST_SECRET_NAME + 1] = {
+    let mut firsts = [0; LONGEST_SECRET_NAME + 1];
+    let mut at = 0;
+    while at < SECRET_PARAMETERS.len() {
+        let name = SECRET_PARAMETERS[at].as_bytes();
+        firsts[name.len()] |= first_bit(name);
+        at += 1;
+    }
+    firsts
+};
+
 /// Bytes of the longest of [`SECRET_PARAMETERS`].
 const LONGEST_SECRET_NAME: usize = 20;
 
@@ -197,6 +209,10 @@ fn has_secret_ending(name: &[u8]) -> bool {
 
 /// User information and parameters of a URL or of a part of one that begins before its query.
 fn redact_url(url: &mut Bytes) -> u64 {
+    // Of a path, as nearly all are, neither is there without one of these.
+    if url.first() == Some(&b'/') && memchr::memchr2(b':', b'=', url).is_none() {
+        return 0;
+    }
     redact_user_information(url) + redact_parameters(url, Position::Path)
 }
 
@@ -365,9 +381,22 @@ fn is_secret_word(word: &[u8]) -> bool {
     if word.len() < SHORTEST_SECRET_NAME {
         return false;
     }
+    let may_be_listed = FIRSTS.get(word.len()).is_some_and(|firsts| firsts & first_bit(word) != 0);
+    may_be_listed && is_listed(word) || has_secret_ending(word)
+}
+
+fn is_listed(word: &[u8]) -> bool {
     let range = BY_LENGTH.get(word.len()).zip(BY_LENGTH.get(word.len() + 1));
     let of_length = range.and_then(|(from, to)| SECRET_PARAMETERS.get(*from..*to)).unwrap_or_default();
-    of_length.iter().any(|secret| secret.as_bytes().eq_ignore_ascii_case(word)) || has_secret_ending(word)
+    of_length.iter().any(|secret| secret.as_bytes().eq_ignore_ascii_case(word))
+}
+
+/// One of 32, the same for a letter in either case.
+const fn first_bit(word: &[u8]) -> u32 {
+    match word {
+        [first, ..] => 1 << (*first & 31),
+        [] => 0,
+    }
 }
 
 fn hex_pair(digits: &[u8]) -> Option<u8> {

@@ -120,10 +120,16 @@ impl Flow {
         }
         self.offer_skip(chunk, shared);
         if let Some(start) = self.pairing.fresh.take() {
-            let due = start.plus(shared.config.timeout.min(shared.config.progress));
-            self.armed = Some(self.armed.map_or(due, |armed| armed.min(due)));
+            self.arm(start.plus(shared.config.timeout.min(shared.config.progress)));
         }
-        self.armed = self.armed.into_iter().chain(self.unframed_due()).min();
+        if let Some(due) = self.unframed_due() {
+            self.arm(due);
+        }
+    }
+
+    /// Wants [`Self::catch_up`] at `due` at the latest.
+    fn arm(&mut self, due: KernelInstant) {
+        self.armed = Some(self.armed.map_or(due, |armed| armed.min(due)));
     }
 
     /// Takes the end of the connection.

@@ -86,8 +86,12 @@ impl Flow {
 
     /// When [`Self::settle_unframed`] may have something to do.
     pub(super) fn unframed_due(&self) -> Option<KernelInstant> {
-        let ended = [&self.originator, &self.responder].map(|reader| reader.tail().and_then(Tail::ended));
-        ended.into_iter().flatten().min().map(|ended| ended.plus(END_GRACE))
+        let ended = |reader: &Reader| reader.tail().and_then(Tail::ended);
+        let ended = match (ended(&self.originator), ended(&self.responder)) {
+            (Some(one), Some(other)) => one.min(other),
+            (one, other) => one.or(other)?,
+        };
+        Some(ended.plus(END_GRACE))
     }
 
     /// Ends the bodies behind whose end nothing came.

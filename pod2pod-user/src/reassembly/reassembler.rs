@@ -146,11 +146,21 @@ impl Reassembler {
 
     /// When [`Self::expire`] has something to do at the earliest.
     pub fn next_deadline(&self) -> Option<KernelInstant> {
-        let due = self.due.first().map(|(until, _)| *until);
-        let idle = self.flows.oldest().map(|(_, flow)| flow.active.plus(self.config.idle_timeout));
-        let handshake = self.handshakes.oldest().map(|at| at.plus(self.config.handshake_timeout));
-        let linger = self.ended.oldest().map(|(_, ended)| ended.at.plus(self.config.linger));
-        due.into_iter().chain(idle).chain(handshake).chain(linger).min()
+        // Asked for every segment, so without iterators: nothing of it is due by the latest instant there is.
+        let mut deadline = KernelInstant::from_nanos(u64::MAX);
+        if let Some((until, _)) = self.due.first() {
+            deadline = *until;
+        }
+        if let Some((_, flow)) = self.flows.oldest() {
+            deadline = deadline.min(flow.active.plus(self.config.idle_timeout));
+        }
+        if let Some(at) = self.handshakes.oldest() {
+            deadline = deadline.min(at.plus(self.config.handshake_timeout));
+        }
+        if let Some((_, ended)) = self.ended.oldest() {
+            deadline = deadline.min(ended.at.plus(self.config.linger));
+        }
+        (deadline.as_nanos() < u64::MAX).then_some(deadline)
     }
 
     /// The source has ended: everything held goes out, holes as gaps, and every connection is closed.
