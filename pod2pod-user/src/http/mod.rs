@@ -71,7 +71,7 @@ use self::{
 };
 use crate::{
     capture::KernelInstant,
-    reassembly::{Chunk, Connection, ConnectionToken, Content, Side},
+    reassembly::{Chunk, Connection, ConnectionToken, Content, Side, config::churned},
 };
 
 /// Longest wait for a response before a time-out is told: the predecessor's limit, and most proxies' is longer.
@@ -312,7 +312,10 @@ impl HttpTracker {
             disclosed,
         };
         Self {
-            flows: HashMap::with_capacity_and_hasher(reserve, foldhash::fast::RandomState::default()),
+            flows: HashMap::with_capacity_and_hasher(
+                churned(reserve),
+                foldhash::fast::RandomState::default(),
+            ),
             nursery: Nursery::default(),
             timers: BinaryHeap::with_capacity(if reserve > 0 { max_timers(reserve) } else { 0 }),
             shared,

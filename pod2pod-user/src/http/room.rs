@@ -11,7 +11,10 @@ use super::{
 };
 use crate::{
     capture::KernelInstant,
-    reassembly::{ConnectionToken, config::table},
+    reassembly::{
+        ConnectionToken,
+        config::{churned, table},
+    },
 };
 
 /// Empty queues kept for reuse: one for each connection that is busy at the same time would do no more.
@@ -34,7 +37,7 @@ pub const BYTES_OF_BUSY: usize = size_of::<Flow>() + 16;
 /// Most bytes of the tables for so many connections, [`Config::reserve`]d; those in the midst of messages take
 /// [`BYTES_OF_BUSY`] beside.
 pub fn bytes_of_tables(connections: u64) -> u64 {
-    let flows = table(connections, size_of::<(ConnectionToken, State)>() as u64);
+    let flows = table(churned(connections as usize) as u64, size_of::<(ConnectionToken, State)>() as u64);
     let timer = size_of::<Reverse<(KernelInstant, ConnectionToken)>>();
     let queues = MAX_SPARE_QUEUES * SPARE_CAPACITY * size_of::<Open>();
     let spare = queues + MAX_SPARE_EXCHANGES * size_of::<Exchange>() + 2 * MAX_WARM * BYTES_OF_BUSY;

@@ -159,6 +159,12 @@ pub const fn table(entries: u64, size: u64) -> u64 {
     (entries * 8 / 7 + 1).next_power_of_two() * (size + 1)
 }
 
+/// Room that a table of `entries` is given whose entries come and go: what was removed takes room until the table is made
+/// anew, in place if it is half empty, else of twice the size (hashbrown, `reserve_rehash`).
+pub const fn churned(entries: usize) -> usize {
+    2 * entries
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,6 +201,20 @@ mod tests {
             assert!(real <= told + 64 && told <= 2 * real, "{entries}: {real} {told}");
         }
         assert!(table(KEYS_PER_CONNECTION, 1) >= 2 * KEYS_PER_CONNECTION);
+    }
+
+    #[test]
+    fn a_table_whose_entries_come_and_go_stays_as_large_as_it_was_made() {
+        for entries in [100, 1790, 7168] {
+            let mut table = hashbrown::HashMap::<usize, u64>::with_capacity(churned(entries));
+            let made = table.allocation_size();
+            for number in 0..100 * entries {
+                table.remove(&number.wrapping_sub(entries));
+                table.insert(number, 0);
+            }
+            assert_eq!((table.len(), table.allocation_size()), (entries, made));
+            assert!(made as u64 <= super::table(churned(entries) as u64, 16) + 64);
+        }
     }
 
     #[test]

@@ -6,7 +6,11 @@ use std::hash::BuildHasher as _;
 
 use hashbrown::HashTable;
 
-use super::{aged::Slot, key::FlowKey};
+use super::{
+    aged::Slot,
+    config::{churned, table},
+    key::FlowKey,
+};
 
 /// What a key stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,14 +64,17 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// Room for so many keys.
+    /// Room for so many keys, that come and go.
     pub(super) fn with_capacity(keys: usize) -> Self {
-        Self { entries: HashTable::with_capacity(keys), seed: foldhash::fast::RandomState::default() }
+        Self {
+            entries: HashTable::with_capacity(churned(keys)),
+            seed: foldhash::fast::RandomState::default(),
+        }
     }
 
     /// Bytes of one for so many keys.
     pub(super) const fn bytes(keys: u64) -> u64 {
-        super::config::table(keys, size_of::<Packed>() as u64)
+        table(churned(keys as usize) as u64, size_of::<Packed>() as u64)
     }
 
     /// What `key` stands for. `has` says whether an entry has it.
