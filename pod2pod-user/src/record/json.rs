@@ -1,5 +1,7 @@
 //! A Record as one line of JSON, written straight into a buffer: no tree in between.
 
+use std::net::IpAddr;
+
 use super::{
     CapturedHeader, Record,
     field::{Lead, Value},
@@ -15,6 +17,52 @@ const USUAL_LINE: usize = 1024;
 #[derive(Clone, Debug, Default)]
 pub struct Lines {
     clock: Clock,
+    ends: KnownEnds,
+}
+
+/// Connections whose ends are known as text: those that are busy at the same time, and the other end's view of each.
+pub const KNOWN_ENDS: usize = 64;
+
+/// Longest text of a connection's ends that is kept, bytes: usual ones have 116 to 130, with two long IPv6 addresses 190.
+pub const MAX_KNOWN_ENDS: usize = 192;
+
+/// Between whom a connection is.
+type Ends = [(IpAddr, u16); 2];
+
+/// Texts of connections' ends, each at a place of its ports.
+#[derive(Clone, Debug, Default)]
+struct KnownEnds {
+    /// Empty before the first.
+    places: Vec<Option<KnownText>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct KnownText {
+    ends: Ends,
+    length: usize,
+    text: [u8; MAX_KNOWN_ENDS],
+}
+
+impl KnownEnds {
+    fn place([(_, client), (_, server)]: &Ends) -> usize {
+        usize::from(client ^ server) % KNOWN_ENDS
+    }
+
+    fn find(&self, ends: &Ends) -> Option<&[u8]> {
+        let known = self.places.get(Self::place(ends))?.as_ref().filter(|known| known.ends == *ends)?;
+        known.text.get(..known.length)
+    }
+
+    fn keep(&mut self, ends: Ends, text: &[u8]) {
+        let mut known = KnownText { ends, length: text.len(), text: [0; MAX_KNOWN_ENDS] };
+        if let Some(room) = known.text.get_mut(..text.len()) {
+            room.copy_from_slice(text);
+            self.places.resize(KNOWN_ENDS, None);
+            if let Some(place) = self.places.get_mut(Self::place(&ends)) {
+                *place = Some(known);
+            }
+        }
+    }
 }
 
 impl Lines {
@@ -22,12 +70,34 @@ impl Lines {
     pub fn push(&mut self, out: &mut Vec<u8>, record: &Record) {
         out.reserve(USUAL_LINE);
         let start = out.len();
-        fields::each(record, &mut Line(out, &mut self.clock));
+        fields::before_ends(record, &mut Line(out, &mut self.clock));
+        self.push_ends(out, record);
+        fields::behind_ends(record, &mut Line(out, &mut self.clock));
         // Every key comes with a comma before it: the first one's is where the object begins.
         if let Some(first) = out.get_mut(start) {
             *first = b'{';
         }
         out.extend_from_slice(b"}\n");
+    }
+
+    /// Most connections have several exchanges, and both ends are often seen.
+    #[inline]
+    fn push_ends(&mut self, out: &mut Vec<u8>, record: &Record) {
+        let ends = [record.client, record.server];
+        let known = if record.network_peer.is_none() { self.ends.find(&ends) } else { None };
+        match known {
+            Some(text) => out.extend_from_slice(text),
+            None => self.push_unknown_ends(out, record),
+        }
+    }
+
+    #[cold]
+    fn push_unknown_ends(&mut self, out: &mut Vec<u8>, record: &Record) {
+        let start = out.len();
+        fields::ends(record, &mut Line(out, &mut self.clock));
+        if record.network_peer.is_none() {
+            self.ends.keep([record.client, record.server], out.get(start..).unwrap_or_default());
+        }
     }
 }
 
@@ -107,5 +177,50 @@ fn push_headers(out: &mut Vec<u8>, prefix: &str, headers: &[CapturedHeader]) {
         text::push_content(out, &first.name);
         out.extend_from_slice(b"\":");
         push_strings(out, group.iter().map(|header| &header.value[..]));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(lines: &mut Lines, record: &Record) -> String {
+        let mut out = Vec::new();
+        lines.push(&mut out, record);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn lines_are_the_same_whether_their_ends_are_known_or_not() {
+        let addresses =
+            ["10.0.0.1", "10.0.0.2", "255.255.255.255", "::1", "2001:db8:1111:2222:3333:4444:5555:6666"];
+        let addresses = addresses.map(|address| address.parse::<IpAddr>().unwrap());
+        let mut lines = Lines::default();
+        for first in [1, KNOWN_ENDS as u16 - 1] {
+            for client in addresses {
+                for server in addresses {
+                    // Two of one place, and one of another.
+                    for port in [first, first + KNOWN_ENDS as u16, first + 1, first] {
+                        let ends = Record { client: (client, port), server: (server, 80), ..Record::blank() };
+                        let behind_proxy = Record { network_peer: Some((server, 7)), ..ends.clone() };
+                        for record in [&ends, &behind_proxy, &ends] {
+                            assert_eq!(line(&mut lines, record), line(&mut Lines::default(), record));
+                        }
+                    }
+                }
+            }
+        }
+        assert!(lines.ends.places.len() <= KNOWN_ENDS);
+    }
+
+    #[test]
+    fn ends_are_known_up_to_their_length_limit() {
+        let ends = [(IpAddr::from([10, 0, 0, 1]), 1), (IpAddr::from([10, 0, 0, 2]), 2)];
+        for (length, expected) in [(MAX_KNOWN_ENDS, true), (MAX_KNOWN_ENDS + 1, false)] {
+            let mut known = KnownEnds::default();
+            let text = vec![b'x'; length];
+            known.keep(ends, &text);
+            assert_eq!(known.find(&ends), expected.then_some(&text[..]));
+        }
     }
 }

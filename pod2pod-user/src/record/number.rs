@@ -30,9 +30,14 @@ fn push_first<const ROOM: usize>(out: &mut Vec<u8>, text: [u8; ROOM], count: usi
 
 /// Appends `nanoseconds` as seconds: an exact decimal number without trailing zeros.
 pub fn push_seconds(out: &mut Vec<u8>, nanoseconds: u64) {
-    push_integer(out, nanoseconds / NANOSECONDS);
-    let first = b'0' + (nanoseconds / EIGHT_DIGITS % 10) as u8;
-    let rest = eight((nanoseconds % EIGHT_DIGITS) as u32);
+    if nanoseconds >= NANOSECONDS {
+        push_integer(out, nanoseconds / NANOSECONDS);
+    } else {
+        out.push(b'0');
+    }
+    let fraction = (nanoseconds % NANOSECONDS) as u32;
+    let first = b'0' + (fraction / EIGHT_DIGITS as u32) as u8;
+    let rest = eight(fraction % EIGHT_DIGITS as u32);
     let zeros = rest.leading_zeros() / 8;
     if zeros == 8 && first == b'0' {
         return;
