@@ -64,8 +64,9 @@ impl Pairing {
         if !in_doubt {
             self.pipelined |= behind;
         } else if !in_turn {
-            // It was sent before what was lost was answered.
-            self.pipelined |= self.turn != Turn::Unknown;
+            // It was sent before what was lost was answered. Where the client's own were lost last, the server may have
+            // spoken among them.
+            self.pipelined |= matches!(self.turn, Turn::Open | Turn::Behind(_));
         } else if !self.pipelined {
             // A client that waits for each response has got all of them.
             self.give_up_unanswered(teller, start);

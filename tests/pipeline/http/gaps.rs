@@ -120,6 +120,26 @@ fn lost_responses_of_a_pipelining_client_are_not_guessed() {
 }
 
 #[test]
+fn behind_messages_lost_of_both_ends_turns_make_pairs_again() {
+    let begin = || Talk::new().c(get("/a")).s(ok("a"));
+    let end = |talk: Talk| talk.c(get("/b")).s(ok("b")).c(get("/c")).s(ok("c")).c(get("/d")).s(ok("d"));
+    end(begin().c_gap(90).s_gap(70)).check(&[
+        "GET /a 200 0/1 complete",
+        "GET /b 200 0/1 complete",
+        "GET /c 200 0/1 complete",
+        "GET /d 200 0/1 complete",
+    ]);
+    // Told in this order the client may have spoken last; it is not seen to pipeline by that.
+    end(begin().s_gap(70).c_gap(90)).check(&[
+        "GET /a 200 0/1 complete",
+        "- - 200 -/1 gap",
+        "GET /b - 0/- gap",
+        "GET /c 200 0/1 complete",
+        "GET /d 200 0/1 complete",
+    ]);
+}
+
+#[test]
 fn lost_requests_of_a_pipelining_client_are_not_guessed() {
     Talk::new()
         .c(get("/a") + &get("/b"))
