@@ -289,8 +289,11 @@ fn under_overload_bodies_go_first_then_headers_then_connections() {
     };
     assert_eq!(pass(&mut watch, SHED_NONE), [(total, total); 2]);
     assert_eq!(pass(&mut watch, SHED_BODIES), [(u64::from(SHED_CREDIT_BYTES), total); 2]);
-    let shed_bodies = 2 * (total - u64::from(SHED_CREDIT_BYTES));
-    assert_eq!(watch.counter(Counter::BytesShedBodies), shed_bodies);
+    // What was sent again is withheld again.
+    let withheld = |seen: &Seen| u64::from(seen.payload_length) - seen.payload.len() as u64;
+    let withheld: u64 = watch.seen.iter().map(withheld).sum();
+    assert!(withheld >= 2 * (total - u64::from(SHED_CREDIT_BYTES)));
+    assert_eq!(watch.counter(Counter::BytesShedBodies), withheld);
     for (captured, whole) in pass(&mut watch, SHED_HEADERS) {
         assert_eq!(whole, total);
         assert!(
@@ -302,7 +305,7 @@ fn under_overload_bodies_go_first_then_headers_then_connections() {
     let before = watch.seen.len();
     assert_eq!(pass(&mut watch, SHED_CONNECTIONS), []);
     assert_eq!(watch.seen.len(), before, "not even its end is told");
-    assert_eq!(watch.counter(Counter::BytesShedConnections), 2 * total);
+    assert!(watch.counter(Counter::BytesShedConnections) >= 2 * total, "and what was sent again");
     // Where scope is the cookie the handshake and the connection are two entries of the server's.
     assert_eq!(watch.counter(Counter::ConnectionsShed), 2);
     assert_eq!(pass(&mut watch, SHED_NONE), [(total, total); 2]);

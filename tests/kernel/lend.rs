@@ -16,7 +16,7 @@ use pod2pod_common::control::SHED_NONE;
 use pod2pod_user::capture::kernel::ScopeChoice;
 use support::netns::Cgroup;
 
-use crate::watch::Watch;
+use crate::{machine, watch::Watch};
 
 /// Captures that wait: two tests at a time, each with both scopes.
 const MAX_IDLE: usize = 4;
@@ -77,6 +77,7 @@ pub(crate) struct Lent(Option<Kept>);
 
 /// A cgroup, and a watch that has seen nothing yet and sees only what is in there.
 pub(crate) fn lend(scope: ScopeChoice) -> (Cgroup, Lent) {
+    machine::share();
     USER.with(User::enter);
     let mut kept = idle(scope).unwrap_or_else(|| {
         let cgroup = Cgroup::new();

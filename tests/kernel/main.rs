@@ -9,6 +9,7 @@ mod gate;
 mod headers;
 mod lend;
 mod loss;
+mod machine;
 mod object;
 mod own;
 mod table;

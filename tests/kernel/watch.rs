@@ -12,6 +12,8 @@ use pod2pod_user::capture::{
 };
 use support::netns::Cgroup;
 
+use crate::machine;
+
 /// Longest wait for what must come.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// The machine may be busy: a ring that holds the traffic of any test whole, bodies up to the credit.
@@ -113,6 +115,7 @@ impl Watch {
     }
 
     pub(crate) fn open(config: Config) -> Self {
+        machine::share();
         let mut capture = Capture::open(&config).unwrap_or_else(|error| panic!("{error}"));
         let readers = capture.take_readers();
         Self { capture, readers, seen: Vec::new(), before: [0; COUNTERS], forgotten: 0 }

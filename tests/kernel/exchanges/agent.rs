@@ -17,6 +17,7 @@ use super::{
     seen::Seen,
     stage::{Stage, party, prepare},
 };
+use crate::machine;
 
 /// A ring that holds all that a test sends while the agent is not scheduled: these tests are about exactness, and on a
 /// machine busy with other tests that may be longer than the default size is made for.
@@ -86,6 +87,7 @@ impl Agent {
     }
 
     fn run(mut party: Command, cgroup: Option<&Path>, admin: SocketAddr, settings: &[&str]) -> Self {
+        machine::share();
         let directory = tempfile::tempdir().unwrap();
         let records = directory.path().join("records");
         party.arg(fresh_binary()).arg("agent");

@@ -21,6 +21,7 @@ use super::{
     restraint::check_ledger,
     stage::prepare,
 };
+use crate::machine;
 
 /// Thousandths of a core: with nothing to do the agent takes a fifth of it, under load many times as much.
 /// Ten times as much where every instruction takes longer.
@@ -103,6 +104,7 @@ fn wait(agent: &Agent, what: &str, wanted: impl Fn(&Metrics) -> bool) -> Metrics
 
 #[test]
 fn over_its_budget_of_time_the_agent_sheds_in_order_and_takes_it_back() {
+    machine::take_whole();
     let (cgroup, host) = (Cgroup::new(), Namespace::new());
     let budget = BUDGET * 10 / scale::count(10, 1);
     let agent = Agent::start(Some(cgroup.path()), &[&format!("limits.cpu=0.{budget:03}")]);

@@ -13,6 +13,7 @@ use super::{
     seen::{ENDS, Exchange, check, misnumbered, tell},
     stage::{Stage, prepare},
 };
+use crate::machine;
 
 const CONNECTIONS: usize = 100;
 /// Requests of each connection, where the machine is fast enough for them.
@@ -68,6 +69,7 @@ fn three_workers_tell_every_exchange_once() {
 
 /// So many requests on each connection: each exchange is told by both ends, and nothing else is.
 fn check_load(settings: &[&str], requests: usize) {
+    machine::take_whole();
     let mut stage = Stage::new();
     let agent = Agent::start(Some(stage.world.cgroup.path()), settings);
     let listener = stage.server.listen((SERVER_POD.v4, 0));

@@ -28,6 +28,7 @@ use super::{
     agent::{Agent, Metrics, wait_until},
     stage::{Stage, party},
 };
+use crate::machine;
 
 /// How long the load lasts. The demonstration does the same for a minute.
 const LOAD: Duration = Duration::from_secs(5);
@@ -108,6 +109,7 @@ pub(super) fn check_ledger(metrics: &Metrics, slack: u64) {
 /// The ledger under full load with the smallest ring: at every instant that it was read at within its bound, and
 /// exact when the load is over.
 fn ledger_under_load(load: Duration) {
+    machine::take_whole();
     let stage = Stage::new();
     let directory = tempfile::tempdir().unwrap();
     let agent = Agent::start(Some(stage.world.cgroup.path()), &[TINY_RING]);
@@ -214,6 +216,7 @@ fn never_over_budget(agent: &Agent, marks: &[Mark]) -> u64 {
 /// Floods an agent as it comes by rounds, each given its number, without a pause between them, until all of `marks` are
 /// passed; all `floods` at once.
 fn flooded(marks: &[Mark], floods: &[fn(u32)]) {
+    machine::take_whole();
     let (cgroup, host) = (Cgroup::new(), Namespace::new());
     let agent = Agent::as_it_comes(cgroup.path());
     let over = Ending::default();
