@@ -58,7 +58,10 @@ pub(super) fn run(
 }
 
 fn start(kernel: &Kernel, file_system: File) -> Result<Child> {
-    let [accelerator, processor] = if has_hardware() { ["kvm", "host"] } else { ["tcg", "max"] };
+    // With a thread for each processor the emulation of 7.2 lets one run into code that the other is just patching: Linux
+    // 6.12 died of that in `__ip_local_out`, between the two bytes of a jump.
+    let [accelerator, processor] =
+        if has_hardware() { ["kvm", "host"] } else { ["tcg,thread=single", "max"] };
     let mut command = Command::new("setpriv");
     // The signal is sent when this thread ends, and with it this process.
     command.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"]);

@@ -36,8 +36,8 @@ use initramfs::Content;
 const SUITES: [&str; 3] = ["bullseye-security", "bookworm-security", "trixie-security"];
 /// Machines at a time.
 const MACHINES: usize = 2;
-/// The tests make a tenth of what they make on the machine itself: emulation is ten times slower.
-const SCALE: &str = "10";
+/// The tests make a twentieth of what they make on the machine itself: so much slower is emulation.
+const SCALE: &str = "20";
 /// A machine that runs longer hangs. It takes a tenth of it where nothing else runs.
 const MAX_TIME: Duration = Duration::from_secs(1200);
 /// Tests at a time in a machine.
