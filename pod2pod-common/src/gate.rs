@@ -4,6 +4,7 @@
 //! forgets nothing by time: the table's eviction does that.
 
 use crate::{
+    blur,
     control::SHED_CONNECTIONS,
     flow::{ConnectionState, GATE_HTTP, GATE_IGNORE, GATE_OWN, GATE_SHED, GATE_UNKNOWN, GATE_UNWANTED},
     heads::{Beginning, Window},
@@ -30,6 +31,16 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// The same, without what the verifier has learnt of it on the way here: each way would be another state.
+    #[inline(always)]
+    pub fn anew(&self) -> Self {
+        Self {
+            flags: blur::number(u32::from(self.flags)) as u8,
+            payload_length: blur::number(self.payload_length),
+            ..*self
+        }
+    }
+
     /// A SYN that is no SYN-ACK.
     #[inline(always)]
     pub const fn opens(&self) -> bool {

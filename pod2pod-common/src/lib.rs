@@ -9,10 +9,13 @@
 //! * [`segment::LAYOUT_VERSION`] is in every record; a reader refuses a version that it does not know.
 //!
 //! What both sides must agree on to the byte is here too, as pure functions: what first bytes begin ([`heads`]), what
-//! the kernel makes of a connection ([`gate`]), and how much of a segment it sends ([`portion`]). Nothing here reads packets or memory, allocates, or parses HTTP.
+//! the kernel makes of a connection ([`gate`]), and how much of a segment it sends ([`portion`]), with what makes them cheap to
+//! verify ([`blur`]). Nothing here reads packets or memory, allocates, or parses HTTP.
 
 #![no_std]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
+pub mod blur;
 pub mod control;
 pub mod counters;
 pub mod flow;

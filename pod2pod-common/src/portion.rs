@@ -5,6 +5,7 @@
 //! serial number arithmetic (RFC 1982), so they may wrap. Whether the connection is wanted at all is [`crate::gate`]'s.
 
 use crate::{
+    blur,
     control::{SHED_BODIES, SHED_HEADERS, SHED_NONE},
     flow::{ConnectionState, GATE_HTTP},
     gate::Facts,
@@ -84,6 +85,9 @@ impl ConnectionState {
                 read = read.wrapping_add(ahead(until, read));
             }
         }
+        // What follows is walked once, and not once for each verdict.
+        let (read, skipped, silent) = (blur::number(read), blur::number(skipped), blur::flag(silent));
+        let (marks, shed_level) = (blur::number(u32::from(marks)) as u8, blur::number(shed_level));
         self.set_read(facts.direction, read);
         self.renew(facts);
         let begin = first.wrapping_add(skipped);

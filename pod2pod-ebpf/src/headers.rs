@@ -5,18 +5,19 @@
 
 use core::{arch::asm, hint::cold_path};
 
-use aya_ebpf::{helpers::bpf_skb_load_bytes, programs::SkBuffContext};
-use pod2pod_common::{counters::Counter, limits::MAX_EXTENSION_HEADERS};
+use aya_ebpf::programs::SkBuffContext;
+use pod2pod_common::{blur, counters::Counter, limits::MAX_EXTENSION_HEADERS};
 
-use crate::blur;
+/// An address as in the packet, in words, which are copied as such.
+pub(crate) type Address = [u64; 2];
 
-/// A TCP segment's headers, addresses as in the packet.
+/// A TCP segment's headers.
 #[derive(Clone, Copy)]
 pub(crate) struct Packet {
     /// Source address, IPv4-mapped for IPv4.
-    pub(crate) source: [u8; 16],
+    pub(crate) source: Address,
     /// Destination address, IPv4-mapped for IPv4.
-    pub(crate) destination: [u8; 16],
+    pub(crate) destination: Address,
     pub(crate) source_port: u16,
     pub(crate) destination_port: u16,
     pub(crate) sequence: u32,
@@ -31,8 +32,8 @@ pub(crate) struct Packet {
 
 /// What an IP header says about its payload.
 struct Network {
-    source: [u8; 16],
-    destination: [u8; 16],
+    source: Address,
+    destination: Address,
     ip_version: u8,
     /// Where the TCP header begins in the packet.
     transport_offset: u32,
@@ -160,8 +161,8 @@ fn ipv6(context: &SkBuffContext, header: [u32; 5], network_offset: u32) -> Resul
 
 /// RFC 4291 2.5.5.2.
 #[inline(always)]
-fn mapped(address: u32) -> [u8; 16] {
-    (0xffff_0000_0000 | u128::from(address)).to_be_bytes()
+fn mapped(address: u32) -> Address {
+    [0, (0xffff_0000_0000 | u64::from(address)).to_be()]
 }
 
 /// Words of a header, as numbers. Without a call if they are in the packet's linear part, where headers nearly always are.
@@ -180,13 +181,8 @@ fn peek(context: &SkBuffContext, offset: u32) -> Result<[u32; 5], Counter> {
         return Ok(words.map(u32::from_be));
     }
     cold_path();
-    let mut words = [0_u32; 5];
-    // SAFETY: `words` has as many bytes as are asked for.
-    let read = unsafe {
-        let length = size_of_val(&words) as u32;
-        bpf_skb_load_bytes(skb.cast(), offset, words.as_mut_ptr().cast(), length)
-    };
-    if read == 0 { Ok(words.map(u32::from_be)) } else { Err(Counter::MalformedHeader) }
+    let words: [u32; 5] = load(context, offset)?;
+    Ok(words.map(u32::from_be))
 }
 
 /// Four bytes at once at any address: the processors that programs run on can, but the compiler knows of the target only
@@ -205,6 +201,6 @@ unsafe fn word<const OFFSET: i16>(at: usize) -> u32 {
 }
 
 #[inline(always)]
-fn load<const N: usize>(context: &SkBuffContext, offset: u32) -> Result<[u8; N], Counter> {
+fn load<T>(context: &SkBuffContext, offset: u32) -> Result<T, Counter> {
     context.load(offset as usize).map_err(|_| Counter::MalformedHeader)
 }

@@ -8,9 +8,7 @@ use aya_ebpf::{
     helpers::{bpf_skb_load_bytes, bpf_skb_load_bytes_relative},
     programs::SkBuffContext,
 };
-use pod2pod_common::counters::Counter;
-
-use crate::blur;
+use pod2pod_common::{blur, counters::Counter};
 
 /// Destination, source, type (IEEE 802.3 3.1.1).
 const ETHERNET_HEADER: u32 = 14;

@@ -12,6 +12,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use pod2pod_common::{
+    blur,
     counters::Counter,
     flow::{ConnectionState, FlowKey, GATE_OWN, GATE_UNKNOWN, GATE_UNWANTED, SCOPE_COOKIE, SCOPE_INTERFACE},
     gate::{Decision, Facts, Look},
@@ -22,11 +23,10 @@ use pod2pod_common::{
 };
 
 use crate::{
-    blur,
     connection::{self, Found},
     count::Counters,
     emit::{Telling, within},
-    headers::{self, Packet},
+    headers::{self, Address, Packet},
     link,
     maps::{CONTROL, OWN_SOCKETS, SCOPE_KIND, VERDICT_EPOCH, VERDICTS},
     tunnel,
@@ -154,7 +154,12 @@ fn sift<const DIRECTION: u8>(
         return Some((forgotten(Portion::whole(facts)), found.state));
     }
     cold_path();
+    // Every way to the connection leads on from here as one.
+    let facts = &facts.anew();
+    let found =
+        Found { linked: blur::flag(found.linked), hidden: blur::flag(found.hidden), state: found.state };
     state.follow(facts);
+    let facts = &facts.anew();
     // A socket that was registered after its handshake.
     if state.gate == GATE_UNKNOWN && is_own(end) {
         state.gate = GATE_OWN;
@@ -260,7 +265,7 @@ fn decide<const DIRECTION: u8>(
     if verdict.is_some_and(|verdict| state.takes(verdict)) {
         state.heeded_epoch = epoch;
     }
-    if blur::flag(portion.silent) {
+    if portion.silent {
         return Fate::Skipped;
     }
     Fate::Told(forgotten(Portion { marks: portion.marks | decision.marks, ..portion }))
@@ -315,12 +320,18 @@ fn flow_key<const DIRECTION: u8>(packet: &Packet, end: &End) -> FlowKey {
     let outgoing = DIRECTION == DIRECTION_EGRESS;
     FlowKey {
         scope: end.scope(),
-        local_address: if outgoing { packet.source } else { packet.destination },
-        remote_address: if outgoing { packet.destination } else { packet.source },
+        local_address: bytes(if outgoing { packet.source } else { packet.destination }),
+        remote_address: bytes(if outgoing { packet.destination } else { packet.source }),
         local_port: if outgoing { packet.source_port } else { packet.destination_port },
         remote_port: if outgoing { packet.destination_port } else { packet.source_port },
         scope_kind: end.scope_kind,
     }
+}
+
+/// An address as a key has it.
+#[inline(always)]
+const fn bytes([first, last]: Address) -> [u8; 16] {
+    ((first.to_be() as u128) << 64 | last.to_be() as u128).to_be_bytes()
 }
 
 #[inline(always)]

@@ -4,9 +4,9 @@
 //! One level, as the replay decoder opens it. What contradicts itself is no tunnel but some other datagram.
 
 use aya_ebpf::programs::SkBuffContext;
-use pod2pod_common::counters::Counter;
+use pod2pod_common::{blur, counters::Counter};
 
-use crate::{blur, count::Counters, headers::MAX_NETWORK_OFFSET, link};
+use crate::{count::Counters, headers::MAX_NETWORK_OFFSET, link};
 
 const PROTOCOL_UDP: u8 = 17;
 const IPV4_FRAGMENT: u16 = 0x3fff;
