@@ -65,6 +65,8 @@ pub(crate) fn observe<const DIRECTION: u8, const SOURCE: u8>(context: &SkBuffCon
         counters.bump(Counter::BareAck);
         return;
     }
+    // Of an IPv6 packet the addresses are told too: the verifier would walk all that is between once for each version.
+    let packet = Packet { ip_version: blur::number(u32::from(packet.ip_version)) as u8, ..packet };
     // Not before: reading the clock takes longer than the headers.
     // SAFETY: takes no argument.
     let now = unsafe { bpf_ktime_get_ns() };
