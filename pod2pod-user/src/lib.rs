@@ -9,13 +9,14 @@
 //!         http           Chunk → Message → Exchange                      pure
 //!         enrich         Exchange → Record                               pure
 //!         sinks          Record → terminal, file, pipe                   shell
+//!         ipvs           the kernel's IPVS tables → Reuse                pure
 //!         pcap           Segment → packet file: what of its bytes may be seen  pure + shell
 //! beside  config  metrics  admin  shutdown  logging
 //! ```
 //!
 //! Invariant: a stage imports only the output type of the stage before it.
 //! Invariant: pure stages hold no clock, file, lock, socket, async or metrics registry; `now` is an argument.
-//! Invariant: only `pipeline`, and `agent` and `replay` around it, see all stages.
+//! Invariant: only `pipeline`, and `agent` and `replay` around it, see all stages; `watch` sees `ipvs`.
 //! Invariant: only `record` (and a sink, for its target's own wire form) serialises.
 //! Invariant: only `capture::kernel` names eBPF programs and maps, through `pod2pod_common::names`.
 
@@ -28,6 +29,7 @@ pub mod capture;
 pub mod enrich;
 pub mod filter;
 pub mod http;
+pub mod ipvs;
 pub mod pcap;
 pub mod reassembly;
 pub mod record;
@@ -47,3 +49,4 @@ pub mod urgency;
 pub mod agent;
 pub mod pipeline;
 pub mod replay;
+pub mod watch;

@@ -14,10 +14,12 @@ use pod2pod_user::{
     record::schema,
     replay,
     shutdown::Shutdown,
+    watch::{self, options},
 };
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let line = options::with_two_dashes(std::env::args_os());
+    let arguments = match Arguments::try_parse_from(line) {
         Ok(arguments) => arguments,
         Err(error) => {
             let _ = error.print();
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
         Command::Replay { files, common } => {
             with_config(common, None, |config, shutdown| replay::run(&files, config, shutdown))
         }
+        Command::Ipvs { flags } => watch_ipvs(flags),
         Command::Schema => print_schema(),
     })
 }
@@ -44,19 +47,38 @@ fn with_config(common: Common, live: Option<Live>, run: impl FnOnce(Config, &Shu
             return exit::CONFIGURATION;
         }
     };
-    // Before any thread starts: threads inherit which signals are blocked.
-    let shutdown = match Shutdown::install() {
-        Ok(shutdown) => shutdown,
+    with_signals(|shutdown| {
+        logging::start(config.log);
+        for warning in config.warnings() {
+            tracing::warn!("{warning}");
+        }
+        run(config, shutdown)
+    })
+}
+
+/// `pod2pod ipvs`, which has flags of its own and no configuration.
+fn watch_ipvs(flags: options::Flags) -> u8 {
+    match flags.options() {
+        Ok(options) => with_signals(|shutdown| {
+            logging::start(logging::Config { level: options.log_level, ..logging::Config::default() });
+            watch::run(options, shutdown)
+        }),
+        Err(mistakes) => {
+            mistakes.iter().for_each(exit::tell);
+            exit::CONFIGURATION
+        }
+    }
+}
+
+/// Takes signals over, then does `run`. Before any thread starts: threads inherit which signals are blocked.
+fn with_signals(run: impl FnOnce(&Shutdown) -> u8) -> u8 {
+    match Shutdown::install() {
+        Ok(shutdown) => run(&shutdown),
         Err(error) => {
             exit::tell(format_args!("cannot take over signals: {error}"));
-            return exit::FAILURE;
+            exit::FAILURE
         }
-    };
-    logging::start(config.log);
-    for warning in config.warnings() {
-        tracing::warn!("{warning}");
     }
-    run(config, &shutdown)
 }
 
 fn print_schema() -> u8 {

@@ -10,6 +10,7 @@ mod collector;
 mod command_line;
 mod endpoints;
 mod filter;
+mod ipvs;
 mod output;
 mod packet_file;
 mod signals;

@@ -4,6 +4,7 @@ mod allocations;
 mod capture_file;
 mod corpora;
 mod http;
+mod ipvs;
 mod packet_file;
 mod reassembly;
 mod records;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use super::{load::Sources, value::Given};
+use crate::watch::options;
 
 /// Watches this machine's HTTP from the kernel and writes one exact record an exchange.
 #[derive(Debug, Parser)]
@@ -35,6 +36,12 @@ pub enum Command {
         /// Flags of all.
         #[command(flatten)]
         common: Common,
+    },
+    /// Watches the kernel's IPVS tables: which new connections met the entries of old ones, and how harmful that is
+    Ipvs {
+        /// Its flags.
+        #[command(flatten)]
+        flags: options::Flags,
     },
     /// Prints the JSON Schema of a record
     Schema,

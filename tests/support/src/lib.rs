@@ -5,6 +5,7 @@ pub mod capture_properties;
 pub mod conversation;
 pub mod fact;
 pub mod http;
+pub mod ipvs;
 pub mod netns;
 pub mod process;
 pub mod processes;

@@ -38,6 +38,7 @@ const PURE: &[&str] = &[
     "pod2pod-user/src/reassembly/",
     "pod2pod-user/src/filter/",
     "pod2pod-user/src/http/",
+    "pod2pod-user/src/ipvs/",
     "pod2pod-user/src/enrich/",
     "pod2pod-user/src/record",
     "pod2pod-user/src/pcap/block",
@@ -165,6 +166,8 @@ pub(super) const LAYERS: &[Layer] = &[
     Layer { module: "filter", may_import: &["capture", "reassembly"] },
     Layer { module: "http", may_import: &["capture", "reassembly"] },
     Layer { module: "enrich", may_import: &["capture", "reassembly", "http", "record"] },
+    // A service is chosen as a filter's networks are.
+    Layer { module: "ipvs", may_import: &["filter"] },
     Layer { module: "sinks", may_import: &["record", "shutdown", "urgency"] },
     // Beside the stages: sees what they make of a segment's bytes, and shares the sinks' queue.
     Layer {

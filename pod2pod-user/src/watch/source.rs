@@ -1,0 +1,224 @@
+//! The files: a table of entries and its siblings, live in `/proc/net` or saved. What is in a line is not known here.
+//!
+//! A file that is missing, may not be read, is no such table, or breaks off has an outcome of its own; one that is endless is
+//! read up to [`MAX_BYTES`], and one that changes meanwhile gives what it gave.
+
+use std::{
+    cell::Cell,
+    fs::File,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    exit,
+    ipvs::{
+        kernel::Kernel,
+        parse::{
+            Damage, Lines, Row,
+            connection::Connections,
+            stats::{self, Figures, Totals},
+        },
+        services::Services,
+    },
+};
+
+/// Bytes of one file that are read at most: four million IPv4 rows, more than are kept.
+pub const MAX_BYTES: u64 = 256 << 20;
+/// Bytes of a small file (settings, totals) that are read at most; `ip_vs_stats_percpu` of 8192 processors has 512 KiB.
+pub const MAX_SMALL_BYTES: u64 = 1 << 20;
+
+/// Bytes that are asked for at once. The kernel gives a page of such a table at a time.
+const PIECE: usize = 64 * 1024;
+
+/// Why there is no table.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// Nothing is there.
+    #[error("{path}: there is no such file; is the module ip_vs loaded, and this its network namespace?", path = .0.display())]
+    Missing(PathBuf),
+    /// It may not be read.
+    #[error("{path}: may not be read; it needs the right to, or root", path = .0.display())]
+    Denied(PathBuf),
+    /// It begins otherwise.
+    #[error("{path}: no table of IPVS entries: it begins otherwise", path = .0.display())]
+    NotATable(PathBuf),
+    /// Reading failed.
+    #[error("{path}: {error}", path = .0.display(), error = .1)]
+    Broken(PathBuf, io::Error),
+}
+
+impl SourceError {
+    fn of(path: &Path, error: io::Error) -> Self {
+        let path = path.to_owned();
+        if error.kind() == io::ErrorKind::NotFound {
+            Self::Missing(path)
+        } else if error.kind() == io::ErrorKind::PermissionDenied {
+            Self::Denied(path)
+        } else {
+            Self::Broken(path, error)
+        }
+    }
+
+    /// How the program exits over it.
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Denied(_) => exit::PRIVILEGE,
+            Self::Missing(_) | Self::NotATable(_) | Self::Broken(..) => exit::INPUT,
+        }
+    }
+}
+
+/// What a reading was like.
+#[derive(Debug, Default)]
+pub struct Reading {
+    /// Rows that were understood.
+    pub rows: u64,
+    /// Rows that were not.
+    pub damage: Damage,
+    /// The rest was not read: the file has more than [`MAX_BYTES`], or broke off with this error.
+    pub cut: Option<String>,
+}
+
+/// A table of entries and what is beside it.
+#[derive(Clone, Debug)]
+pub struct Source {
+    path: PathBuf,
+}
+
+impl Source {
+    /// The table at `path`.
+    pub const fn new(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// A saved one: a file, or the one in a folder.
+    pub fn saved(path: PathBuf) -> Self {
+        Self { path: if path.is_dir() { path.join("ip_vs_conn") } else { path } }
+    }
+
+    /// The table.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Hands over every line and, if it is one, its row.
+    ///
+    /// # Errors
+    /// It cannot be opened, its first bytes cannot be read, or it is no such table.
+    pub fn read(&self, each: &mut impl FnMut(&[u8], Option<&Row<'_>>)) -> Result<Reading, SourceError> {
+        let mut connections = Connections::default();
+        let mut line = |line: &[u8]| {
+            let row = connections.line(line);
+            each(line, row.as_ref());
+            !connections.is_foreign()
+        };
+        let cut = read_lines(&self.path, MAX_BYTES, &mut line);
+        match cut {
+            _ if connections.is_foreign() => Err(SourceError::NotATable(self.path.clone())),
+            Err(error) if !connections.is_table() => Err(error),
+            Ok(_) if !connections.is_table() => Err(SourceError::NotATable(self.path.clone())),
+            cut => {
+                let Connections { rows, damage, .. } = connections;
+                let cut = match cut {
+                    Ok(Cut::Whole) => None,
+                    Ok(Cut::AtLimit) => {
+                        Some(format!("{}: the rest past {MAX_BYTES} bytes was not read", self.path.display()))
+                    }
+                    Err(error) => Some(error.to_string()),
+                };
+                Ok(Reading { rows, damage, cut })
+            }
+        }
+    }
+
+    /// The services beside it; absent if there is no such file, or it is none.
+    pub fn services(&self) -> Option<Services> {
+        let mut services = Services::default();
+        read_lines(&self.beside("ip_vs"), MAX_BYTES, &mut |line| {
+            services.line(line);
+            true
+        })
+        .ok()?;
+        services.table().is_table().then_some(services)
+    }
+
+    /// Totals beside it, and those of each processor.
+    pub fn totals(&self) -> Option<(Totals, Vec<(u64, Figures)>)> {
+        let parsed = |name| stats::parse(small(&self.beside(name))?.as_bytes());
+        parsed("ip_vs_stats_percpu").or_else(|| parsed("ip_vs_stats"))
+    }
+
+    /// What the kernel is set to: from files of the settings' names beside it, or from `/proc/sys` if it is in `/proc/net`.
+    pub fn kernel(&self) -> Kernel {
+        let mut kernel = Kernel::default();
+        for (name, place) in Kernel::SETTINGS {
+            let live = self.beside("../sys/net/ipv4/vs").join(name);
+            let text = small(&self.beside(name)).or_else(|| small(&live));
+            *place(&mut kernel) = text.and_then(|text| text.trim().parse().ok());
+        }
+        let release = ["kernel", "osrelease", "../sys/kernel/osrelease"];
+        let text = release.iter().find_map(|name| small(&self.beside(name)));
+        kernel.release = text.and_then(|text| text.split_whitespace().next().map(str::to_owned));
+        kernel
+    }
+
+    fn beside(&self, name: &str) -> PathBuf {
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        // `..` of a folder that is a link, as /proc/net is, leads elsewhere.
+        match (folder, name.strip_prefix("../")) {
+            (Some(folder), Some(name)) => folder.parent().unwrap_or(folder).join(name),
+            (Some(folder), None) => folder.join(name),
+            (None, Some(_)) => PathBuf::from(name),
+            (None, None) => PathBuf::from(name),
+        }
+    }
+}
+
+/// Whether a file was read to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cut {
+    Whole,
+    AtLimit,
+}
+
+/// Hands over the lines of a file until `each` wants no more.
+fn read_lines(path: &Path, most: u64, each: &mut impl FnMut(&[u8]) -> bool) -> Result<Cut, SourceError> {
+    let mut file = File::open(path).map_err(|error| SourceError::of(path, error))?;
+    let mut piece = vec![0; PIECE];
+    let mut lines = Lines::default();
+    let mut left = most;
+    let (goes_on, has_line) = (Cell::new(true), Cell::new(false));
+    let mut line = |line: &[u8]| {
+        has_line.set(true);
+        goes_on.set(goes_on.get() && each(line));
+    };
+    while goes_on.get() {
+        let length = match file.read(&mut piece) {
+            Ok(0) => {
+                lines.finish(&mut line);
+                break;
+            }
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(SourceError::of(path, error)),
+        };
+        lines.push(piece.get(..length).unwrap_or_default(), &mut line);
+        // A first line without an end is no header: no need to read on until there is one.
+        if lines.is_endless() && !has_line.get() {
+            lines.finish(&mut line);
+        }
+        left = left.saturating_sub(length as u64);
+        if left == 0 {
+            return Ok(Cut::AtLimit);
+        }
+    }
+    Ok(Cut::Whole)
+}
+
+/// A small file as text; absent if it is not there, too large or no text.
+fn small(path: &Path) -> Option<String> {
+    let mut text = String::new();
+    let length = File::open(path).ok()?.take(MAX_SMALL_BYTES + 1).read_to_string(&mut text).ok()?;
+    (length as u64 <= MAX_SMALL_BYTES).then_some(text)
+}
