@@ -1,12 +1,14 @@
 //! Who has the machine: most tests share it, a few want all of it.
 //!
-//! A flood or a full load starves whoever runs beside it, of time and of patience. Tests that make one run while no other
-//! watches anything; what a test has, it has to its end.
+//! Where the machine is slow, a flood or a full load starves whoever runs beside it, of time and of patience. There tests
+//! that make one run while no other watches anything. What a test has it has to its end, or until it gives it back.
 
 use std::{
     cell::RefCell,
     sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
+
+use support::scale;
 
 static MACHINE: RwLock<()> = RwLock::new(());
 
@@ -30,8 +32,19 @@ pub(crate) fn share() {
     });
 }
 
-/// The test of this thread runs alone from here on; to be called before it begins to watch.
+/// The test of this thread runs alone from here on, where the machine is slow; to be called before it begins to watch.
 pub(crate) fn take_whole() {
+    if scale::is_slow() {
+        take();
+    }
+}
+
+/// The test of this thread does no more that another could be starved by, or that needs much.
+pub(crate) fn give_back() {
+    PART.set(None);
+}
+
+fn take() {
     PART.with_borrow_mut(|part| {
         // The runner may have run another test on this thread.
         *part = None;
@@ -44,9 +57,9 @@ fn who_has_the_whole_machine_is_alone() {
     use std::thread;
 
     let is_free = |ask: fn() -> bool| thread::spawn(ask).join().unwrap();
-    take_whole();
+    take();
     assert!(!is_free(|| MACHINE.try_read().is_ok()), "two had it");
-    PART.set(None);
+    give_back();
     share();
     share();
     assert!(!is_free(|| MACHINE.try_write().is_ok()), "it was taken from one who shares it");

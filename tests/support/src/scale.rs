@@ -21,6 +21,11 @@ pub fn time(time: Duration, least: Duration) -> Duration {
     (time / scale()).max(least)
 }
 
+/// Whether everything is slow here.
+pub fn is_slow() -> bool {
+    scale() > 1
+}
+
 fn scale() -> u32 {
     static SCALE: OnceLock<u32> = OnceLock::new();
     *SCALE.get_or_init(|| {
