@@ -31,7 +31,8 @@ enum SynAck {
 }
 
 /// Both ends saw both streams whole, SYN and FIN of both sides among them.
-fn assert_whole(watch: &Watch, ends: Ends, turns: &[Turn], syn_ack: SynAck) {
+fn assert_whole(watch: &mut Watch, ends: Ends, turns: &[Turn], syn_ack: SynAck) {
+    watch.assert_lossless();
     let mut sent = [Vec::new(), Vec::new()];
     for turn in turns {
         match turn {
@@ -58,7 +59,6 @@ fn assert_whole(watch: &Watch, ends: Ends, turns: &[Turn], syn_ack: SynAck) {
         assert_eq!(seen.payload_length as usize, seen.payload.len());
         assert!(!seen.lost_before);
     }
-    watch.assert_lossless();
 }
 
 /// Talks, compares, and says how long the longest record's payload was.
@@ -71,7 +71,7 @@ fn check_with(syn_ack: SynAck, from: &Namespace, at: &Namespace, address: &str, 
     for scope in [ScopeChoice::Cookie, ScopeChoice::Cgroup] {
         let (cgroup, mut watch) = lend(scope);
         let ends = watch.during(talk(&cgroup, from, at, address, turns));
-        assert_whole(&watch, ends, turns, syn_ack);
+        assert_whole(&mut watch, ends, turns, syn_ack);
         assert_eq!(watch.counter(Counter::GateHttp), 2, "one decision an end");
         longest = longest.max(watch.seen.iter().map(|seen| seen.payload.len()).max().unwrap_or(0));
     }

@@ -41,7 +41,7 @@ const SCALE: &str = "20";
 /// A machine that runs longer hangs. It takes a tenth of it where nothing else runs.
 const MAX_TIME: Duration = Duration::from_secs(1200);
 /// Tests at a time in a machine.
-const TEST_THREADS: usize = 3;
+const TEST_THREADS: usize = 2;
 /// Programs that the tests start.
 const PROGRAMS: [&str; 10] = ["sh", "ip", "tc", "nft", "nsenter", "tee", "sleep", "cat", "nginx", "wrk"];
 
