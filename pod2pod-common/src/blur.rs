@@ -6,6 +6,10 @@
 #[cfg(target_arch = "bpf")]
 use core::ptr;
 
+// The half that is taken out is the upper one.
+#[cfg(all(target_arch = "bpf", target_endian = "big"))]
+compile_error!("blurring is written for processors with the lower half of a number first");
+
 /// `value`, of which the verifier knows nothing but the number of its bits: it follows numbers into memory whole only, and this
 /// takes half of one out again. It follows a zero too, but the whole is none.
 #[cfg(target_arch = "bpf")]

@@ -13,7 +13,6 @@
 //! verify ([`blur`]). Nothing here reads packets or memory, allocates, or parses HTTP.
 
 #![no_std]
-#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 pub mod blur;
 pub mod control;

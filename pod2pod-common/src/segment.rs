@@ -10,9 +10,9 @@ pub const DIRECTION_INGRESS: u8 = 0;
 /// The local socket sent the packet.
 pub const DIRECTION_EGRESS: u8 = 1;
 
-/// The record came through the cgroup_skb hook.
+/// A program on the cgroup_skb hook.
 pub const SOURCE_CGROUP: u8 = 0;
-/// The record came through a traffic-control hook (tcx or clsact).
+/// A program on a traffic-control hook (tcx or clsact).
 pub const SOURCE_TC: u8 = 1;
 
 /// TCP flag bits as in the header's 13th octet (RFC 9293 3.1).

@@ -47,7 +47,13 @@ impl Machine {
         Self {
             cpu: field(&read("/proc/cpuinfo"), "model name"),
             cores: thread::available_parallelism().map_or(0, usize::from),
-            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            // Who built it is no figure.
+            kernel: read("/proc/sys/kernel/osrelease")
+                .trim()
+                .split('-')
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
             memory_mib: kib / 1024,
             versions,
         }

@@ -14,8 +14,14 @@ static MACHINE: RwLock<()> = RwLock::new(());
 
 /// What the test of this thread has of the machine, until the thread ends.
 enum Part {
-    Shared { _held: RwLockReadGuard<'static, ()> },
-    Whole { _held: RwLockWriteGuard<'static, ()> },
+    Shared {
+        _held: RwLockReadGuard<'static, ()>,
+    },
+    Whole {
+        _held: RwLockWriteGuard<'static, ()>,
+    },
+    /// What the test has that waits for this thread.
+    OfTest,
 }
 
 thread_local! {
@@ -39,6 +45,11 @@ pub(crate) fn take_whole() {
     }
 }
 
+/// This thread works for a test that waits for it, and has what that has.
+pub(crate) fn share_with_test() {
+    PART.set(Some(Part::OfTest));
+}
+
 /// The test of this thread does no more that another could be starved by, or that needs much.
 pub(crate) fn give_back() {
     PART.set(None);
@@ -60,7 +71,9 @@ fn who_has_the_whole_machine_is_alone() {
     take();
     assert!(!is_free(|| MACHINE.try_read().is_ok()), "two had it");
     give_back();
+    assert!(PART.with_borrow(Option::is_none));
     share();
     share();
+    assert!(PART.with_borrow(|part| matches!(part, Some(Part::Shared { .. }))));
     assert!(!is_free(|| MACHINE.try_write().is_ok()), "it was taken from one who shares it");
 }

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Flows that stay though nothing of them is open, so that a few busy connections are never put away: as many as wrk and
-/// its like open. Each is about 600 bytes.
+/// its like open.
 pub(super) const MAX_WARM: usize = 256;
 
 /// A connection of the tracker.

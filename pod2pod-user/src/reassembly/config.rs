@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{flow::Flow, handshakes::Pending, index::Index, reassembler::Ended};
+use super::{flow::Flow, handshakes::Pending, index::Index, key::FlowKey, reassembler::Ended};
 
 /// Connections at once, as many as the kernel side remembers. One past it: the least recently active is closed as
 /// evicted.
@@ -150,7 +150,7 @@ pub fn bytes_of_tables(connections: u64, handshakes: u64, lingering: u64) -> u64
         + connections * (size_of::<Flow>() as u64 + LINKS)
         + handshakes * (size_of::<Pending>() as u64 + LINKS)
         + Index::bytes(handshakes)
-        + lingering * (size_of::<Ended>() as u64 + LINKS)
+        + lingering * (size_of::<Ended>() as u64 + size_of::<FlowKey>() as u64 + LINKS)
 }
 
 /// Bytes of a hash table for `entries` of `size` bytes: hashbrown has a power of two of buckets, seven eighths full at

@@ -147,7 +147,8 @@ impl Reassembler {
     /// When [`Self::expire`] has something to do at the earliest.
     pub fn next_deadline(&self) -> Option<KernelInstant> {
         // Asked for every segment, so without iterators: nothing of it is due by the latest instant there is.
-        let mut deadline = KernelInstant::from_nanos(u64::MAX);
+        let latest = KernelInstant::from_nanos(u64::MAX);
+        let mut deadline = latest;
         if let Some((until, _)) = self.due.first() {
             deadline = *until;
         }
@@ -160,7 +161,7 @@ impl Reassembler {
         if let Some((_, ended)) = self.ended.oldest() {
             deadline = deadline.min(ended.at.plus(self.config.linger));
         }
-        (deadline.as_nanos() < u64::MAX).then_some(deadline)
+        (deadline < latest).then_some(deadline)
     }
 
     /// The source has ended: everything held goes out, holes as gaps, and every connection is closed.

@@ -259,7 +259,7 @@ mod tests {
     #[test]
     fn the_default_is_enough_for_thousands_of_connections() {
         let shares = split(&wanted(crate::restraint::DEFAULT_MEMORY, 16 * MIB)).unwrap();
-        assert!(shares.connections >= 13_000, "{shares:?}");
+        assert!(shares.connections >= 12_800, "{shares:?}");
         assert!(shares.output_queue >= 4 * MIB, "{shares:?}");
         assert!(shares.kept >= 16 * http::DEFAULT_MAX_HEAD as u64, "{shares:?}");
     }

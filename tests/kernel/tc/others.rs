@@ -7,6 +7,7 @@ use support::{fact, netns::Namespace};
 
 use super::world::{Node, TWO, VETH_ONE, said, until, ways};
 use crate::{
+    machine,
     talk::{client, server, talk},
     watch::Watch,
 };
@@ -105,7 +106,10 @@ fn nothing_is_left_and_nothing_of_others_is_taken() {
 /// stays.
 fn open_beside(first: &mut Watch, node: &Node, way: TcWay) -> Watch {
     thread::scope(|scope| {
-        let opening = scope.spawn(|| node.watch(way, &[]));
+        let opening = scope.spawn(|| {
+            machine::share_with_test();
+            node.watch(way, &[])
+        });
         while !opening.is_finished() {
             first.drain();
             thread::park_timeout(BEAT);

@@ -120,6 +120,7 @@ fn unanswered_handshakes_of_one_tuple() {
 fn times_of_handshakes_and_of_ended_connections() {
     let config = Config::default();
     let mut observer = Observer::new(config.clone());
+    assert_eq!(observer.reassembler().next_deadline(), None, "nothing is awaited");
     let syn = of_port(1).segments().swap_remove(0);
     observer.push(&syn);
     let deadline = syn.time.plus(config.handshake_timeout);

@@ -38,7 +38,7 @@ const SUITES: [&str; 3] = ["bullseye-security", "bookworm-security", "trixie-sec
 const MACHINES: usize = 2;
 /// The tests make a twentieth of what they make on the machine itself: so much slower is emulation.
 const SCALE: &str = "20";
-/// A machine that runs longer hangs. It takes a tenth of it where nothing else runs.
+/// A machine that runs longer hangs. It takes a fifth of it where nothing else runs.
 const MAX_TIME: Duration = Duration::from_secs(1200);
 /// Tests at a time in a machine.
 const TEST_THREADS: usize = 2;
