@@ -33,6 +33,9 @@ const TIERS: [Tier; 8] = [
     Tier { name: "vm", run: vm::tier, budget: Duration::from_secs(720) },
 ];
 
+/// Runs only if it is named: a machine takes seven minutes yet, and one test of the ninety-eight fails in some runs.
+const ON_REQUEST: &str = "vm";
+
 /// Tests of the kernel tier at a time: each has namespaces of its own, and more than the cores would only disturb
 /// those that count under load.
 const KERNEL_TEST_THREADS: usize = 2;
@@ -48,7 +51,7 @@ pub(crate) fn command(names: &[String]) -> Result<ExitCode> {
         return Ok(ExitCode::from(crate::EXIT_USAGE));
     }
     let is_chosen = |tier: &&Tier| match names {
-        [] => true,
+        [] => tier.name != ON_REQUEST,
         names => names.iter().any(|name| name == tier.name),
     };
     let chosen: Vec<&Tier> = TIERS.iter().filter(is_chosen).collect();
