@@ -12,7 +12,7 @@ use super::{
         Protocol,
         connection::{Origin, Row},
     },
-    rule::Change,
+    rule::{Change, Quiet},
     services::Services,
     situation,
     state::State,
@@ -135,7 +135,7 @@ impl Detector {
         let is_over = |seen, state: State| {
             let timeout =
                 state.timeout().map_or(LONGEST_ABSENCE, |timeout| Duration::from_secs(timeout.into()));
-            polls.between(seen).is_none_or(|(absence, _)| absence > timeout.min(LONGEST_ABSENCE))
+            polls.between(seen).is_none_or(|(absence, _)| absence >= timeout.min(LONGEST_ABSENCE))
         };
         let mut each = |pair: Pair| {
             let missed = polls.poll.saturating_sub(pair.before_poll).saturating_sub(1);
@@ -146,8 +146,10 @@ impl Detector {
             stats.missed += u64::from(missed);
             reuses.extend(polls.judge(&pair, services, kernel));
         };
-        four.finish(polls.poll, is_over, &mut each);
-        six.finish(polls.poll, is_over, &mut each);
+        let (elapsed, blur) = polls.between(polls.poll.saturating_sub(1)).unwrap_or_default();
+        let quiet = Quiet::new(elapsed, blur);
+        four.finish(polls.poll, quiet, is_over, &mut each);
+        six.finish(polls.poll, quiet, is_over, &mut each);
         reuses.sort_unstable_by_key(|reuse| reuse.tuple);
         reuses
     }

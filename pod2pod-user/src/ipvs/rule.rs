@@ -136,6 +136,30 @@ impl Change {
     }
 }
 
+/// Entries that stayed in their state and at their server, of two polls: which of them need no judgement.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Quiet {
+    /// Whole seconds by which the time left of an entry without a later packet went down at least.
+    least: i64,
+}
+
+impl Quiet {
+    /// For polls so far apart.
+    pub(super) fn new(elapsed: Duration, blur: Duration) -> Self {
+        let milliseconds = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        let late = milliseconds(DEFAULT_LATE_PACKET + blur);
+        // Rounded up: what is a part of a second short is looked at.
+        Self { least: milliseconds(elapsed).saturating_sub(late).saturating_add(999).div_euclid(1000) }
+    }
+
+    /// Whether nothing is to be told of it.
+    #[inline]
+    pub(super) fn holds(self, state: State, before: u32, now: u32) -> bool {
+        let may_be_later = matches!(state, State::TimeWait | State::Close | State::FinWait | State::Closed);
+        !may_be_later || i64::from(before) - i64::from(now) >= self.least
+    }
+}
+
 /// The time-out of a state that `ipvsadm --set` does not change.
 fn fixed_timeout(state: State) -> Option<u32> {
     let can_be_set = matches!(state, State::Established | State::FinWait | State::Udp);
@@ -228,6 +252,36 @@ mod tests {
             let sloppy = Change { sloppy: true, ..change };
             assert_eq!(sloppy.judge(), if expected { PROBABLE } else { CERTAIN }, "{left} {elapsed:?}");
         }
+    }
+
+    /// What is passed over would not have been told.
+    #[test]
+    fn quiet_entries_have_nothing_to_be_told() {
+        let mut held = 0;
+        for elapsed in [100, 1000, 4999, 5000, 5001, 8400, 16_000, 60_000].map(Duration::from_millis) {
+            for blur in [0, 40, 1500].map(Duration::from_millis) {
+                let quiet = Quiet::new(elapsed, blur);
+                for state in
+                    [State::TimeWait, State::Close, State::FinWait, State::Closed, State::Established]
+                {
+                    for (before, now) in (0..70).flat_map(|before| (0..70).map(move |now| (before, now))) {
+                        for protocol in [Protocol::TCP, Protocol::SCTP] {
+                            let (before_sight, now_sight) = (sight(2, state, before), sight(2, state, now));
+                            let change = change(before_sight, now_sight);
+                            let change = Change { elapsed, blur, protocol, replies_unseen: true, ..change };
+                            let is_quiet = quiet.holds(state, before, now);
+                            held += usize::from(is_quiet);
+                            let told = change.judge();
+                            assert!(
+                                !is_quiet || told.is_none(),
+                                "{state:?} {before} {now} {elapsed:?} {blur:?}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+        assert!(held > 100_000, "{held} of them");
     }
 
     #[test]

@@ -1,10 +1,16 @@
 //! Entries of one address family, compactly: where each was at the last look and at the one before. Judges nothing.
+//!
+//! The kernel lists entries in the order of its own hash table, which stays: most rows are found where the row before them
+//! was, and only others by their hash. Of a million rows the one took 7 ns a row, the other 280.
 
-use std::{hash::Hash, net::IpAddr};
+use std::{
+    hash::{BuildHasher as _, Hash},
+    net::IpAddr,
+};
 
-use hashbrown::{HashMap, hash_map};
+use hashbrown::HashTable;
 
-use super::{End, Sight, Tuple, parse::Protocol, state::State};
+use super::{End, Sight, Tuple, parse::Protocol, rule::Quiet, state::State};
 
 /// An address as it is kept.
 pub(super) trait Address: Copy + Eq + Hash {
@@ -58,7 +64,12 @@ struct Kept<A> {
     expires: u32,
     port: u16,
     state: State,
+    /// The poll had the key twice, with different servers.
+    doubled: bool,
 }
+
+/// Ages that differ by no more are alike, seconds: both are rounded, and a table is read for a while.
+const ALIKE: u32 = 2;
 
 impl<A: Address> Kept<A> {
     fn sight(self) -> Sight {
@@ -75,7 +86,8 @@ impl<A: Address> Kept<A> {
         match (self.expires, other.expires) {
             (0, 1..) => false,
             (1.., 0) => true,
-            _ => self.age() <= other.age(),
+            // Of two that are as old, as far as can be told, the later row was read later.
+            _ => self.age() <= other.age().saturating_add(ALIKE),
         }
     }
 }
@@ -86,13 +98,15 @@ pub(super) type Poll = u32;
 /// An entry.
 #[derive(Clone, Copy, Debug)]
 struct Entry<A> {
+    key: Key<A>,
     before: Kept<A>,
     now: Kept<A>,
     /// Poll of `before`; [`NEVER`] if there was none.
     before_poll: Poll,
+    /// Poll of `now`; [`NEVER`] if it is over.
     poll: Poll,
-    /// Last poll that had the key twice, with different servers.
-    doubled: Poll,
+    /// Ordinal of its row in that poll.
+    row: u32,
 }
 
 const NEVER: Poll = 0;
@@ -121,58 +135,150 @@ pub(super) struct Pair {
 
 #[derive(Debug)]
 pub(super) struct Table<A> {
-    entries: HashMap<Key<A>, Entry<A>, foldhash::fast::RandomState>,
+    /// In the order of the rows of some poll, later ones behind.
+    entries: Vec<Entry<A>>,
+    /// Positions in `entries`, by the hash of the key.
+    index: HashTable<u32>,
+    hasher: foldhash::fast::RandomState,
+    /// Where the next row is expected: behind the last one that was, and behind the last one that was not.
+    expected: [usize; 2],
+    /// Rows of this poll.
+    rows: u32,
+    /// Rows of this poll that were elsewhere.
+    strays: usize,
+    /// Entries that are over.
+    over: usize,
     max: usize,
 }
 
+/// Entries that may have gone between two rows for the second one to be found at once.
+const LOOK_AHEAD: usize = 3;
+
+/// The table is put in order when one entry in so many is over, or was not where it was expected.
+const DISORDER: usize = 4;
+
 impl<A: Address> Table<A> {
     pub(super) fn new(max: usize) -> Self {
-        Self { entries: HashMap::default(), max }
+        Self {
+            entries: Vec::new(),
+            index: HashTable::new(),
+            hasher: foldhash::fast::RandomState::default(),
+            expected: [0; 2],
+            rows: 0,
+            strays: 0,
+            over: 0,
+            max: max.min(u32::MAX as usize),
+        }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.entries.len()
+        self.entries.len() - self.over
     }
 
     #[inline]
     pub(super) fn push(&mut self, tuple: &Tuple, sight: Sight, poll: Poll) -> Pushed {
         let Some((key, kept)) = keep(tuple, sight) else { return Pushed::Foreign };
-        let is_full = self.entries.len() >= self.max;
-        match self.entries.entry(key) {
-            hash_map::Entry::Vacant(_) if is_full => Pushed::Full,
-            hash_map::Entry::Vacant(vacant) => {
-                vacant.insert(Entry { before: kept, now: kept, before_poll: NEVER, poll, doubled: NEVER });
-                Pushed::Kept
-            }
-            hash_map::Entry::Occupied(occupied) => occupied.into_mut().see(kept, poll),
+        self.rows = self.rows.wrapping_add(1);
+        if let Some(entry) = self.find(&key).and_then(|position| self.entries.get_mut(position)) {
+            return entry.see(kept, poll, self.rows);
         }
+        if self.entries.len() >= self.max {
+            return Pushed::Full;
+        }
+        let Self { entries, index, hasher, .. } = self;
+        let position = entries.len() as u32;
+        entries.push(Entry { key, before: kept, now: kept, before_poll: NEVER, poll, row: self.rows });
+        index.insert_unique(hasher.hash_one(key), position, |position| hash_of(entries, hasher, *position));
+        Pushed::Kept
     }
 
-    /// Hands over every entry that this poll and an earlier one had; forgets those of which `is_over` is true.
+    #[inline]
+    fn find(&mut self, key: &Key<A>) -> Option<usize> {
+        for expected in &mut self.expected {
+            let ahead = self.entries.get(*expected..).unwrap_or_default().iter().take(LOOK_AHEAD);
+            if let Some(ahead) =
+                ahead.enumerate().find(|(_, entry)| entry.key == *key).map(|(ahead, _)| ahead)
+            {
+                *expected += ahead + 1;
+                return Some(*expected - 1);
+            }
+        }
+        let is_it =
+            |position: &u32| self.entries.get(*position as usize).is_some_and(|entry| entry.key == *key);
+        let position = *self.index.find(self.hasher.hash_one(key), is_it)? as usize;
+        self.strays += 1;
+        let [_, elsewhere] = &mut self.expected;
+        *elsewhere = position + 1;
+        Some(position)
+    }
+
+    /// Hands over every entry that this poll and an earlier one had, but for those that are `quiet` since the last one; forgets
+    /// those of which `is_over` is true.
     pub(super) fn finish(
         &mut self,
         poll: Poll,
+        quiet: Quiet,
         mut is_over: impl FnMut(Poll, State) -> bool,
         mut each: impl FnMut(Pair),
     ) {
-        self.entries.retain(|key, entry| {
-            if entry.poll == poll && entry.before_poll != NEVER {
-                let tuple = Tuple {
-                    protocol: key.protocol,
-                    client: (key.client.ip(), key.client_port),
-                    service: (key.service.ip(), key.service_port),
-                };
-                let (before, now) = (entry.before.sight(), entry.now.sight());
-                each(Pair { tuple, before, before_poll: entry.before_poll, now });
+        self.over = 0;
+        for entry in &mut self.entries {
+            if entry.poll != poll {
+                if entry.poll == NEVER || is_over(entry.poll, entry.now.state) {
+                    entry.poll = NEVER;
+                    self.over += 1;
+                }
+            } else if entry.before_poll != NEVER && !entry.is_quiet(quiet) {
+                each(entry.pair());
             }
-            entry.poll == poll || !is_over(entry.poll, entry.now.state)
-        });
+        }
+        let disorder = self.over.max(self.strays) * DISORDER;
+        if disorder > self.entries.len() || (self.over > 0 && self.entries.len() >= self.max) {
+            self.put_in_order();
+        }
+        (self.expected, self.rows, self.strays) = ([0; 2], 0, 0);
+    }
+
+    fn put_in_order(&mut self) {
+        let Self { entries, index, hasher, .. } = self;
+        entries.retain(|entry| entry.poll != NEVER);
+        entries.sort_unstable_by_key(|entry| entry.row);
+        index.clear();
+        for (position, entry) in entries.iter().enumerate() {
+            let hash = hasher.hash_one(entry.key);
+            index.insert_unique(hash, position as u32, |position| hash_of(entries, hasher, *position));
+        }
+        self.over = 0;
     }
 }
 
+fn hash_of<A: Address>(entries: &[Entry<A>], hasher: &foldhash::fast::RandomState, position: u32) -> u64 {
+    entries.get(position as usize).map_or(0, |entry| hasher.hash_one(entry.key))
+}
+
 impl<A: Address> Entry<A> {
+    /// Whether there is nothing to be told: most of all entries.
     #[inline]
-    fn see(&mut self, kept: Kept<A>, poll: Poll) -> Pushed {
+    fn is_quiet(&self, quiet: Quiet) -> bool {
+        let Self { before, now, .. } = self;
+        self.before_poll + 1 == self.poll
+            && (before.server, before.port, before.state) == (now.server, now.port, now.state)
+            && quiet.holds(now.state, before.expires, now.expires)
+    }
+
+    fn pair(&self) -> Pair {
+        let Self { key, before, now, before_poll, .. } = *self;
+        let tuple = Tuple {
+            protocol: key.protocol,
+            client: (key.client.ip(), key.client_port),
+            service: (key.service.ip(), key.service_port),
+        };
+        Pair { tuple, before: before.sight(), before_poll, now: now.sight() }
+    }
+
+    #[inline]
+    fn see(&mut self, kept: Kept<A>, poll: Poll, row: u32) -> Pushed {
+        self.row = row;
         if self.poll != poll {
             (self.before, self.before_poll) = (self.now, self.poll);
             (self.now, self.poll) = (kept, poll);
@@ -184,17 +290,15 @@ impl<A: Address> Entry<A> {
 
     /// A second row of this poll: the table was read while it changed, or the entry of an old connection is dying.
     fn double(&mut self, kept: Kept<A>, poll: Poll) {
-        let (old, new) = if kept.succeeds(self.now) { (self.now, kept) } else { (kept, self.now) };
-        self.now = new;
+        let (old, mut new) = if kept.succeeds(self.now) { (self.now, kept) } else { (kept, self.now) };
         let is_other_server = (old.server, old.port) != (new.server, new.port);
         // An entry that controls others outlives its successor, beside which it is seen in poll after poll.
-        let was_doubled = self.doubled != NEVER && self.doubled == self.before_poll;
+        let was_doubled = self.before_poll != poll && self.before.doubled;
         if self.before_poll == NEVER || (is_other_server && !was_doubled) {
             (self.before, self.before_poll) = (old, poll);
         }
-        if is_other_server {
-            self.doubled = poll;
-        }
+        new.doubled = is_other_server || self.now.doubled;
+        self.now = new;
     }
 }
 
@@ -204,5 +308,5 @@ fn keep<A: Address>(tuple: &Tuple, sight: Sight) -> Option<(Key<A>, Kept<A>)> {
     let ((client, client_port), (service, service_port)) = (end(tuple.client)?, end(tuple.service)?);
     let (server, port) = end(sight.server)?;
     let key = Key { client, service, client_port, service_port, protocol: tuple.protocol };
-    Some((key, Kept { server, port, state: sight.state, expires: sight.expires }))
+    Some((key, Kept { server, port, state: sight.state, expires: sight.expires, doubled: false }))
 }

@@ -5,7 +5,7 @@
 
 use super::{
     super::{End, Sight, Tuple, state::State},
-    Damage, Protocol, words,
+    Damage, MAX_LINE, Protocol, words,
 };
 
 /// Largest time that an entry can have left, seconds: 31 days, the longest persistence that ipvsadm takes. Old kernels print
@@ -46,9 +46,9 @@ impl<'a> Row<'a> {
     pub fn parse(line: &'a [u8], has_origin: bool) -> Option<Self> {
         let mut words = words::Words::new(line);
         let protocol = Protocol::parse(words.next())?;
-        let client = (words::address(words.next())?, words::port(words.next())?);
-        let service = (words::address(words.next())?, words::port(words.next())?);
-        let server = (words::address(words.next())?, words::port(words.next())?);
+        let client = (words.address()?, words.port()?);
+        let service = (words.address()?, words.port()?);
+        let server = (words.address()?, words.port()?);
         let state_text = words.next();
         let origin = match has_origin.then(|| words.next()) {
             None => None,
@@ -106,7 +106,8 @@ impl Connections {
             }
             return None;
         }
-        let row = Row::parse(line, self.kind == Kind::Synced);
+        let is_whole = line.len() <= MAX_LINE;
+        let row = if is_whole { Row::parse(line, self.kind == Kind::Synced) } else { None };
         match row {
             Some(_) => self.rows += 1,
             None if line.trim_ascii().is_empty() => {}
@@ -218,6 +219,18 @@ mod tests {
             assert!(file.line(line.as_bytes()).is_none(), "{line}");
         }
         assert_eq!((file.rows, file.damage.lines, file.damage.first), (1, 6, bad[0].clone().into_bytes()));
+    }
+
+    #[test]
+    fn a_line_that_was_cut_is_no_row() {
+        let row = "UDP 0AF40102 0000 0A60000A 13C4 0AF40203 13C4 ASSURED 57 sip ";
+        for (length, rows) in [(MAX_LINE, 1), (MAX_LINE + 1, 0)] {
+            let mut file = Connections::default();
+            file.line(HEADER);
+            let line = format!("{row:x<length$}");
+            assert_eq!(file.line(line.as_bytes()).is_some(), rows == 1, "{length}");
+            assert_eq!((file.rows, file.damage.lines), (rows, 1 - rows));
+        }
     }
 
     #[test]

@@ -24,6 +24,34 @@ impl<'a> Words<'a> {
         word
     }
 
+    /// The next column as an address.
+    #[inline]
+    pub(super) fn address(&mut self) -> Option<IpAddr> {
+        match self.take::<8>() {
+            Some(bits) => Some(IpAddr::V4(Ipv4Addr::from_bits(bits as u32))),
+            None => address(self.next()),
+        }
+    }
+
+    /// The next column as a port.
+    #[inline]
+    pub(super) fn port(&mut self) -> Option<u16> {
+        match self.take::<4>() {
+            Some(port) => Some(port as u16),
+            None => port(self.next()),
+        }
+    }
+
+    /// The short way for what most columns are: so many digits and a space. Takes nothing if the next bytes are otherwise.
+    #[inline]
+    fn take<const DIGITS: usize>(&mut self) -> Option<u64> {
+        let (digits, behind) = self.rest.split_first_chunk::<DIGITS>()?;
+        let (space, behind) = behind.split_first()?;
+        let number = hexadecimal(digits).filter(|_| *space == b' ')?;
+        self.rest = behind;
+        Some(number)
+    }
+
     /// What follows, without the white space around it.
     pub(super) const fn rest(&self) -> &'a [u8] {
         self.rest.trim_ascii()
@@ -125,6 +153,26 @@ mod tests {
         assert_eq!([words.next(), words.next()], [b"a".as_slice(), b"bc"]);
         assert_eq!(words.rest(), b"d");
         assert_eq!([words.next(), words.next(), words.next()], [b"d".as_slice(), b"", b""]);
+    }
+
+    #[test]
+    fn the_short_way_gives_what_the_long_one_gives() {
+        for line in [
+            "0AF40102 1F90 rest",
+            " 0AF40102  1F90",
+            "0AF40102\t1F90 ",
+            "0AF40102",
+            "0AF4010 1F90",
+            "0AF401022 1F9",
+            "0AF4010x 1F90x",
+            "0AF4 0102",
+        ] {
+            let (mut short, mut long) = (Words::new(line.as_bytes()), Words::new(line.as_bytes()));
+            assert_eq!(short.address(), address(long.next()), "{line}");
+            assert_eq!(short.rest(), long.rest(), "{line}");
+            assert_eq!(short.port(), port(long.next()), "{line}");
+            assert_eq!(short.rest(), long.rest(), "{line}");
+        }
     }
 
     #[test]
