@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
 };
 
@@ -12,7 +13,7 @@ use pod2pod_user::watch::{
 };
 use support::{
     ipvs::{HEADER, folder},
-    process::{Finished, Running, command, run},
+    process::{Finished, Running, binary, command, run},
 };
 use tempfile::TempDir;
 
@@ -78,6 +79,10 @@ fn two_saved_tables_are_compared() {
     assert_eq!((&told["client.port"], &told["ipvs.real_server.weight"]), (&50_001.into(), &0.into()));
     assert!(told["ipvs.explanation"].as_str().unwrap().contains("expire_nodest_conn=1"), "{told}");
     assert!(finished.stderr.contains("reuses 1 (critical 1)"), "{finished:?}");
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
+    let untold: Vec<_> =
+        told.as_object().unwrap().keys().filter(|key| !readme.contains(&format!("`{key}`"))).collect();
+    assert!(untold.is_empty(), "keys that the README does not have: {untold:?}");
 
     let shown = ipvs(&["--diff", a, b, "--format", "text", "--service", "10.96.0.10:80"]);
     assert!(
@@ -208,6 +213,29 @@ fn a_table_that_cannot_be_had_has_an_outcome() {
     }
     let finished = ipvs(&["--once", "--path", text(folder.path())]);
     assert!(finished.code == Some(65) && finished.stderr.contains("Is a directory"), "{finished:?}");
+}
+
+#[test]
+fn a_table_that_may_not_be_read_is_a_missing_privilege() {
+    const NOBODY: u32 = 65_534;
+    let folder = tempfile::tempdir().unwrap();
+    let (copy, table) = (folder.path().join("pod2pod"), folder.path().join("ip_vs_conn"));
+    fs::copy(binary(), &copy).unwrap();
+    fs::write(&table, HEADER).unwrap();
+    let allow = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    allow(folder.path(), 0o755);
+    allow(&table, 0o000);
+    for task in [&["--once"][..], &[]] {
+        let mut ipvs = std::process::Command::new(&copy);
+        ipvs.arg("ipvs").arg("--path").arg(&table).args(task).env_clear().current_dir("/");
+        ipvs.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        if nix::unistd::geteuid().is_root() {
+            ipvs.uid(NOBODY).gid(NOBODY);
+        }
+        let finished = run(ipvs, b"");
+        assert_eq!((finished.code, finished.stdout.as_str()), (Some(77), ""), "{finished:?}");
+        assert!(finished.stderr.contains("may not be read"), "{finished:?}");
+    }
 }
 
 /// More than is read of one file; sparse, so that it takes no room. What is past the limit is said to be left out.

@@ -2,15 +2,16 @@
 
 use std::{collections::BTreeSet, fs, panic, path::PathBuf};
 
-use support::{capture_properties, http, reassembly};
+use support::{capture_properties, http, ipvs, reassembly};
 
 /// A target and its property, which panics when it is broken.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 5] = [
+const TARGETS: [Target; 6] = [
     ("capture_file", capture_properties::capture_file),
     ("chunked", http::check_chunked),
     ("http", http::check_http),
+    ("ipvs", ipvs::tables),
     ("packet", capture_properties::packet),
     ("reassembly", reassembly::properties),
 ];
