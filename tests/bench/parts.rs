@@ -45,7 +45,7 @@ pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
 }
 
 /// The stages in their order, as the benchmark names them.
-const ORDER: [&str; 7] = [
+const ORDER: [&str; 8] = [
     "decode, a ring record",
     "packet, a frame",
     "reassembly, a segment",
@@ -53,6 +53,7 @@ const ORDER: [&str; 7] = [
     "enrich, an exchange",
     "record, a line",
     "all stages, an exchange",
+    "ipvs, a row",
 ];
 
 /// Nanoseconds of one element, by sample.
@@ -78,9 +79,12 @@ mod tests {
 
     #[test]
     fn the_names_are_those_of_the_stages_benchmark() {
-        let source = include_str!("../../pod2pod-user/benches/parts/main.rs");
+        let sources = [
+            include_str!("../../pod2pod-user/benches/parts/main.rs"),
+            include_str!("../../pod2pod-user/benches/parts/ipvs.rs"),
+        ];
         for name in ORDER {
-            assert!(source.contains(&format!("\"{name}\"")), "{name}");
+            assert!(sources.concat().contains(&format!("\"{name}\"")), "{name}");
         }
     }
 }

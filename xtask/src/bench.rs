@@ -26,7 +26,7 @@ pub(crate) fn command(arguments: &[String]) -> Result<ExitCode> {
         .args(["build", "--locked", "--release", "--package", "pod2pod-tests", "--bin", "pod2pod-bench"])
         .run_aside()?;
     if wants_parts(arguments) {
-        // Half of criterion's default times: seven stages in half a minute.
+        // Half of criterion's default times: eight stages in half a minute.
         Cmd::cargo()
             .env("CARGO_TARGET_DIR", cmd::workspace().join("target"))
             .args(["bench", "--locked", "--package", "pod2pod-user", "--bench", "parts", "--"])

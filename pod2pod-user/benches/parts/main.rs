@@ -17,6 +17,7 @@ use pod2pod_user::{
 };
 
 mod input;
+mod ipvs;
 
 /// Where the allocations are written; criterion has its own place.
 const ALLOCATIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bench/allocations.json");
@@ -37,6 +38,7 @@ fn main() {
     let told = enriching(&mut parts, &exchanges);
     writing(&mut parts, &told);
     whole(&mut parts, &records);
+    ipvs::polling(&mut parts);
     parts.finish();
 }
 
