@@ -8,6 +8,7 @@ use std::{
 
 use nix::sys::signal::Signal;
 use pod2pod_user::watch::{
+    MAX_POLLED_ENTRIES,
     options::{DEFAULT_INTERVAL, DEFAULT_PATH, MAX_INTERVAL},
     source::{MAX_BYTES, MAX_SMALL_BYTES},
 };
@@ -296,6 +297,31 @@ fn the_watch_follows_a_table() {
     assert!(finished.stderr.contains("reuses 2 (critical 2)"), "{finished:?}");
     for line in told.lines().map(json) {
         assert_eq!((&line["ipvs.confidence"], &line["ipvs.state"]), (&"certain".into(), &"SYN_RECV".into()));
+    }
+}
+
+#[test]
+fn a_table_that_is_too_large_for_polling_is_told_once() {
+    let table = |rows: u64| -> String {
+        let client = |index: u64| {
+            row((index % 60_001) as u16, "TIME_WAIT", 100).replace("0AF40102", &format!("{index:08X}"))
+        };
+        (1..=rows).map(client).collect()
+    };
+    for (rows, told) in [(MAX_POLLED_ENTRIES, 0), (MAX_POLLED_ENTRIES + 1, 1)] {
+        let folder = saved(&table(rows));
+        let mut watch = command(["ipvs", "--interval", "100ms", "--log-level", "debug", "--path"]);
+        watch.arg(folder.path().join("ip_vs_conn"));
+        let running = Running::start(watch);
+        running.wait_stderr(|said| said.matches("polled").count() >= 2);
+        running.signal(Signal::SIGTERM);
+        let finished = running.finish();
+        assert_eq!(
+            finished.stderr.matches("polling misses some").count(),
+            told,
+            "{rows}: {}",
+            finished.stderr
+        );
     }
 }
 
