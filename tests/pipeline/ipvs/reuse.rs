@@ -3,8 +3,10 @@
 
 use std::{fs, time::Duration};
 
-use pod2pod_user::ipvs::{Confidence, Verdict, kernel::Kernel, services::Standing, situation::Severity};
-use support::ipvs::{HEADER, compared, folder, services};
+use pod2pod_user::ipvs::{
+    Confidence, Detector, Verdict, detect, kernel::Kernel, services::Standing, situation::Severity,
+};
+use support::ipvs::{HEADER, compared, folder, poll, services};
 
 const CLIENT: &str = "0AF40102 C351";
 const SERVICE: &str = "0A60000A 0050";
@@ -150,6 +152,30 @@ fn the_tables_before_and_after() {
                 assert!(reuse.now.expires > 0, "{name}: the one that lives");
             }
         }
+    }
+}
+
+/// Stage after stage of each recorded run no port came back: nothing is told, though entries close, expire and lose their server.
+#[test]
+fn stages_without_a_reuse_have_none() {
+    for kernel in ["5.10", "6.1", "6.12"] {
+        let stages = fs::read_dir(folder().join(kernel)).unwrap().map(|entry| entry.unwrap().path());
+        let mut stages: Vec<_> =
+            stages.filter(|path| path.is_dir() && !path.ends_with("07-sync-backup")).collect();
+        stages.sort();
+        assert_eq!(stages.len(), 12, "{kernel}");
+        let mut detector = Detector::new(detect::Config::default());
+        let mut rows = 0;
+        for (index, stage) in stages.iter().enumerate() {
+            let services = services(&fs::read(stage.join("ip_vs")).unwrap());
+            let table = fs::read(stage.join("ip_vs_conn")).unwrap();
+            let at = Duration::from_secs(2 * index as u64);
+            let told = poll(&mut detector, &table, at, Some(&services), &Kernel::default());
+            assert_eq!(told, [], "{}", stage.display());
+            rows += table.iter().filter(|byte| **byte == b'\n').count() - 1;
+        }
+        assert_eq!(detector.stats().rows, rows as u64, "{kernel}");
+        assert!(rows > 250, "{kernel}: {rows}");
     }
 }
 
