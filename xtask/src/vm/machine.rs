@@ -21,7 +21,7 @@ use super::fetch::Kernel;
 /// Processors of a machine. A test needs its own and one for whom it watches.
 const PROCESSORS: &str = "2";
 /// Memory of a machine in MiB: several rings of the largest size that tests ask for, and the file system.
-const MEMORY: &str = "1536";
+const MEMORY: &str = "3072";
 /// Begins the last line, which has the command's exit status.
 const STATUS: &str = "pod2pod-status ";
 /// Last lines of the kernel's log that are shown if a machine dies.
