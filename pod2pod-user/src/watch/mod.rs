@@ -36,6 +36,9 @@ use source::{Reading, Source, SourceError};
 /// Settings of the kernel are read again after so long.
 const SETTINGS_PERIOD: Duration = Duration::from_secs(60);
 
+/// What is wrong with the table, or that it takes long to read, is said this often at most: it is so in every poll.
+const WARNING_PERIOD: Duration = Duration::from_secs(60);
+
 /// Reading takes at most one part in so many of the time: 5 %.
 const READING_SHARE: u32 = 20;
 
@@ -93,6 +96,9 @@ struct Watch {
     start: Instant,
     /// Situations that were explained.
     explained: HashSet<Situation>,
+    /// When something of a table was found wrong last that was said, and when it was said to take long.
+    warned: Option<Instant>,
+    slow: Option<Instant>,
     /// It was said that the table is too large for polling.
     is_large: bool,
     counted: Counted,
@@ -121,6 +127,8 @@ impl Watch {
             kernel: Kernel::default(),
             start: Instant::now(),
             explained: HashSet::new(),
+            warned: None,
+            slow: None,
             is_large: false,
             counted: Counted::default(),
             out: Vec::new(),
@@ -187,7 +195,7 @@ impl Watch {
             }
             let took = begin.elapsed();
             let period = self.options.interval.max(took * READING_SHARE);
-            if period > self.options.interval {
+            if period > self.options.interval && is_due(&mut self.slow, begin) {
                 let (rows, period) = (self.detector.entries(), period.as_secs_f64());
                 tracing::info!(
                     rows,
@@ -229,7 +237,9 @@ impl Watch {
                 findings.extend(legacy.line(line, is_wanted));
             }
         })?;
-        tell_reading(source.path(), &reading);
+        if !reading.is_whole() && (self.options.task != Task::Watch || is_due(&mut self.warned, begin)) {
+            tell_reading(source.path(), &reading);
+        }
         if self.options.task == Task::Watch && reading.rows > MAX_POLLED_ENTRIES && !self.is_large {
             let rows = reading.rows;
             tracing::warn!(
@@ -309,6 +319,15 @@ impl Watch {
     }
 }
 
+/// Whether it is to be said again at `now` what was said at `last`; then that is noted.
+fn is_due(last: &mut Option<Instant>, now: Instant) -> bool {
+    let is_due = last.is_none_or(|last| now.duration_since(last) >= WARNING_PERIOD);
+    if is_due {
+        *last = Some(now);
+    }
+    is_due
+}
+
 /// Says what of a file was not understood or not read.
 fn tell_reading(path: &Path, reading: &Reading) {
     let file = path.display();
@@ -348,5 +367,19 @@ fn wait(shutdown: &Shutdown, time: Duration) {
         let timeout = PollTimeout::try_from(left.as_millis().saturating_add(1)).unwrap_or(PollTimeout::MAX);
         // Whatever it says, the conditions above are asked again.
         let _ = poll(&mut [PollFd::new(shutdown.as_fd(), PollFlags::POLLIN)], timeout);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_so_in_every_poll_is_said_once_a_minute() {
+        let (start, mut last) = (Instant::now(), None);
+        let said = [0, 5, 55, 59, 60, 65, 119, 120]
+            .map(|second| is_due(&mut last, start + Duration::from_secs(second)));
+        assert_eq!(said, [true, false, false, false, true, false, false, true]);
+        assert_eq!(WARNING_PERIOD, Duration::from_secs(60));
     }
 }

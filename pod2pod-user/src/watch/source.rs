@@ -80,6 +80,13 @@ pub struct Reading {
     pub cut: Option<String>,
 }
 
+impl Reading {
+    /// Whether all of the file was read and understood.
+    pub const fn is_whole(&self) -> bool {
+        self.damage.lines == 0 && self.cut.is_none()
+    }
+}
+
 /// A table of entries and what is beside it.
 #[derive(Clone, Debug)]
 pub struct Source {
