@@ -1,4 +1,4 @@
-//! Embeds the eBPF object that `cargo xtask build-ebpf` built, or an empty stub, and links the libpcap that `cargo xtask
+//! Embeds the eBPF objects that `cargo xtask build-ebpf` built, or empty stubs, and links the libpcap that `cargo xtask
 //! setup` built, or none: a machine without the eBPF toolchain and libpcap builds and tests everything else.
 
 use std::{
@@ -9,10 +9,9 @@ use std::{
     time::SystemTime,
 };
 
-/// Names another object than the workspace's.
-const OBJECT_VARIABLE: &str = "POD2POD_EBPF_OBJECT";
-/// Where xtask puts the object, from the workspace's root on.
-const OBJECT_PATH: &str = "target/pod2pod-ebpf.o";
+/// Objects: what names another one than the workspace's, and the name under which xtask puts it into `target`.
+const OBJECTS: [(&str, &str); 2] =
+    [("POD2POD_EBPF_OBJECT", "pod2pod-ebpf.o"), ("POD2POD_IPVS_OBJECT", "pod2pod-ipvs.o")];
 
 /// Names another libpcap than the workspace's; needed when the target is not this machine.
 const LIBPCAP_VARIABLE: &str = "POD2POD_LIBPCAP";
@@ -20,8 +19,10 @@ const LIBPCAP_VARIABLE: &str = "POD2POD_LIBPCAP";
 const LIBPCAP_PATH: &str = "target/libpcap.a";
 
 fn main() -> io::Result<()> {
-    let object = input(OBJECT_VARIABLE, OBJECT_PATH)?;
-    copy(&object, &directory("OUT_DIR")?.join("pod2pod-ebpf.o"))?;
+    for (variable, name) in OBJECTS {
+        let object = input(variable, &format!("target/{name}"))?;
+        copy(&object, &directory("OUT_DIR")?.join(name))?;
+    }
     link_libpcap()
 }
 

@@ -17,6 +17,7 @@
 pub mod blur;
 pub mod control;
 pub mod counters;
+pub mod decision;
 pub mod flow;
 pub mod gate;
 pub mod heads;

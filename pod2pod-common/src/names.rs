@@ -57,3 +57,46 @@ pub const MAPS: [&str; 9] = [
 /// Every global of the object.
 pub const GLOBALS: [&str; 4] =
     [GLOBAL_SCOPE_KIND, GLOBAL_WAKE_THRESHOLD, GLOBAL_RING_COUNT, GLOBAL_LOG_LEVEL];
+
+/// kprobe at the look-up of an entry: a SYN comes.
+pub const PROGRAM_IPVS_LOOK_UP: &str = "pod2pod_ipvs_look_up";
+/// kretprobe of it: the entry found.
+pub const PROGRAM_IPVS_FOUND: &str = "pod2pod_ipvs_found";
+/// kprobe where an entry's time is ended.
+pub const PROGRAM_IPVS_EXPIRE: &str = "pod2pod_ipvs_expire";
+/// kretprobe where an entry is made.
+pub const PROGRAM_IPVS_MAKE: &str = "pod2pod_ipvs_make";
+/// kprobe where no real server was found.
+pub const PROGRAM_IPVS_LEAVE: &str = "pod2pod_ipvs_leave";
+/// kretprobe of the hook: its verdict.
+pub const PROGRAM_IPVS_END: &str = "pod2pod_ipvs_end";
+
+/// Ring buffer of [`crate::decision::DecisionRecord`]s.
+pub const MAP_DECISIONS: &str = "DECISIONS";
+/// LRU hash: a stack → the SYN that is on its way there; the kernel writes.
+pub const MAP_PENDING: &str = "PENDING";
+/// Array of the last SYN of a client and service; the kernel writes.
+pub const MAP_LAST_SYNS: &str = "LAST_SYNS";
+/// Per-CPU array of one [`crate::decision::DecisionCounterValues`]; the kernel writes.
+pub const MAP_DECISION_COUNTERS: &str = "DECISION_COUNTERS";
+
+/// Global, [`crate::decision::Layout`].
+pub const GLOBAL_LAYOUT: &str = "LAYOUT";
+/// Global, u32: inode of the network namespace watched, 0 for all.
+pub const GLOBAL_NAMESPACE: &str = "NAMESPACE";
+/// Global, u32: not 0, every decision is told, and not only those that met an old entry or failed.
+pub const GLOBAL_TELL_ALL: &str = "TELL_ALL";
+
+/// Every program of the object that watches IPVS.
+pub const IPVS_PROGRAMS: [&str; 6] = [
+    PROGRAM_IPVS_LOOK_UP,
+    PROGRAM_IPVS_FOUND,
+    PROGRAM_IPVS_EXPIRE,
+    PROGRAM_IPVS_MAKE,
+    PROGRAM_IPVS_LEAVE,
+    PROGRAM_IPVS_END,
+];
+/// Every map of it.
+pub const IPVS_MAPS: [&str; 4] = [MAP_DECISIONS, MAP_PENDING, MAP_LAST_SYNS, MAP_DECISION_COUNTERS];
+/// Every global of it.
+pub const IPVS_GLOBALS: [&str; 3] = [GLOBAL_LAYOUT, GLOBAL_NAMESPACE, GLOBAL_TELL_ALL];

@@ -3,6 +3,7 @@
 use crate::{
     control::Control,
     counters::CounterValues,
+    decision::{DecisionCounterValues, Layout},
     flow::{ConnectionState, FlowKey},
     segment::RingState,
     verdict::Verdict,
@@ -20,3 +21,7 @@ unsafe impl aya::Pod for CounterValues {}
 unsafe impl aya::Pod for RingState {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Control {}
+// SAFETY: as above.
+unsafe impl aya::Pod for DecisionCounterValues {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Layout {}

@@ -33,6 +33,8 @@ pub struct Portion {
     pub marks: u8,
     /// What is sent crosses half of the credit: the reader is woken.
     pub wakes: bool,
+    /// What is sent lies in the second half of the credit: [`Self::yielded`] instead while the ring is half full.
+    pub yields: bool,
 }
 
 impl Portion {
@@ -46,12 +48,27 @@ impl Portion {
         shed_headers: 0,
         marks: 0,
         wakes: false,
+        yields: false,
     };
 
     /// Everything is sent, whatever there is.
     #[inline(always)]
     pub const fn whole(facts: &Facts) -> Self {
         Self { captured: facts.payload_length, ..Self::NONE }
+    }
+
+    /// The same with nothing captured, all of that beyond the credit: for the heads of others there is room then, which
+    /// would be lost otherwise, and nobody would know which.
+    #[inline(always)]
+    #[must_use]
+    pub const fn yielded(self) -> Self {
+        Self {
+            captured: 0,
+            over_credit: self.over_credit + self.captured,
+            marks: self.marks | MARK_CREDIT,
+            yields: false,
+            ..self
+        }
     }
 }
 
@@ -183,6 +200,7 @@ fn after_skip(begin: u32, length: u32, read: u32, shed_level: u32) -> Portion {
         shed_headers: within_bodies - captured,
         marks: if captured < length { MARK_CREDIT } else { 0 },
         wakes: shed_level == SHED_NONE && to_half > 0 && captured >= to_half,
+        yields: to_half == 0 && captured > 0,
     }
 }
 
@@ -416,6 +434,25 @@ mod tests {
             let portion = after_first(&segment(offset, length), None, SHED_NONE);
             assert_eq!((portion.captured, portion.skipped, portion.silent), (captured, 0, false), "{offset}");
             assert_eq!(portion.over_credit, length - captured, "{offset}");
+        }
+    }
+
+    #[test]
+    fn the_second_half_of_the_credit_yields() {
+        const HALF: u32 = CREDIT_BYTES / 2;
+        for (offset, length, yields) in [
+            (0, CREDIT_BYTES, false),
+            (HALF - 1, 2, false),
+            (HALF, 1, true),
+            (CREDIT_BYTES - 1, 2, true),
+            (CREDIT_BYTES, 1, false),
+        ] {
+            let facts = segment(offset, length);
+            let portion = after_first(&facts, None, SHED_NONE);
+            assert_eq!(portion.yields, yields, "{offset}");
+            let yielded = portion.yielded();
+            assert_whole(&yielded, &facts);
+            assert_eq!((yielded.captured, yielded.over_credit), (0, length), "{offset}");
         }
     }
 

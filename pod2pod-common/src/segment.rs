@@ -3,7 +3,7 @@
 use core::mem::size_of;
 
 /// Version of [`SegmentHeader`] and what follows it; changed with every change of layout or meaning.
-pub const LAYOUT_VERSION: u8 = 3;
+pub const LAYOUT_VERSION: u8 = 4;
 
 /// The local socket received the packet.
 pub const DIRECTION_INGRESS: u8 = 0;
@@ -49,6 +49,9 @@ pub const KIND_EGRESS: u8 = 0x01;
 pub const KIND_GENERATION_KNOWN: u8 = 0x02;
 /// Bit of `kind`: the packet is IPv6's, and [`LongAddresses`] end the record.
 pub const KIND_LONG_ADDRESSES: u8 = 0x04;
+/// Bit of `kind`: the segment, a SYN, was not seen; an ICMP error quotes it, whose type and code are the two lower bytes of
+/// `acknowledgement`. [`KIND_EGRESS`] says which way the SYN went, all that is not quoted is of the error's packet.
+pub const KIND_UNREACHABLE: u8 = 0x08;
 /// From this bit of `kind` on, two: what the flow key's scope is, `SCOPE_*` of [`crate::flow`].
 pub const KIND_SCOPE_SHIFT: u32 = 4;
 

@@ -1,10 +1,10 @@
-//! Counters of this CPU, looked up once a packet, and the atomic addition that all counts are made with.
+//! Counters of this CPU, looked up once a packet.
 
-use core::{arch::asm, ptr};
+use core::ptr;
 
 use pod2pod_common::counters::{COUNTERS as COUNT, Counter};
 
-use crate::maps::COUNTERS;
+use crate::{atomic::atomic_add, maps::COUNTERS};
 
 /// The counters of the CPU that runs the program.
 #[derive(Clone, Copy)]
@@ -40,15 +40,4 @@ impl Counters {
             unsafe { atomic_add(self.0.add(index), amount) };
         }
     }
-}
-
-/// Adds without a result: `BPF_ATOMIC | BPF_ADD`, the only atomic operation that Linux 5.10 knows. `core` offers none for
-/// this target.
-///
-/// # Safety
-/// `value` is an aligned word of a map element.
-#[inline(always)]
-pub(crate) unsafe fn atomic_add(value: *mut u64, amount: u64) {
-    // SAFETY: the caller's promise; nothing but that word is written.
-    unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) value, in(reg) amount) };
 }

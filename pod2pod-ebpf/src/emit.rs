@@ -7,6 +7,7 @@ use core::{arch::asm, ptr};
 
 use aya_ebpf::{helpers::bpf_skb_load_bytes, programs::SkBuffContext};
 use pod2pod_common::{
+    blur,
     counters::Counter,
     flow::{ConnectionState, FlowKey},
     gate::Facts,
@@ -19,12 +20,7 @@ use pod2pod_common::{
     },
 };
 
-use crate::{
-    count::{Counters, atomic_add},
-    headers::Packet,
-    ring::Ring,
-    segment::End,
-};
+use crate::{atomic::atomic_add, count::Counters, headers::Packet, ring::Ring, segment::End};
 
 /// Payload of a record of the largest class.
 const MOST: u32 = MAX_RECORD_PAYLOAD as u32;
@@ -79,12 +75,23 @@ impl Telling<'_> {
     /// Tells a segment with the portion of its payload that is sent, in as many records as it takes.
     #[inline(always)]
     pub(crate) fn tell(&self, portion: &Portion) {
-        self.count_left_out(portion);
         let Some(ring) = Ring::of(self.key) else {
+            self.count_left_out(portion);
             self.lose(portion.captured);
             self.count_segment(Told::RingFull);
             return;
         };
+        let mut portion = *portion;
+        if blur::flag(portion.yields) && ring.is_half_full() {
+            self.counters.bump(Counter::CreditYields);
+            portion = portion.yielded();
+        }
+        let portion = &Portion {
+            captured: blur::number(portion.captured),
+            marks: blur::number(u32::from(portion.marks)) as u8,
+            ..portion
+        };
+        self.count_left_out(portion);
         let marks = portion.marks;
         let mut sequence = self.facts.sequence.wrapping_add(portion.skipped);
         let mut offset = self.packet.payload_offset + portion.skipped;
@@ -275,7 +282,7 @@ impl Telling<'_> {
 
 /// The IPv4 address that is mapped, if one is.
 #[inline(always)]
-fn last_four(address: &[u8; 16]) -> [u8; 4] {
+pub(crate) fn last_four(address: &[u8; 16]) -> [u8; 4] {
     let [.., a, b, c, d] = *address;
     [a, b, c, d]
 }

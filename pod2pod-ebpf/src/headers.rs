@@ -161,7 +161,7 @@ fn ipv6(context: &SkBuffContext, header: [u32; 5], network_offset: u32) -> Resul
 
 /// RFC 4291 2.5.5.2.
 #[inline(always)]
-fn mapped(address: u32) -> Address {
+pub(crate) fn mapped(address: u32) -> Address {
     [0, (0xffff_0000_0000 | u64::from(address)).to_be()]
 }
 
@@ -201,6 +201,6 @@ unsafe fn word<const OFFSET: i16>(at: usize) -> u32 {
 }
 
 #[inline(always)]
-fn load<T>(context: &SkBuffContext, offset: u32) -> Result<T, Counter> {
+pub(crate) fn load<T>(context: &SkBuffContext, offset: u32) -> Result<T, Counter> {
     context.load(offset as usize).map_err(|_| Counter::MalformedHeader)
 }

@@ -3,14 +3,15 @@
 use core::ptr;
 
 use aya_ebpf::{
-    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE},
     cty::c_void,
     helpers::{bpf_ringbuf_query, bpf_ringbuf_reserve, bpf_ringbuf_submit},
 };
 use pod2pod_common::{counters::Counter, flow::FlowKey, segment::RingState};
 
 use crate::{
-    count::{Counters, atomic_add},
+    atomic::atomic_add,
+    count::Counters,
     maps::{RING_COUNT, RINGS, SEGMENTS, WAKE_THRESHOLD},
 };
 
@@ -49,6 +50,19 @@ impl Ring {
             unsafe { atomic_add(&raw mut (*state).lost, 1) };
         }
         record.cast()
+    }
+
+    /// Whether half of it is unread.
+    #[inline(always)]
+    pub(crate) fn is_half_full(&self) -> bool {
+        // SAFETY: the buffer is a ring buffer map.
+        let (unread, size) = unsafe {
+            (
+                bpf_ringbuf_query(self.buffer, u64::from(BPF_RB_AVAIL_DATA)),
+                bpf_ringbuf_query(self.buffer, u64::from(BPF_RB_RING_SIZE)),
+            )
+        };
+        unread >= size / 2
     }
 
     /// Hands on a record, and wakes the reader if `looks` finds that the ring fills, or if `wakes` says so.

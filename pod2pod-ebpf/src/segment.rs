@@ -27,7 +27,7 @@ use crate::{
     count::Counters,
     emit::{Telling, within},
     headers::{self, Address, Packet},
-    link,
+    icmp, link,
     maps::{CONTROL, OWN_SOCKETS, SCOPE_KIND, VERDICT_EPOCH, VERDICTS},
     tunnel,
 };
@@ -41,15 +41,21 @@ pub(crate) fn observe<const DIRECTION: u8, const SOURCE: u8>(context: &SkBuffCon
     let Some(counters) = Counters::of_this_cpu() else { return };
     counters.bump(Counter::PacketsSeen);
     counters.add(Counter::BytesSeen, u64::from(context.len()));
-    let parsed = match SOURCE {
-        SOURCE_TC => link::network_offset(context)
-            .and_then(|offset| tunnel::innermost(context, offset, counters))
-            .and_then(|offset| headers::parse(context, offset)),
-        _ => headers::parse(context, CGROUP_NETWORK_OFFSET),
+    let network = match SOURCE {
+        SOURCE_TC => {
+            link::network_offset(context).and_then(|offset| tunnel::innermost(context, offset, counters))
+        }
+        _ => Ok(CGROUP_NETWORK_OFFSET),
     };
-    let packet = match parsed {
+    let packet = match network.and_then(|offset| headers::parse(context, offset)) {
         Ok(packet) => packet,
         Err(reason) => {
+            if reason == Counter::NotTcp
+                && let Ok(offset) = network
+                && icmp::tell::<DIRECTION, SOURCE>(context, offset, counters)
+            {
+                return;
+            }
             counters.bump(reason);
             return;
         }
@@ -305,7 +311,7 @@ fn verdict_epoch() -> u16 {
 
 /// How much is shed; absent if the agent has not been heard of for so long that it is stopped or dead.
 #[inline(always)]
-fn shed_level(now: u64) -> Option<u32> {
+pub(crate) fn shed_level(now: u64) -> Option<u32> {
     let control = CONTROL.get_ptr(0)?;
     // SAFETY: an element of the map, each word of which user space writes whole.
     let (beat, level) = unsafe {
@@ -322,8 +328,8 @@ fn flow_key<const DIRECTION: u8>(packet: &Packet, end: &End) -> FlowKey {
     let outgoing = DIRECTION == DIRECTION_EGRESS;
     FlowKey {
         scope: end.scope(),
-        local_address: bytes(if outgoing { packet.source } else { packet.destination }),
-        remote_address: bytes(if outgoing { packet.destination } else { packet.source }),
+        local_address: address_bytes(if outgoing { packet.source } else { packet.destination }),
+        remote_address: address_bytes(if outgoing { packet.destination } else { packet.source }),
         local_port: if outgoing { packet.source_port } else { packet.destination_port },
         remote_port: if outgoing { packet.destination_port } else { packet.source_port },
         scope_kind: end.scope_kind,
@@ -332,7 +338,7 @@ fn flow_key<const DIRECTION: u8>(packet: &Packet, end: &End) -> FlowKey {
 
 /// An address as a key has it.
 #[inline(always)]
-const fn bytes([first, last]: Address) -> [u8; 16] {
+pub(crate) const fn address_bytes([first, last]: Address) -> [u8; 16] {
     ((first.to_be() as u128) << 64 | last.to_be() as u128).to_be_bytes()
 }
 

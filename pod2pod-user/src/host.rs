@@ -36,29 +36,61 @@ impl Places for Host {
     }
 
     fn cgroup(&mut self, id: u64) -> Option<&str> {
-        if !self.cgroups.contains_key(&id) && !self.gone.contains(&id) {
-            self.read();
-            if !self.cgroups.contains_key(&id) {
-                self.forget_gone();
-                self.gone.insert(id);
-            }
+        if !self.cgroups.contains_key(&id) && !self.is_gone(id) {
+            self.look_for(id);
         }
-        self.cgroups.get(&id).map(String::as_str)
+        self.known_cgroup(id)
     }
 }
 
 impl Host {
-    /// Reads all of the hierarchy. A cgroup that goes meanwhile is left out.
-    fn read(&mut self) {
-        self.readings += 1;
-        let root = self.root.get_or_insert_with(|| {
+    /// The path of a cgroup that was met before.
+    pub fn known_cgroup(&self, id: u64) -> Option<&str> {
+        self.cgroups.get(&id).map(String::as_str)
+    }
+
+    /// Whether a cgroup was looked for and not found.
+    pub fn is_gone(&self, id: u64) -> bool {
+        self.gone.contains(&id)
+    }
+
+    /// Reads the hierarchy for a cgroup that is not known; remembered as gone if it is not there.
+    pub fn look_for(&mut self, id: u64) {
+        self.read();
+        if !self.cgroups.contains_key(&id) {
+            self.forget_gone();
+            self.gone.insert(id);
+        }
+    }
+
+    /// Whether the path of any cgroup is wanted, of those that are there now.
+    pub fn has_cgroup(&mut self, is_wanted: impl Fn(&str) -> bool) -> bool {
+        self.read();
+        self.cgroups.values().any(|path| is_wanted(path))
+    }
+
+    /// As if the hierarchy were at `top`.
+    #[cfg(test)]
+    pub(crate) fn of(top: &Path) -> Self {
+        Self { root: Some(File::open(top).ok()), ..Self::default() }
+    }
+
+    /// Opens the hierarchy, which may need a right that is not kept: reading it later needs none.
+    pub fn open(&mut self) {
+        self.root.get_or_insert_with(|| {
             let root = kernel::cgroup_root();
             root.inspect_err(
                 |error| tracing::warn!(%error, "no names of cgroups: filter.cgroups refuses all"),
             )
             .ok()
         });
-        let Some(root) = root else { return };
+    }
+
+    /// Reads all of the hierarchy. A cgroup that goes meanwhile is left out.
+    fn read(&mut self) {
+        self.readings += 1;
+        self.open();
+        let Some(Some(root)) = &self.root else { return };
         // Where it is mounted may be hidden from us; the open directory is not.
         let top = PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd()));
         self.cgroups = hierarchy(&top);

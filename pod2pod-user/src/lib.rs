@@ -8,15 +8,18 @@
 //!         filter         which connections are wanted                        pure
 //!         http           Chunk → Message → Exchange                      pure
 //!         enrich         Exchange → Record                               pure
+//!         named          Record → Record with the names of its ends, by what `directory` knows
 //!         sinks          Record → terminal, file, pipe                   shell
 //!         ipvs           the kernel's IPVS tables → Reuse                pure
+//!         kubernetes     news of the API server → whose cgroup, whose address    pure
+//!         kubernetes_api lists and watches of the API server → news      shell
 //!         pcap           Segment → packet file: what of its bytes may be seen  pure + shell
-//! beside  config  metrics  admin  shutdown  logging
+//! beside  config  metrics  admin  check  finding  rights  mode  restraint  urgency  netlink  shutdown  logging  views  top
 //! ```
 //!
 //! Invariant: a stage imports only the output type of the stage before it.
 //! Invariant: pure stages hold no clock, file, lock, socket, async or metrics registry; `now` is an argument.
-//! Invariant: only `pipeline`, and `agent` and `replay` around it, see all stages; `watch` sees `ipvs`.
+//! Invariant: only `pipeline`, and `agent` and `replay` around it, see all stages; `watch` and `joint` see `ipvs`, `directory` and `named` see `kubernetes`.
 //! Invariant: only `record` (and a sink, for its target's own wire form) serialises.
 //! Invariant: only `capture::kernel` names eBPF programs and maps, through `pod2pod_common::names`.
 
@@ -30,6 +33,8 @@ pub mod enrich;
 pub mod filter;
 pub mod http;
 pub mod ipvs;
+pub mod kubernetes;
+pub mod kubernetes_api;
 pub mod pcap;
 pub mod reassembly;
 pub mod record;
@@ -38,15 +43,26 @@ pub mod sinks;
 pub mod admin;
 pub mod config;
 pub mod exit;
+pub mod finding;
 pub mod host;
 pub mod logging;
 pub mod metrics;
+pub mod mode;
+pub mod netlink;
 pub mod restraint;
+pub mod rights;
 pub mod shutdown;
 pub mod summary;
+mod terminal;
 pub mod urgency;
 
 pub mod agent;
+pub mod check;
+pub mod directory;
+pub mod joint;
+pub mod named;
 pub mod pipeline;
 pub mod replay;
+pub mod top;
+pub mod views;
 pub mod watch;

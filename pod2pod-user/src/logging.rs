@@ -38,7 +38,8 @@ pub fn start(config: Config) {
         tracing_subscriber::fmt().with_writer(io::stderr).with_max_level(config.level).with_target(false);
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     // Both fail only if logging was started before, and then it runs.
-    let _ = tracing_log::LogTracer::init();
+    // What is relocated in an object is news for nobody.
+    let _ = tracing_log::LogTracer::builder().ignore_crate("aya_obj").init();
     let subscriber: Box<dyn tracing::Subscriber + Send + Sync> = match config.format {
         Format::Text => Box::new(builder.with_ansi(colour).finish()),
         Format::Json => Box::new(builder.json().finish()),

@@ -4,7 +4,7 @@ use std::{io::Write as _, process::ExitCode};
 
 use clap::Parser as _;
 use pod2pod_user::{
-    agent,
+    agent, check,
     config::{
         Config,
         arguments::{Arguments, Command, Common, Live},
@@ -12,8 +12,9 @@ use pod2pod_user::{
     },
     exit, logging,
     record::schema,
-    replay,
+    replay, rights,
     shutdown::Shutdown,
+    top,
     watch::{self, options},
 };
 
@@ -27,20 +28,26 @@ fn main() -> ExitCode {
         }
     };
     ExitCode::from(match arguments.command {
-        Command::Agent { common, live } => with_config(common, Some(live), agent::run),
+        Command::Agent { common, live } => {
+            rights::begin();
+            with_config(common, Some(live), agent::run)
+        }
         Command::Replay { files, common } => {
             with_config(common, None, |config, shutdown| replay::run(&files, config, shutdown))
         }
-        Command::Ipvs { flags } => watch_ipvs(flags),
+        Command::Ipvs { flags } => with_options(flags.options(), |options, shutdown| {
+            logging::start(logging::Config { level: options.log_level, ..logging::Config::default() });
+            watch::run(options, shutdown)
+        }),
+        Command::Top { flags } => with_options(flags.options(), top::run),
+        Command::Check { json, common, live } => check::run(&common.with_environment(Some(live)), json),
         Command::Schema => print_schema(),
     })
 }
 
 /// Reads the configuration, then does `run`. Mistakes are told all at once.
 fn with_config(common: Common, live: Option<Live>, run: impl FnOnce(Config, &Shutdown) -> u8) -> u8 {
-    let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
-    let environment = std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value))).collect();
-    let config = match load::load(&common.sources(live, environment)) {
+    let config = match load::load(&common.with_environment(live)) {
         Ok(config) => config,
         Err(mistakes) => {
             mistakes.iter().for_each(exit::tell);
@@ -56,13 +63,10 @@ fn with_config(common: Common, live: Option<Live>, run: impl FnOnce(Config, &Shu
     })
 }
 
-/// `pod2pod ipvs`, which has flags of its own and no configuration.
-fn watch_ipvs(flags: options::Flags) -> u8 {
-    match flags.options() {
-        Ok(options) => with_signals(|shutdown| {
-            logging::start(logging::Config { level: options.log_level, ..logging::Config::default() });
-            watch::run(options, shutdown)
-        }),
+/// Commands that have flags of their own and no configuration. Mistakes are told all at once.
+fn with_options<O>(options: Result<O, Vec<String>>, run: impl FnOnce(O, &Shutdown) -> u8) -> u8 {
+    match options {
+        Ok(options) => with_signals(|shutdown| run(options, shutdown)),
         Err(mistakes) => {
             mistakes.iter().for_each(exit::tell);
             exit::CONFIGURATION

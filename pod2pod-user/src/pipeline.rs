@@ -1,5 +1,8 @@
 //! The stages in their order, one segment in, records out: what the agent and replay share. No loop, no clock.
 
+mod gate;
+mod output;
+
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
@@ -8,19 +11,22 @@ use std::{
 use crate::{
     capture::{KernelInstant, Segment},
     config::Config,
-    enrich::{self, Enricher, Fate, WallOffset},
-    filter::{
-        self, Filter, Verdict,
-        sightings::{SightingStats, Sightings},
-    },
-    host::Host,
-    http::{self, Exchange, HttpTracker},
-    metrics::{HttpMetrics, routes},
+    enrich::{self, Enricher, WallOffset},
+    filter::{self, Filter},
+    http::{self, HttpTracker},
+    ipvs,
+    joint::Joint,
+    metrics::{HttpMetrics, PairMetrics, routes},
+    named::{self, Names},
     pcap::{self, Recorder},
     reassembly::{self, Activity, Chunk, CloseCause, Connection, Content, Reassembler, Side, Steering},
     shutdown::Shutdown,
     sinks::{HttpSink, Overflow, OwnConnections, SinkStats, Sinks, Writer},
+    views::{self, Views},
 };
+
+pub use self::gate::SharedSightings;
+use self::{gate::Gate, output::Output};
 
 /// One worker's sinks, shared by its pipeline and whoever says when to flush. Nobody waits for it: it is the worker's own.
 #[derive(Clone, Debug)]
@@ -62,23 +68,6 @@ pub fn finish_sinks(sinks: SharedSinks, deadline: Instant) -> Vec<(&'static str,
     }
 }
 
-/// Who tells of connections that several interfaces see: shared by all workers, since NAT may give the sightings of one
-/// connection to several. Asked once a connection.
-#[derive(Clone, Debug, Default)]
-pub struct SharedSightings(Arc<Mutex<Sightings>>);
-
-impl SharedSightings {
-    /// What was counted.
-    pub fn stats(&self) -> SightingStats {
-        *self.lock().stats()
-    }
-
-    /// A worker that panicked leaves a whole table behind.
-    fn lock(&self) -> MutexGuard<'_, Sightings> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// All stages behind capture, owned by one worker.
 pub struct Pipeline {
     reassembler: Reassembler,
@@ -89,28 +78,6 @@ pub struct Pipeline {
     recorder: Option<Box<Recorder>>,
 }
 
-/// Judges connections, and keeps those that are refused from the stages behind.
-struct Gate {
-    filter: Filter,
-    host: Host,
-    /// Nothing is to be judged.
-    is_open: bool,
-    /// Where connections may be seen at several interfaces.
-    sightings: Option<SharedSightings>,
-    /// Refused since [`Pipeline::settle`].
-    refused: Vec<Connection>,
-    /// Of which chunks were let through since then, if somebody wants to know.
-    passed: Option<Vec<Connection>>,
-}
-
-/// What exchanges go through once they are whole.
-struct Output {
-    enricher: Enricher,
-    sinks: SharedSinks,
-    metrics: Option<HttpMetrics>,
-    wall: WallOffset,
-}
-
 impl Pipeline {
     /// Stages as configured; records go to `sinks`.
     pub fn new(config: &Config, sinks: SharedSinks, metrics: Option<HttpMetrics>) -> Self {
@@ -119,7 +86,7 @@ impl Pipeline {
             reassembler: Reassembler::new(config.reassembly.clone()),
             gate: Gate::new(Filter::new(config.filter.clone())),
             tracker: HttpTracker::new(config.http.clone()),
-            output: Output { enricher, sinks, metrics, wall: WallOffset::default() },
+            output: Output::new(enricher, sinks, metrics),
             recorder: None,
         }
     }
@@ -136,8 +103,40 @@ impl Pipeline {
 
     fn new_tracker(&self, config: &Config) -> HttpTracker {
         let mut http = config.http.clone();
+        if let Some(names) = &self.output.names {
+            http.more_headers = names.rules().offered_headers().to_vec();
+            http.more_body_prefix = names.rules().most_body_bytes();
+        }
         http.disclose = self.recorder.as_ref().is_some_and(|recorder| recorder.wants_disclosures());
         HttpTracker::new(http)
+    }
+
+    /// Also says of each record what IPVS did with its connection.
+    pub fn join_ipvs(&mut self, joint: Joint) {
+        self.output.last.joint = Some(Box::new(joint));
+    }
+
+    /// Also says of each record who its ends are, and keeps what pods may ask for. To be called before the first segment.
+    pub fn name_ends(&mut self, config: &Config, names: Names) {
+        self.output.enricher.decode_up_to(names.rules().most_body_bytes());
+        self.output.names = Some(Box::new(names));
+        self.tracker = self.new_tracker(config);
+    }
+
+    /// Also counts exchanges by who their ends are.
+    pub fn count_pairs(&mut self, pairs: PairMetrics) {
+        self.output.last.pairs = Some(pairs);
+    }
+
+    /// Views of an exchange may come through other workers too: these are met.
+    pub fn share_views(&mut self, views: Views) {
+        self.output.last.views = views;
+    }
+
+    /// Takes what is new of IPVS. To be called each turn.
+    #[inline]
+    pub fn read_ipvs(&mut self) {
+        self.output.read_ipvs();
     }
 
     /// Stages behind a capture that does what [`Self::steer`] tells it.
@@ -152,12 +151,20 @@ impl Pipeline {
     pub fn push(&mut self, segment: &Segment<'_>) {
         let Self { reassembler, gate, tracker, output, recorder } = self;
         let now = segment.time;
+        if let Some(joint) = &mut output.last.joint {
+            joint.see(segment);
+        }
         if let Some(recorder) = recorder
+            && segment.unreachable.is_none()
             && !output.enricher.owns(segment.source, segment.destination)
         {
             recorder.take(segment, output.wall);
         }
-        reassembler.push(segment, now, &mut |chunk| gate.push(chunk, now, tracker));
+        if segment.opens() {
+            gate.note_syn(segment);
+        }
+        let names = &mut output.names;
+        reassembler.push(segment, now, &mut |chunk| gate.push(chunk, now, tracker, names.as_deref_mut()));
         self.settle(now);
     }
 
@@ -175,38 +182,58 @@ impl Pipeline {
 
     /// Has `ask` say how connections stand of which not everything is sent, before [`Self::expire`] judges their silence.
     pub fn look(&mut self, now: KernelInstant, ask: &mut impl FnMut(&Connection) -> Option<Activity>) {
-        let Self { reassembler, gate, tracker, .. } = self;
+        let Self { reassembler, gate, tracker, output, .. } = self;
+        let names = &mut output.names;
         while let Some(connection) = reassembler.pop_silent(now) {
             if let Some(activity) = ask(&connection) {
-                let deliver = &mut |chunk: Chunk<'_>| gate.push(chunk, now, tracker);
+                let deliver = &mut |chunk: Chunk<'_>| gate.push(chunk, now, tracker, names.as_deref_mut());
                 reassembler.note_activity(&connection, activity, now, deliver);
             }
         }
         self.settle(now);
     }
 
+    /// The source has lost or left out segments of connections that it does not name, some time before `now`.
+    pub fn note_loss(&mut self, now: KernelInstant) {
+        self.reassembler.note_loss(now);
+    }
+
     /// Tells what is due at `now`.
     pub fn expire(&mut self, now: KernelInstant) {
-        let Self { reassembler, gate, tracker, .. } = self;
-        reassembler.expire(now, &mut |chunk| gate.push(chunk, now, tracker));
-        tracker.expire(now);
-        self.settle(now);
+        loop {
+            let Self { reassembler, gate, tracker, output, .. } = self;
+            let names = &mut output.names;
+            reassembler.expire(now, &mut |chunk| gate.push(chunk, now, tracker, names.as_deref_mut()));
+            let may_be_more = reassembler.attempts_are_full();
+            tracker.expire(now);
+            self.settle(now);
+            if !may_be_more {
+                break;
+            }
+        }
+        self.output.expire(now);
     }
 
     /// Whether [`Pipeline::expire`] has something to do at `now`.
     pub fn is_due(&self, now: KernelInstant) -> bool {
         let due = |deadline: Option<KernelInstant>| deadline.is_some_and(|deadline| deadline <= now);
-        due(self.tracker.next_deadline()) || due(self.reassembler.next_deadline())
+        due(self.tracker.next_deadline()) || due(self.reassembler.next_deadline()) || self.output.is_due(now)
     }
 
     /// The source ended: every connection is closed.
     pub fn finish(&mut self, now: KernelInstant) {
-        let Self { reassembler, gate, tracker, .. } = self;
-        reassembler.finish(&mut |chunk| gate.push(chunk, now, tracker));
-        self.settle(now);
-        if let Some(recorder) = &mut self.recorder {
-            recorder.finish();
+        loop {
+            let Self { reassembler, gate, tracker, output, .. } = self;
+            let names = &mut output.names;
+            reassembler.finish(&mut |chunk| gate.push(chunk, now, tracker, names.as_deref_mut()));
+            let may_be_more = reassembler.attempts_are_full();
+            self.settle(now);
+            if !may_be_more {
+                break;
+            }
         }
+        self.output.finish(now);
+        self.recorder.iter_mut().for_each(|recorder| recorder.finish());
     }
 
     /// Hands on packets that have waited long enough at `now`.
@@ -229,7 +256,12 @@ impl Pipeline {
                 .flat_map(|passed| passed.drain(..))
                 .for_each(|passed| recorder.want(&passed));
         }
-        output.drain(tracker, gate, recorder);
+        output.drain(tracker, gate, recorder, now);
+        while let Some(attempt) = reassembler.pop_attempt() {
+            if gate.wants_attempt(&attempt, now) {
+                output.tell_attempt(&attempt, now);
+            }
+        }
         while let Some(connection) = tracker.pop_unwanted() {
             reassembler.ignore(&connection);
         }
@@ -246,7 +278,7 @@ impl Pipeline {
                 recorder.refuse(connection);
             }
         }
-        output.drain(tracker, gate, recorder);
+        output.drain(tracker, gate, recorder, now);
         gate.refused.clear();
     }
 
@@ -258,6 +290,7 @@ impl Pipeline {
 
     /// Tells each end of a connection once, though several interfaces may see it.
     pub fn share_sightings(&mut self, sightings: SharedSightings) {
+        self.reassembler.watch_interfaces();
         self.gate.is_open = false;
         self.gate.sightings = Some(sightings);
     }
@@ -273,10 +306,10 @@ impl Pipeline {
     }
 
     /// Makes what the HTTP metrics counted visible to those who read them.
-    pub fn publish_metrics(&self) {
-        if let Some(metrics) = &self.output.metrics {
-            metrics.publish();
-        }
+    pub fn publish_metrics(&mut self) {
+        let last = &mut self.output.last;
+        last.metrics.iter().for_each(|metrics| metrics.publish());
+        last.pairs.iter_mut().for_each(PairMetrics::publish);
     }
 
     /// What the stages counted.
@@ -286,10 +319,16 @@ impl Pipeline {
             filter: self.gate.filter.stats(),
             http: self.tracker.stats(),
             open_exchanges: self.tracker.open_exchanges(),
+            open_attempts: self.reassembler.open_attempts(),
             enrich: *self.output.enricher.stats(),
-            routes: self.output.metrics.as_ref().map(HttpMetrics::route_stats).unwrap_or_default(),
+            routes: self.output.last.metrics.as_ref().map(HttpMetrics::route_stats).unwrap_or_default(),
             packets: self.recorder.as_ref().map(|recorder| *recorder.stats()).unwrap_or_default(),
-            label_overflows: self.output.metrics.as_ref().map_or(0, HttpMetrics::overflowed),
+            label_overflows: self.output.last.metrics.as_ref().map_or(0, HttpMetrics::overflowed),
+            pairs_overflowed: self.output.last.pairs.as_ref().map(PairMetrics::overflowed),
+            views: *self.output.last.views.stats(),
+            waiting: self.output.waiting(),
+            join: self.output.last.joint.as_ref().map(|joint| *joint.stats()).unwrap_or_default(),
+            names: self.output.names.as_ref().map(|names| names.stats()).unwrap_or_default(),
         }
     }
 }
@@ -305,6 +344,8 @@ pub struct Stats<'a> {
     pub http: &'a http::Stats,
     /// Exchanges that the HTTP stage has begun and not told.
     pub open_exchanges: usize,
+    /// Connection attempts that nothing has come of so far.
+    pub open_attempts: usize,
     /// Enrichment.
     pub enrich: enrich::Stats,
     /// The finding of routes.
@@ -313,80 +354,87 @@ pub struct Stats<'a> {
     pub packets: pcap::Stats,
     /// Exchanges whose metrics lost their labels.
     pub label_overflows: u64,
+    /// Exchanges counted without who their ends are, where pairs are counted.
+    pub pairs_overflowed: Option<u64>,
+    /// What came of views.
+    pub views: views::Stats,
+    /// Records that wait until it is known what IPVS did with their connection, or who its ends are.
+    pub waiting: usize,
+    /// What was joined with IPVS.
+    pub join: ipvs::join::Stats,
+    /// What was named.
+    pub names: named::Stats,
 }
 
-impl Gate {
-    fn new(filter: Filter) -> Self {
-        let is_open = filter.is_open();
-        Self { filter, host: Host::default(), is_open, sightings: None, refused: Vec::new(), passed: None }
-    }
+#[cfg(test)]
+mod tests {
+    use std::{net::SocketAddr, time::Duration};
 
-    /// Hands a chunk on if its connection is wanted; a connection is judged with its first one.
-    fn push(&mut self, chunk: Chunk<'_>, now: KernelInstant, tracker: &mut HttpTracker) {
-        if !self.is_open && !tracker.follows(chunk.connection) {
-            let is_over = matches!(chunk.content, Content::Closed(_));
-            if is_over || self.has_refused(chunk.connection) {
-                return;
-            }
-            let sightings = self.sightings.as_ref();
-            let is_duplicate =
-                || sightings.is_some_and(|sightings| sightings.lock().is_duplicate(chunk.connection, now));
-            if let Verdict::Ignore(_) = self.filter.judge(chunk.connection, &mut self.host, is_duplicate) {
-                self.refused.push(*chunk.connection);
-                return;
-            }
-        }
-        if let Some(passed) = &mut self.passed {
-            passed.push(*chunk.connection);
-        }
-        tracker.push(chunk, now);
-    }
+    use super::*;
+    use crate::{
+        capture::Scope,
+        enrich::Connects,
+        ipvs::{
+            Tuple,
+            exact::{Decision, Met, Outcome},
+            parse::Protocol,
+            services::Standing,
+            state::State,
+        },
+        reassembly::{Attempt, Fate as Came, Start},
+        sinks,
+        watch::board::Board,
+    };
 
-    /// Whether an exchange is of a connection that is wanted.
-    fn wants(&mut self, exchange: &Exchange) -> bool {
-        if self.is_open {
-            return true;
-        }
-        let connection = &exchange.connection;
-        let refused = self.has_refused(connection);
-        if !refused && self.filter.still_wants(connection, exchange.client) {
-            return true;
-        }
-        self.filter.count_exchange();
-        if !refused {
-            self.refused.push(*connection);
-        }
-        false
-    }
+    const NOW: Duration = Duration::from_secs(100);
 
-    /// Whether a connection was refused just now. Hardly ever is it more than one.
-    fn has_refused(&self, connection: &Connection) -> bool {
-        self.refused.iter().any(|refused| refused.token == connection.token)
-    }
-}
-
-impl Output {
-    fn drain(&mut self, tracker: &mut HttpTracker, gate: &mut Gate, recorder: &mut Option<Box<Recorder>>) {
-        tracker.drain_told(|exchange| {
-            if !gate.wants(exchange) {
-                return;
+    #[test]
+    fn a_reuse_names_a_failure_that_has_no_record() {
+        /// More than a client may have told at once.
+        const ATTEMPTS: u32 = 150;
+        let (client, service) = (([10, 244, 1, 2].into(), 40_001), ([10, 96, 0, 10].into(), 80));
+        let met = Met {
+            server: ([10, 244, 2, 3].into(), 8080),
+            standing: Standing::Weight(0),
+            state: State::TimeWait,
+            flags: 0,
+            left: NOW,
+            idle: NOW,
+            is_controlled: false,
+        };
+        let tuple = Tuple { protocol: Protocol::TCP, client, service };
+        let (outcome, met) = (Outcome::Reused, Some(met));
+        let decision =
+            Decision { at: NOW, tuple, outcome, is_repeated: None, met, made: None, after: None, isn: 1 };
+        let time = KernelInstant::from_nanos(NOW.as_nanos() as u64);
+        let ends = (SocketAddr::from(client), SocketAddr::from(service));
+        for (connects, records) in [(Connects::Off, 0..=0), (Connects::Failed, 1..=u64::from(ATTEMPTS) - 1)] {
+            let output = sinks::Config { file: Some("/dev/null".into()), ..sinks::Config::default() };
+            let shutdown = Shutdown::without_signals().unwrap();
+            let writer = Writer::open(&output, Overflow::DropNewest, &shutdown).unwrap();
+            let mut config = Config::default();
+            config.enrich.connects = connects;
+            let shared = SharedSinks::new(Sinks::new(writer, None));
+            let mut pipeline = Pipeline::new(&config, shared.clone(), None);
+            let board = Arc::<Board>::default();
+            let join =
+                ipvs::join::Config { max_suspects: 10, max_waiting: 10, max_waiting_bytes: usize::MAX };
+            pipeline.join_ipvs(Joint::new(join, Arc::clone(&board)));
+            board.put_decisions(&[decision]);
+            pipeline.read_ipvs();
+            for isn in 0..ATTEMPTS {
+                let connection = Connection {
+                    originator_isn: Some(isn),
+                    syn_time: Some(time),
+                    ..Connection::between(Scope::default(), ends, None, Start::Handshake)
+                };
+                let attempt = Attempt { connection, fate: Came::Refused, end: time, late: false };
+                pipeline.output.tell_attempt(&attempt, time);
+                assert!(board.failed(client, &[service], isn).is_some(), "{connects:?}: {isn}");
             }
-            let connection = recorder.is_some().then_some(exchange.connection);
-            let (record, fate) = self.enricher.enrich(exchange, self.wall);
-            if let (Some(recorder), Some(connection)) = (recorder.as_mut(), connection)
-                && matches!(fate, Fate::Keep | Fate::SampledAway)
-                && !record.in_progress
-            {
-                recorder.comment(&connection, record);
-            }
-            if matches!(fate, Fate::Keep | Fate::SampledAway)
-                && let Some(metrics) = &mut self.metrics
-            {
-                metrics.observe(record);
-            }
-            if fate == Fate::Keep {
-                self.sinks.get().write(record);
-            }
-        });
+            shared.get().flush();
+            let came = shared.get().stats()[0].1.received;
+            assert!(records.contains(&came), "{connects:?}: {came} records");
+        }
     }
 }

@@ -7,21 +7,21 @@ use std::{
     io::{self, Read},
     os::fd::AsFd as _,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::AtomicBool},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::{
-    admin::{self, Listen},
+    admin::{self, Health, Listen, Shown},
     capture::{
         KernelInstant,
         file::{self, CaptureFile, FileError, Progress},
         packet,
     },
-    config::Config,
-    enrich::OwnTraffic,
+    config::{Config, shown},
+    enrich::{Failures, OwnTraffic},
     exit,
     metrics::{Metrics, http::MAX_LABEL_SETS, stages},
     pcap,
@@ -70,12 +70,11 @@ impl Replay {
     fn start(mut config: Config, packets: Option<pcap::Output>, shutdown: Shutdown) -> anyhow::Result<Self> {
         // What is in somebody's file is what that person wants to see.
         config.enrich.own_traffic = OwnTraffic::Told;
+        config.enrich.failures = Failures::All;
         let (metrics, http_metrics) = Metrics::new(&config.routes, MAX_LABEL_SETS)?;
         let metrics = Arc::new(metrics);
         let own = Arc::new(OwnConnections::default());
-        if let Listen::At(address) = config.metrics.listen {
-            admin::start(address, Arc::clone(&metrics), Arc::new(AtomicBool::new(true)), Arc::clone(&own))?;
-        }
+        serve(&config, &metrics, &own)?;
         let sinks = pipeline::open_sinks(&config, Overflow::Wait, &own, &shutdown)?;
         let mut pipeline = Pipeline::new(&config, sinks.clone(), Some(http_metrics));
         if let Some(packets) = &packets {
@@ -207,4 +206,17 @@ impl Read for Input {
         }
         Ok(rustix::io::read(stdin.as_fd(), buffer)?)
     }
+}
+/// Serves what is asked to be served; replay is ready as soon as it runs.
+fn serve(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    own: &Arc<OwnConnections>,
+) -> Result<(), admin::StartError> {
+    let health = Arc::new(Health::new(Instant::now(), None));
+    health.set_ready();
+    let shown = Shown { metrics: Arc::clone(metrics), health, settings: shown::page(config) };
+    let asked = |listen| if let Listen::At(address) = listen { Some(address) } else { None };
+    let settings = (&config.admin, asked(config.admin.listen));
+    admin::start(asked(config.metrics.listen), settings, shown, Arc::clone(own))
 }

@@ -10,11 +10,16 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use nix::sys::signal::{SigSet, Signal};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::signal::{SigSet, Signal},
+};
 use rustix::event::{EventfdFlags, eventfd};
+
+use crate::rights::{self, Part};
 
 /// From the signal to the exit: everything complete is out by then, or is counted as lost.
 pub const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
@@ -51,6 +56,8 @@ impl Shutdown {
         let shutdown = Self::without_signals()?;
         let told = shutdown.clone();
         thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            // Waiting needs no right; what is refused stays.
+            let _ = rights::keep(Part::Signals, |_| false);
             while signals.wait().is_ok() {
                 if told.is_requested() {
                     std::process::exit(EXIT_AT_ONCE);
@@ -71,6 +78,21 @@ impl Shutdown {
     /// Whether the end was asked for.
     pub fn is_requested(&self) -> bool {
         self.requested.load(Ordering::Relaxed)
+    }
+
+    /// Waits for so long, or until the end is asked for.
+    pub fn wait(&self, time: Duration) {
+        let until = Instant::now() + time;
+        while !self.is_requested() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            let timeout =
+                PollTimeout::try_from(left.as_millis().saturating_add(1)).unwrap_or(PollTimeout::MAX);
+            // Whatever it says, the conditions above are asked again.
+            let _ = poll(&mut [PollFd::new(self.as_fd(), PollFlags::POLLIN)], timeout);
+        }
     }
 }
 

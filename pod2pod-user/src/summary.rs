@@ -58,15 +58,21 @@ impl fmt::Display for Summary {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let output = self.sinks.first().map(|(_, stats)| *stats).unwrap_or_default();
         let Self { enriched, segments, refused, .. } = self;
+        // Whoever finds reuses gives each to every sink.
+        let reuses = output.reuses;
+        let seen = enriched.exchanges + reuses;
         let losses = [lost("records", &dropped(&output)), lost("segments in the kernel", segments)];
         let losses: Vec<_> = losses.into_iter().flatten().collect();
         let told = if losses.is_empty() { "0".to_owned() } else { losses.join(" and ") };
-        write!(formatter, "seen {}, delivered {}, lost {told}", enriched.exchanges, output.delivered)?;
+        write!(formatter, "seen {seen}, delivered {}, lost {told}", output.delivered)?;
         let parts = [
             (enriched.sampled_away, "sampled away"),
             (enriched.ignored, "ignored"),
+            (enriched.over_rate, "failed connects past their rate"),
             (enriched.own, "own traffic"),
             (*refused, "connections filtered out"),
+            (reuses, "reuses of IPVS entries among them"),
+            (enriched.connects.total(), "connection attempts that failed or were slow among them"),
         ];
         for (count, what) in parts.iter().filter(|(count, _)| *count > 0) {
             write!(formatter, ", {count} {what}")?;

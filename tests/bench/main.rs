@@ -13,6 +13,7 @@ mod agent;
 mod bulk;
 mod checks;
 mod cost;
+mod ipvs;
 mod latency;
 mod live;
 mod machine;
@@ -34,7 +35,7 @@ mod wrk;
 use report::Report;
 use support::processes;
 
-const USAGE: &str = "usage: pod2pod-bench AGENT OUT [live|replay|memory|parts]… [--quick] [--rounds N] [--seconds N] [--only WORD]";
+const USAGE: &str = "usage: pod2pod-bench AGENT OUT [live|replay|memory|parts|ipvs]… [--quick] [--rounds N] [--seconds N] [--only WORD]";
 
 /// What was asked for.
 #[derive(Debug)]
@@ -55,7 +56,7 @@ pub(crate) struct Plan {
 }
 
 /// Everything, in the order of the README.
-const SECTIONS: [&str; 4] = ["live", "memory", "replay", "parts"];
+const SECTIONS: [&str; 5] = ["live", "memory", "replay", "parts", "ipvs"];
 /// Interleaved rounds, unless told otherwise.
 const DEFAULT_ROUNDS: usize = 10;
 /// Rounds of a quick run.
@@ -80,7 +81,7 @@ impl Plan {
         let mut rest = rest.iter();
         while let Some(word) = rest.next() {
             match word.as_str() {
-                "live" | "replay" | "memory" | "parts" => plan.sections.push(word.clone()),
+                "live" | "replay" | "memory" | "parts" | "ipvs" => plan.sections.push(word.clone()),
                 "--quick" => {}
                 "--rounds" => plan.rounds = rest.next().context(USAGE)?.parse().context("--rounds N")?,
                 "--seconds" => {
@@ -132,6 +133,7 @@ fn run(plan: &Plan) -> Result<ExitCode> {
             "live" => live::run(plan, &mut report),
             "memory" => memory::run(plan, &mut report),
             "parts" => parts::run(plan, &mut report),
+            "ipvs" => ipvs::run(plan, &mut report),
             _ => replay::run(plan, &mut report),
         };
         // What was measured before something failed is worth reading.

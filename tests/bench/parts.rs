@@ -45,7 +45,7 @@ pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
 }
 
 /// The stages in their order, as the benchmark names them.
-const ORDER: [&str; 8] = [
+const ORDER: [&str; 9] = [
     "decode, a ring record",
     "packet, a frame",
     "reassembly, a segment",
@@ -54,6 +54,7 @@ const ORDER: [&str; 8] = [
     "record, a line",
     "all stages, an exchange",
     "ipvs, a row",
+    "kubernetes, both ends of an exchange",
 ];
 
 /// Nanoseconds of one element, by sample.
@@ -82,6 +83,7 @@ mod tests {
         let sources = [
             include_str!("../../pod2pod-user/benches/parts/main.rs"),
             include_str!("../../pod2pod-user/benches/parts/ipvs.rs"),
+            include_str!("../../pod2pod-user/benches/parts/kubernetes.rs"),
         ];
         for name in ORDER {
             assert!(sources.concat().contains(&format!("\"{name}\"")), "{name}");

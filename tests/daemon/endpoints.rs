@@ -11,7 +11,8 @@ use support::process::{PATIENCE, Running, command};
 
 use crate::capture;
 
-struct Server {
+/// A replay that waits for its input.
+pub(crate) struct Server {
     running: Running,
     address: String,
     /// Of the packet file.
@@ -19,7 +20,7 @@ struct Server {
 }
 
 impl Server {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let mut replay = command(["replay", "-", "--listen", "127.0.0.1:0", "--log-level", "info"]);
         let folder = tempfile::tempdir().unwrap();
         replay.arg("--write-pcap").arg(folder.path().join("packets"));
@@ -28,6 +29,18 @@ impl Server {
         let said = running.wait_stderr(|text| text.contains("address="));
         let address = said.split("address=").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
         Self { running, address, _folder: folder }
+    }
+
+    /// A page with what is counted of three exchanges.
+    pub(crate) fn page_of_three(&mut self) -> String {
+        self.running.write(&capture(3));
+        self.running.wait_stdout(|text| text.lines().count() == 3);
+        self.ask("GET /metrics").1
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
     }
 
     fn ask(&self, request: &str) -> (u16, String) {
@@ -60,9 +73,7 @@ fn endpoints_answer() {
 #[test]
 fn http_metrics_have_opentelemetry_names() {
     let mut server = Server::start();
-    server.running.write(&capture(3));
-    server.running.wait_stdout(|text| text.lines().count() == 3);
-    let (_, text) = server.ask("GET /metrics");
+    let text = server.page_of_three();
     let labels = "error_type=\"\",http_request_method=\"GET\",http_response_status_code=\"200\",network_protocol_version=\"1.1\"";
     for wanted in [
         format!("http_server_request_duration_seconds_count{{{labels}}} 3"),
@@ -79,9 +90,7 @@ fn http_metrics_have_opentelemetry_names() {
 #[test]
 fn promtool_has_nothing_to_say() {
     let mut server = Server::start();
-    server.running.write(&capture(3));
-    server.running.wait_stdout(|text| text.lines().count() == 3);
-    let (_, text) = server.ask("GET /metrics");
+    let text = server.page_of_three();
     let mut promtool = Command::new("promtool");
     promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = match promtool.spawn() {

@@ -13,29 +13,16 @@ use pod2pod_user::watch::{
     source::{MAX_BYTES, MAX_SMALL_BYTES},
 };
 use support::{
-    ipvs::{HEADER, folder},
+    ipvs::{HEADER, entry as row, folder, updated_services},
     process::{Finished, Running, binary, command, run},
 };
 use tempfile::TempDir;
-
-const SERVICES: &str = "\
-IP Virtual Server version 1.2.1 (size=4096)
-Prot LocalAddress:Port Scheduler Flags
-  -> RemoteAddress:Port Forward Weight ActiveConn InActConn
-TCP  0A60000A:0050 rr  
-  -> 0AF40203:1F90      Masq    0      0          1         
-  -> 0AF40202:1F90      Masq    1      0          0         
-";
-
-fn row(port: u16, state: &str, left: u32) -> String {
-    format!("TCP 0AF40102 {port:04X} 0A60000A 0050 0AF40203 1F90 {state:11} {left:>7}\n")
-}
 
 /// A folder with a table and its services.
 fn saved(rows: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("ip_vs_conn"), format!("{HEADER}{rows}")).unwrap();
-    fs::write(folder.path().join("ip_vs"), SERVICES).unwrap();
+    fs::write(folder.path().join("ip_vs"), updated_services()).unwrap();
     folder
 }
 
@@ -65,7 +52,7 @@ fn two_saved_tables_are_compared() {
     for (key, value) in [
         ("kind", "ipvs_reuse"),
         ("ipvs.verdict", "reused"),
-        ("ipvs.confidence", "certain"),
+        ("ipvs.reuse", "certain"),
         ("ipvs.severity", "critical"),
         ("ipvs.situation", "draining_server_mode_off"),
         ("client.address", "10.244.1.2"),
@@ -116,7 +103,7 @@ fn the_old_rule_and_its_line() {
     assert_eq!(ours.stdout.lines().count(), 2, "half-closed traffic is no reuse: {ours:?}");
     assert!(ours.stdout.lines().all(|line| !line.contains("10.244.1.2:2 ")), "{ours:?}");
     for (format, expected) in
-        [("json", "\"ipvs.verdict\":\"legacy\""), ("text", " legacy   tcp 10.244.1.2:1 → ")]
+        [("json", "\"ipvs.verdict\":\"legacy\""), ("text", " legacy      tcp 10.244.1.2:1 → ")]
     {
         let told =
             ipvs(&["--diff", a, b, "--format", format, "--detector", "legacy", "-service-ip", "10.96.0.10"]);
@@ -178,13 +165,15 @@ fn all_mistakes_are_told_at_once() {
         "xml",
         "--detector",
         "guess",
+        "--mode",
+        "sure",
         "--once",
         "--diff",
         "a",
         "b",
     ]);
     assert_eq!((finished.code, finished.stdout.as_str()), (Some(64), ""), "{finished:?}");
-    assert_eq!(finished.stderr.lines().count(), 5, "{}", finished.stderr);
+    assert_eq!(finished.stderr.lines().count(), 6, "{}", finished.stderr);
     for arguments in [&["--diff", "a"][..], &["--nonsense"], &["file"]] {
         assert_eq!(ipvs(arguments).code, Some(64), "{arguments:?}");
     }
@@ -246,10 +235,35 @@ fn a_huge_file_is_read_up_to_a_limit() {
     let huge = fs::File::options().append(true).open(after.path().join("ip_vs_conn")).unwrap();
     huge.set_len(MAX_BYTES + 1).unwrap();
     fs::write(after.path().join("kernel"), vec![b'6'; MAX_SMALL_BYTES as usize + 1]).unwrap();
+    let cut = format!("past {MAX_BYTES} bytes");
     let finished = ipvs(&["--diff", text(before.path()), text(after.path())]);
     assert_eq!((finished.code, finished.stdout.lines().count()), (Some(0), 1), "{finished:?}");
-    assert!(finished.stderr.contains(&format!("past {MAX_BYTES} bytes")), "{finished:?}");
+    assert!(finished.stderr.contains(&cut), "{finished:?}");
+    huge.set_len(MAX_BYTES).unwrap();
+    let whole = ipvs(&["--diff", text(before.path()), text(after.path())]);
+    assert!(whole.stdout.lines().count() == 1 && !whole.stderr.contains(&cut), "all of it: {whole:?}");
     assert!(!finished.stdout.contains("os.version"), "too large for a release: {finished:?}");
+}
+
+/// A saved table has no kernel that could be followed: with `auto` that is no news, and `exact` cannot be.
+#[test]
+fn a_table_that_is_not_the_kernels_is_polled() {
+    let folder = saved(&row(1, "TIME_WAIT", 60));
+    let path = folder.path().join("ip_vs_conn");
+    let finished = ipvs(&["--mode", "exact", "--path", text(&path)]);
+    assert_eq!((finished.code, finished.stdout.as_str()), (Some(77), ""), "{finished:?}");
+    assert!(finished.stderr.contains("is no table of this kernel"), "{finished:?}");
+    let finished = ipvs(&["--mode", "exact", "--diff", text(&path), text(&path)]);
+    assert_eq!(finished.code, Some(64), "{finished:?}");
+    let mut watch =
+        command(["ipvs", "--mode", "auto", "--interval", "100ms", "--log-level", "debug", "--path"]);
+    watch.arg(&path);
+    let running = Running::start(watch);
+    running.wait_stderr(|said| said.contains("polled"));
+    running.signal(Signal::SIGTERM);
+    let finished = running.finish();
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    assert!(!finished.stderr.contains("exact mode"), "{finished:?}");
 }
 
 #[test]
@@ -269,7 +283,7 @@ fn rows_that_cannot_be_parsed_are_counted_and_the_first_is_quoted() {
 fn the_watch_follows_a_table() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ip_vs_conn");
-    fs::write(folder.path().join("ip_vs"), SERVICES).unwrap();
+    fs::write(folder.path().join("ip_vs"), updated_services()).unwrap();
     let mut watch =
         command(["ipvs", "-interval", "100ms", "--format", "json", "--log-level", "debug", "-path"]);
     watch.arg(&path);
@@ -290,13 +304,24 @@ fn the_watch_follows_a_table() {
     running.wait_stderr(|said| said.matches("It is waited for.").count() == 2);
     put(row(0xc351, "TIME_WAIT", 100));
     put(row(0xc351, "SYN_RECV", 59));
+    // What cannot be read any more, or is no table any more, may be one again.
+    let fresh = folder.path().join("fresh");
+    std::os::unix::fs::symlink("/", &fresh).unwrap();
+    fs::rename(&fresh, &path).unwrap();
+    running.wait_stderr(|said| {
+        said.contains("Is a directory") && said.matches("It is waited for.").count() == 3
+    });
+    put(row(0xc351, "TIME_WAIT", 100));
+    fs::write(&fresh, "no table\n").unwrap();
+    fs::rename(&fresh, &path).unwrap();
+    running.wait_stderr(|said| said.matches("It is waited for.").count() == 4);
     let told = running.wait_stdout(|said| said.lines().count() >= 2);
     running.signal(Signal::SIGTERM);
     let finished = running.finish();
     assert_eq!((finished.code, finished.stdout.as_str()), (Some(0), told.as_str()), "{finished:?}");
     assert!(finished.stderr.contains("reuses 2 (critical 2)"), "{finished:?}");
     for line in told.lines().map(json) {
-        assert_eq!((&line["ipvs.confidence"], &line["ipvs.state"]), (&"certain".into(), &"SYN_RECV".into()));
+        assert_eq!((&line["ipvs.reuse"], &line["ipvs.state"]), (&"certain".into(), &"SYN_RECV".into()));
     }
 }
 
@@ -341,4 +366,20 @@ fn a_reader_that_goes_away_ends_it_cleanly() {
         finished.code == Some(1) && finished.stderr.contains("cannot write to standard output"),
         "{finished:?}"
     );
+}
+
+/// Where nobody's cursor can be moved, one table follows the other.
+#[test]
+fn the_table_follows_the_polls() {
+    let folder = saved(&row(0xc351, "TIME_WAIT", 60));
+    let mut watch = command(["ipvs", "--interval", "100ms", "--format", "table", "--path"]);
+    watch.arg(folder.path().join("ip_vs_conn"));
+    let running = Running::start(watch);
+    let told = running.wait_stdout(|said| said.matches("SERVICE").count() >= 2);
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.finish().code, Some(0));
+    assert!(!told.contains('\x1b') && told.contains("1 real servers draining, 0 never draining"), "{told}");
+    let line = told.lines().find(|line| line.contains("10.244.2.3:8080")).unwrap();
+    let words: Vec<&str> = line.split_whitespace().collect();
+    assert_eq!(words.join(" "), "tcp 10.96.0.10:80 10.244.2.3:8080 masq 0 0 1 draining 1 TIME_WAIT");
 }

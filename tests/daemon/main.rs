@@ -6,14 +6,20 @@
     reason = "helpers of tests: a failure here is the test's failure"
 )]
 
+mod check;
 mod collector;
 mod command_line;
+mod connects;
+mod deploy;
 mod endpoints;
 mod filter;
 mod ipvs;
+mod old_format;
 mod output;
 mod packet_file;
+mod settings;
 mod signals;
+mod top;
 
 use support::{
     capture_file::{ETHERNET, Order, Pcap, Unit},

@@ -135,6 +135,15 @@ fn a_path_that_cannot_be_written_to_is_a_mistake_among_others() {
             assert_eq!(finished.stderr.lines().count(), 3, "{}", finished.stderr);
         }
     }
+    // The folder of what outlives the process.
+    for (path, why) in [(inside.as_path(), "ENOENT"), (&plain, "ENOTDIR")] {
+        let mut program = command(["agent", "--format", "xml", "--set"]);
+        program.arg(format!("data_dir={}", path.display()));
+        let finished = run(program, b"");
+        assert_eq!((finished.code, finished.stderr.lines().count()), (Some(64), 2), "{finished:?}");
+        let wanted = format!("data_dir: {} cannot be written to: {why}", path.display());
+        assert!(finished.stderr.contains(&wanted), "{wanted} is not in\n{}", finished.stderr);
+    }
     // Nor is a file that is to be read moved away.
     let mut program = command(["replay"]);
     program.arg(&plain).arg("--write-pcap").arg(&plain);

@@ -28,30 +28,45 @@ const MEMORY: &str = "256MiB";
 /// The agent while it watches.
 pub(crate) struct Agent {
     process: Process,
+    admin: SocketAddr,
     log: PathBuf,
 }
 
 impl Agent {
-    /// Starts `binary` on `cgroup`; its records go to `records` and its log to `log`. Returns when it is ready.
-    pub(crate) fn start(binary: &str, cgroup: &Path, records: &Path, log: &Path) -> Result<Self> {
+    /// Starts `binary` on the cgroup of that name, with `more` settings; its records go to `records` and its log to `log`. Returns
+    /// when it is ready.
+    pub(crate) fn start(binary: &str, cgroup: &str, more: &str, [records, log]: [&Path; 2]) -> Result<Self> {
         let admin = free_port()?;
-        let name = cgroup.file_name().and_then(|name| name.to_str()).context("the cgroup has a name")?;
         let config = records.with_extension("yaml");
-        let capture =
-            format!("capture:\n  cgroup: {name}\n  ring_bytes: {RING_BYTES}\nlimits:\n  memory: {MEMORY}\n");
-        std::fs::write(&config, format!("{capture}metrics:\n  listen: {admin}\n"))?;
+        let capture = format!(
+            "capture:\n  cgroup: {cgroup}\n  ring_bytes: {RING_BYTES}\nlimits:\n  memory: {MEMORY}\n"
+        );
+        std::fs::write(&config, format!("{capture}metrics:\n  listen: {admin}\n{more}"))?;
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["become", binary, "agent", "--config"]).arg(&config);
         command.stdin(Stdio::null()).stdout(File::create(records)?).stderr(File::create(log)?);
         let process = Process::start("agent", &mut command)?;
-        let mut agent = Self { process, log: log.to_owned() };
-        agent.wait_until_ready(admin).with_context(|| agent.last_words())?;
+        let mut agent = Self { process, admin, log: log.to_owned() };
+        agent.wait_until(|| is_ready(admin)).with_context(|| agent.last_words())?;
         Ok(agent)
     }
 
-    fn wait_until_ready(&mut self, admin: SocketAddr) -> Result<()> {
+    /// Where its metrics are.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Returns when it knows the cluster.
+    pub(crate) fn wait_until_known(&mut self) -> Result<()> {
+        let admin = self.admin;
+        let is_known =
+            || ask(admin, "/metrics").is_ok_and(|page| page.contains("\npod2pod_kubernetes_ready 1\n"));
+        self.wait_until(is_known).with_context(|| self.last_words())
+    }
+
+    fn wait_until(&mut self, is_so: impl Fn() -> bool) -> Result<()> {
         let deadline = Instant::now() + MAX_START;
-        while !is_ready(admin) {
+        while !is_so() {
             if let Some(status) = self.process.ended()? {
                 bail!("the agent ended before it was ready: {status}");
             }
@@ -66,7 +81,7 @@ impl Agent {
     /// Ends the agent as a service manager would, and waits until all its records are out.
     pub(crate) fn end(self) -> Result<String> {
         self.process.signal(Signal::SIGTERM)?;
-        let Self { process, log } = self;
+        let Self { process, log, .. } = self;
         let words = || last_words(&log);
         process.finish(MAX_END).with_context(words)?;
         Ok(words())
@@ -89,13 +104,16 @@ fn free_port() -> Result<SocketAddr> {
 }
 
 fn is_ready(admin: SocketAddr) -> bool {
-    let ask = || -> std::io::Result<Vec<u8>> {
-        let mut stream = TcpStream::connect(admin)?;
-        stream.set_read_timeout(Some(MAX_START))?;
-        stream.write_all(b"GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer)?;
-        Ok(answer)
-    };
-    ask().is_ok_and(|answer| answer.starts_with(b"HTTP/1.1 200"))
+    ask(admin, "/ready").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+}
+
+fn ask(admin: SocketAddr, target: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(admin)?;
+    stream.set_read_timeout(Some(MAX_START))?;
+    stream.write_all(
+        format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes(),
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }

@@ -5,25 +5,54 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use crate::list::{End, Entry};
 
+/// Content up to this size is observed whole, in bytes: as much of one direction is read ahead of the agent. Of a larger
+/// body that has no length in its head the agent may know a lower bound only, and must say so.
+pub(crate) const MAX_READ_AHEAD: u64 = 256 * 1024;
+
 /// An entry as the agent told it, with what joins the two ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Observed {
     pub(crate) entry: Entry,
+    /// The record says that its size of the request's content is a lower bound.
+    pub(crate) request_cut: bool,
+    /// As `request_cut`, for the response.
+    pub(crate) response_cut: bool,
     pub(crate) connection_id: String,
     pub(crate) offset: u64,
+}
+
+impl Observed {
+    /// Whether this is what was sent: the same in all words, or a lower bound where it says so and may.
+    fn tells(&self, sent: &Entry) -> bool {
+        let size = |told: u64, cut: bool, sent: u64| {
+            if cut && sent > MAX_READ_AHEAD && told <= sent { sent } else { told }
+        };
+        let entry = &self.entry;
+        let whole = Entry {
+            request_bytes: size(entry.request_bytes, self.request_cut, sent.request_bytes),
+            response_bytes: size(entry.response_bytes, self.response_cut, sent.response_bytes),
+            ..entry.clone()
+        };
+        whole == *sent
+    }
 }
 
 /// One line of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Row {
     pub(crate) sent: Option<Entry>,
-    pub(crate) observed: Option<Entry>,
+    pub(crate) observed: Option<Observed>,
 }
 
 impl Row {
     /// Both are there and say the same.
     pub(crate) fn agrees(&self) -> bool {
-        self.sent.is_some() && self.sent == self.observed
+        matches!(self, Self { sent: Some(sent), observed: Some(observed) } if observed.tells(sent))
+    }
+
+    /// They agree, but for a size that the record calls a lower bound.
+    pub(crate) fn is_lower_bound(&self) -> bool {
+        self.agrees() && self.observed.as_ref().map(|observed| &observed.entry) != self.sent.as_ref()
     }
 }
 
@@ -36,20 +65,20 @@ fn place(entry: &Entry) -> Place {
 
 /// Pairs every sent line with the observed line of the same end, connection and ordinal. Nothing is left out: a line
 /// without a partner is a row of its own.
-pub(crate) fn compare(sent: &[Entry], observed: &[Entry]) -> Vec<Row> {
-    let mut places: BTreeMap<Place, (Vec<&Entry>, Vec<&Entry>)> = BTreeMap::new();
+pub(crate) fn compare(sent: &[Entry], observed: &[Observed]) -> Vec<Row> {
+    let mut places: BTreeMap<Place, (Vec<&Entry>, Vec<&Observed>)> = BTreeMap::new();
     for entry in sent {
         places.entry(place(entry)).or_default().0.push(entry);
     }
-    for entry in observed {
-        places.entry(place(entry)).or_default().1.push(entry);
+    for one in observed {
+        places.entry(place(&one.entry)).or_default().1.push(one);
     }
     let mut rows = Vec::new();
     for (sent, observed) in places.into_values() {
         for number in 0..sent.len().max(observed.len()) {
             rows.push(Row {
                 sent: sent.get(number).map(|entry| (*entry).clone()),
-                observed: observed.get(number).map(|entry| (*entry).clone()),
+                observed: observed.get(number).map(|one| (*one).clone()),
             });
         }
     }
@@ -115,8 +144,42 @@ mod tests {
         "server 10.244.1.2:40000 10.244.2.2:8080 0 GET /a 200 0 9 complete",
     ];
 
+    fn told(entry: &Entry) -> Observed {
+        let entry = entry.clone();
+        Observed { entry, request_cut: false, response_cut: false, connection_id: "7".to_owned(), offset: 1 }
+    }
+
     fn equal(sent: &[Entry], observed: &[Entry]) -> bool {
-        compare(sent, observed).iter().all(Row::agrees)
+        let observed: Vec<Observed> = observed.iter().map(told).collect();
+        compare(sent, &observed).iter().all(Row::agrees)
+    }
+
+    #[test]
+    fn a_size_may_be_a_lower_bound_where_the_record_says_so_and_the_body_was_large() {
+        let sent = |size: u64| {
+            entries(&[&format!("client 10.244.1.2:40000 10.96.0.10:80 0 POST /a 200 {size} {size} complete")])
+        };
+        let row = |size: u64, request: (u64, bool), response: (u64, bool)| {
+            let mut observed = told(&sent(size)[0]);
+            (observed.entry.request_bytes, observed.request_cut) = request;
+            (observed.entry.response_bytes, observed.response_cut) = response;
+            compare(&sent(size), &[observed]).remove(0)
+        };
+        let large = MAX_READ_AHEAD + 1;
+        for (size, request, response, agrees) in [
+            (large, (large - 9, true), (large, false), true),
+            (large, (large, false), (large - 9, true), true),
+            (large, (large - 9, false), (large, false), false),
+            (large, (large, false), (large - 9, false), false),
+            (large, (large + 1, true), (large, false), false),
+            (large - 1, (large - 9, true), (large - 1, false), false),
+            (large - 1, (large - 1, false), (large - 9, true), false),
+        ] {
+            let row = row(size, request, response);
+            assert_eq!(row.agrees(), agrees, "{size} {request:?} {response:?}");
+            assert_eq!(row.is_lower_bound(), agrees, "{size} {request:?} {response:?}");
+        }
+        assert!(!row(large, (large, true), (large, true)).is_lower_bound(), "it is the size");
     }
 
     #[test]
@@ -165,8 +228,8 @@ mod tests {
     }
 
     fn observed(line: &str, connection_id: &str, offset: u64) -> Observed {
-        let entry = line.parse().expect("a line");
-        Observed { entry, connection_id: connection_id.to_owned(), offset }
+        let entry: Entry = line.parse().expect("a line");
+        Observed { connection_id: connection_id.to_owned(), offset, ..told(&entry) }
     }
 
     #[test]

@@ -13,6 +13,8 @@ use anyhow::{Context as _, Result, bail};
 mod agent;
 mod client;
 mod compare;
+mod ipvs;
+mod k8s;
 mod list;
 mod observed;
 mod parties;
@@ -25,7 +27,7 @@ use verdict::Tamper;
 
 /// The demo's cgroup is called this and its process id.
 const CGROUP_PREFIX: &str = "pod2pod-demo";
-const USAGE: &str = "usage: pod2pod-demo AGENT [--tamper sent|observed]";
+const USAGE: &str = "usage: pod2pod-demo AGENT [ipvs | k8s | --tamper sent|observed]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -36,6 +38,11 @@ fn main() -> ExitCode {
         ["become", program, ..] => {
             processes::become_program(program, &arguments[2..]).map(|never| match never {})
         }
+        ["pod", role, namespace, cgroup, notes, peer] => {
+            k8s::party::become_pod(role, namespace, cgroup, notes, peer)
+        }
+        [_, "ipvs"] => ipvs::story(),
+        [agent, "k8s"] => k8s::story(agent),
         [agent] => demo(agent, None),
         [agent, "--tamper", "sent"] => demo(agent, Some(Tamper::Sent)),
         [agent, "--tamper", "observed"] => demo(agent, Some(Tamper::Observed)),
@@ -52,7 +59,7 @@ fn demo(agent: &str, tamper: Option<Tamper>) -> Result<ExitCode> {
     let directory = tempfile::tempdir().context("cannot make a temporary directory")?;
     let file = |name: &str| directory.path().join(name);
     let world = World::build(CGROUP_PREFIX)?;
-    let agent = agent::Agent::start(agent, world.cgroup.path(), &file("records"), &file("log"))?;
+    let agent = agent::Agent::start(agent, world.cgroup.name(), "", [&file("records"), &file("log")])?;
     let lists = [file("sent-by-client"), file("served-by-server")];
     parties::load(&world, &lists)?;
     // The parties have written and ended before the agent's output is read.

@@ -18,8 +18,13 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Observed>> {
     text.lines()
         .map(|line| {
             let record: Value = serde_json::from_str(line).with_context(|| format!("not JSON: {line}"))?;
-            one(&record).with_context(|| format!("in the record {line}"))
+            // A SYN that was sent again is told too; it is no exchange.
+            if record["kind"] == "connect" {
+                return Ok(None);
+            }
+            one(&record).with_context(|| format!("in the record {line}")).map(Some)
         })
+        .filter_map(Result::transpose)
         .collect()
 }
 
@@ -59,7 +64,14 @@ fn one(record: &Value) -> Result<Observed> {
         outcome: need("outcome")?.to_owned(),
     };
     let offset = number("exchange.offset").context("no exchange.offset")?;
-    Ok(Observed { entry, connection_id: need("connection.id")?.to_owned(), offset })
+    let cut = |key: &str| record.get(key).and_then(Value::as_bool).unwrap_or_default();
+    Ok(Observed {
+        entry,
+        request_cut: cut("http.request.body.cut"),
+        response_cut: cut("http.response.body.cut"),
+        connection_id: need("connection.id")?.to_owned(),
+        offset,
+    })
 }
 
 /// The request target: as it was sent if path and query do not rebuild it.
@@ -91,6 +103,17 @@ mod tests {
         let line = "server 10.1.4.9:51514 10.1.2.3:8080 0 GET /cart?id=7 200 0 5120 complete";
         assert_eq!(observed[0].entry.to_string(), line);
         assert_eq!((observed[0].connection_id.as_str(), observed[0].offset), ("9f0c", 1842));
+    }
+
+    #[test]
+    fn what_is_cut_is_told() {
+        for (whose, cut) in [("request", (true, false)), ("response", (false, true))] {
+            let record = RECORD.replace(r#""kind""#, &format!(r#""http.{whose}.body.cut":true,"kind""#));
+            let observed = &parse(&record).expect("a record")[0];
+            assert_eq!((observed.request_cut, observed.response_cut), cut);
+        }
+        let observed = &parse(RECORD).expect("a record")[0];
+        assert!(!observed.request_cut && !observed.response_cut);
     }
 
     #[test]

@@ -32,9 +32,9 @@ pub(crate) fn judge(mut sent: Vec<Entry>, mut observed: Vec<Observed>, tamper: O
         Some(Tamper::Observed) => drop(observed.pop()),
         None => {}
     }
-    let entries: Vec<Entry> = observed.iter().map(|one| one.entry.clone()).collect();
-    let rows = compare::compare(&sent, &entries);
+    let rows = compare::compare(&sent, &observed);
     let agreeing = rows.iter().filter(|row| row.agrees()).count();
+    let bounds = rows.iter().filter(|row| row.is_lower_bound()).count();
     let unjoined = compare::unjoined(&observed);
     let equal = !rows.is_empty() && agreeing == rows.len() && unjoined.is_empty();
     let mut sentence = format!(
@@ -44,6 +44,11 @@ pub(crate) fn judge(mut sent: Vec<Entry>, mut observed: Vec<Observed>, tamper: O
         rows.len() - agreeing,
         unjoined.len()
     );
+    if bounds > 0 {
+        sentence.push_str(&format!(
+            "\n{bounds} of the equal have a lower bound for a size, and say so: a chunked body came faster than it was read"
+        ));
+    }
     for problem in unjoined.iter().take(MAX_TOLD) {
         sentence.push_str(&format!("\nnot joined: {problem}"));
     }
@@ -55,8 +60,9 @@ pub(crate) fn judge(mut sent: Vec<Entry>, mut observed: Vec<Observed>, tamper: O
 }
 
 fn difference(row: &Row) -> String {
-    let told = |entry: &Option<Entry>| entry.as_ref().map_or_else(|| "nothing".to_owned(), Entry::to_string);
-    format!("sent {}, observed {}", told(&row.sent), told(&row.observed))
+    let told = |entry: Option<&Entry>| entry.map_or_else(|| "nothing".to_owned(), Entry::to_string);
+    let observed = row.observed.as_ref().map(|observed| &observed.entry);
+    format!("sent {}, observed {}", told(row.sent.as_ref()), told(observed))
 }
 
 #[cfg(test)]
@@ -74,7 +80,8 @@ mod tests {
         let sent: Vec<Entry> = SENT.iter().map(|line| line.parse().expect("a line")).collect();
         let observe = |entry: &Entry| {
             let offset = 1 + 100 * entry.index as u64;
-            Observed { entry: entry.clone(), connection_id: "7".to_owned(), offset }
+            let connection_id = "7".to_owned();
+            Observed { entry: entry.clone(), request_cut: false, response_cut: false, connection_id, offset }
         };
         let observed = sent.iter().rev().map(observe).collect();
         (sent, observed)

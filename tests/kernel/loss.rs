@@ -92,13 +92,14 @@ fn the_next_record_of_a_connection_tells_its_loss() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (mut server, _) = listener.accept().unwrap();
-        let piece = [b'x'; 16_000];
-        client.write_all(b"POST / HTTP/1.1\r\nContent-Length: 240000\r\n\r\n").unwrap();
+        // Each takes a record of 16 KiB.
+        let piece = [b'x'; 8_500];
+        client.write_all(b"POST / HTTP/1.1\r\nContent-Length: 127500\r\n\r\n").unwrap();
         server.read_exact(&mut [0; 43]).unwrap();
-        // Within the credit: what is beyond it is told in records so small that the next one fits again.
+        // Within the first half of the credit: what is beyond it is told in records so small that the next one fits again.
         for _ in 0..15 {
             client.write_all(&piece).unwrap();
-            server.read_exact(&mut [0; 16_000]).unwrap();
+            server.read_exact(&mut [0; 8_500]).unwrap();
         }
         done.send(()).unwrap();
         wait.recv().unwrap();

@@ -7,6 +7,7 @@ mod exact;
 mod exchanges;
 mod gate;
 mod headers;
+mod ipvs;
 mod lend;
 mod loss;
 mod machine;

@@ -61,7 +61,7 @@ fn verified_by_the_log(program: &'static str, debug_log: bool) -> u32 {
             .override_global(names::GLOBAL_SCOPE_KIND, &SCOPE_COOKIE, true)
             .override_global(names::GLOBAL_RING_COUNT, &RINGS, true)
             .override_global(names::GLOBAL_LOG_LEVEL, &log_level, true)
-            .load(&object())
+            .load(&object("pod2pod-ebpf"))
             .unwrap();
         let null = File::open("/dev/null").unwrap();
         let all: Vec<File> = iter::from_fn(|| null.try_clone().ok()).collect();
@@ -79,9 +79,9 @@ fn verified_by_the_log(program: &'static str, debug_log: bool) -> u32 {
     counted.join().unwrap()
 }
 
-fn object() -> Vec<u8> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/pod2pod-ebpf.o");
-    std::fs::read(path).unwrap_or_else(|error| panic!("{path}: {error}"))
+fn object(name: &str) -> Vec<u8> {
+    let path = format!("{}/../target/{name}.o", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 #[test]
@@ -91,10 +91,14 @@ fn the_root_cgroup_can_be_watched() {
 }
 
 #[test]
-fn the_object_holds_what_the_contract_names() {
-    let symbols = symbols(&object());
-    for name in names::PROGRAMS.iter().chain(&names::MAPS).chain(&names::GLOBALS) {
-        assert!(symbols.contains(*name), "the object has no {name}");
+fn the_objects_hold_what_the_contract_names() {
+    let capture = [&names::PROGRAMS[..], &names::MAPS, &names::GLOBALS].concat();
+    let ipvs = [&names::IPVS_PROGRAMS[..], &names::IPVS_MAPS, &names::IPVS_GLOBALS].concat();
+    for (object_name, held) in [("pod2pod-ebpf", capture), ("pod2pod-ipvs", ipvs)] {
+        let symbols = symbols(&object(object_name));
+        for name in held {
+            assert!(symbols.contains(name), "{object_name} has no {name}");
+        }
     }
 }
 

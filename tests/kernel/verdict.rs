@@ -292,6 +292,7 @@ fn some_connection() -> Connection {
         syn_time: None,
         established_time: None,
         retransmits: 0,
+        syn_retransmits: 0,
         cgroup_id: 0,
         socket_cookie: 0,
         interface_index: 0,

@@ -7,10 +7,10 @@ use std::{
 
 use pod2pod_common::counters::{COUNTERS, Counter};
 use pod2pod_user::capture::{
-    Direction, KernelInstant, Scope, Segment, TcpFlags,
+    Direction, KernelInstant, Scope, Segment, TcpFlags, Unreachable,
     kernel::{Capture, Config, Reader, ScopeChoice, Workers},
 };
-use support::netns::Cgroup;
+use support::{netns::Cgroup, scale};
 
 use crate::machine;
 
@@ -18,6 +18,8 @@ use crate::machine;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// The machine may be busy: a ring that holds the traffic of any test whole, bodies up to the credit.
 const RING_BYTES: u32 = 16 * 1024 * 1024;
+/// Between two looks at what was told.
+const PAUSE: Duration = Duration::from_millis(1);
 /// Records taken at a time.
 const TURN: usize = 4096;
 
@@ -40,6 +42,7 @@ pub(crate) struct Seen {
     cgroup_id: u64,
     pub(crate) socket_cookie: u64,
     pub(crate) interface_index: u32,
+    pub(crate) unreachable: Option<Unreachable>,
     scope_is_cookie: bool,
 }
 
@@ -62,6 +65,7 @@ impl Seen {
             cgroup_id: segment.cgroup_id,
             socket_cookie: segment.socket_cookie,
             interface_index: segment.interface_index,
+            unreachable: segment.unreachable,
             scope_is_cookie: segment.scope_is_cookie,
         }
     }
@@ -85,6 +89,7 @@ impl Seen {
             cgroup_id: self.cgroup_id,
             socket_cookie: self.socket_cookie,
             interface_index: self.interface_index,
+            unreachable: self.unreachable,
             scope_is_cookie: self.scope_is_cookie,
         }
     }
@@ -158,7 +163,7 @@ impl Watch {
         while !work.is_finished() {
             assert!(Instant::now() < deadline, "the traffic of the test hangs");
             watches.iter_mut().for_each(|watch| watch.drain());
-            std::thread::park_timeout(Duration::from_millis(1));
+            std::thread::park_timeout(scale::pause(PAUSE));
         }
         let result = work.join().unwrap();
         watches.iter_mut().for_each(|watch| watch.drain());
@@ -171,7 +176,7 @@ impl Watch {
         while !work.is_finished() {
             assert!(Instant::now() < deadline, "the traffic of the test hangs");
             self.capture.beat();
-            std::thread::park_timeout(Duration::from_millis(1));
+            std::thread::park_timeout(scale::pause(PAUSE));
         }
         work.join().unwrap()
     }
@@ -268,14 +273,15 @@ impl Watch {
             if is_at_rest && told == counters[Counter::RecordsSent as usize] || Instant::now() > deadline {
                 return counters;
             }
-            std::thread::yield_now();
+            std::thread::park_timeout(scale::pause(PAUSE));
         }
     }
 
-    /// Nothing was lost, and everything adds up.
+    /// Nothing was lost or passed unseen, and everything adds up.
     pub(crate) fn assert_lossless(&mut self) {
         self.assert_adds_up();
         assert_eq!(self.capture.ring_lost(), 0);
         assert_eq!(self.counter(Counter::SegmentsUnreadable), 0);
+        assert_eq!(self.counter(Counter::HeartbeatStale), 0, "the test was not scheduled for two seconds");
     }
 }

@@ -2,6 +2,8 @@
 //! exchanges. Needs root, tshark, tcpdump and the programs of the scenarios; `cargo xtask test opinion` installs them.
 
 #[cfg(test)]
+mod connects;
+#[cfg(test)]
 mod disagreements;
 #[cfg(test)]
 mod disturbance;
@@ -40,6 +42,7 @@ mod tests {
     use support::rng::Rng;
 
     use crate::{
+        connects,
         disagreements::{self, Disagreement, unexplained},
         disturbance::disturb,
         filter,
@@ -210,6 +213,15 @@ mod tests {
             judged.unwrap_or_else(|error| vec![format!("{}: {error:#}", files[number].display())])
         });
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+
+    #[test]
+    fn connection_attempts_are_what_tshark_sees() {
+        let seed = seed();
+        println!("seed {seed}: run again with OPINION_SEED={seed}");
+        let directory = tempfile::tempdir().unwrap();
+        let wrong = connects::judge(seed, directory.path()).unwrap();
+        assert!(wrong.is_empty(), "seed {seed}\n{}", wrong.join("\n"));
     }
 
     #[test]

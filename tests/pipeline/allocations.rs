@@ -1,11 +1,14 @@
 //! What an exchange costs in allocations, from its segments to its line.
 
+use bytes::Bytes;
 use pod2pod_user::{
-    capture::Segment,
+    capture::{KernelInstant, Segment},
     enrich::{self, Enricher, Fate, WallOffset},
     http::{self, HttpTracker},
+    metrics::{Metrics, http::DEFAULT_LABEL_SETS, pairs::By, routes},
     reassembly::{self, Reassembler},
-    record::json,
+    record::{ObservedAt, Outcome, Record, json},
+    views::Views,
 };
 use support::conversation::{Conversation, OwnedSegment};
 
@@ -95,4 +98,31 @@ fn a_body_in_many_pieces_takes_no_more() {
     });
     let exchanges = (10 - told) as u64;
     assert!(counted.count_total <= exchanges, "{} for {exchanges} exchanges", counted.count_total);
+}
+
+#[test]
+fn both_views_of_an_exchange_and_its_pair_take_none() {
+    let (mut metrics, _) = Metrics::new(&routes::Config::default(), DEFAULT_LABEL_SETS).unwrap();
+    let mut pairs = metrics.with_pairs(By::Addresses, usize::MAX).unwrap();
+    let mut views = Views::default();
+    let mut tell = |connection_id: u64, observed_at, duration| {
+        let mut record = Record {
+            outcome: Some(Outcome::Complete),
+            method: Some(Bytes::from_static(b"GET")),
+            offset: Some(1),
+            connection_id,
+            observed_at,
+            duration,
+            ..Record::blank()
+        };
+        record.network_duration = views.meet(&record, KernelInstant::from_nanos(connection_id));
+        pairs.observe(&record);
+        record.network_duration
+    };
+    let mut both = |id| (tell(id, ObservedAt::Server, 5), tell(id, ObservedAt::Client, 7));
+    both(0);
+    let counted = allocation_counter::measure(|| {
+        (1..=COUNTED as u64).for_each(|id| assert_eq!(both(id), (None, Some(2))))
+    });
+    assert_eq!(counted.count_total, 0);
 }

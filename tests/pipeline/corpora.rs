@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeSet, fs, panic, path::PathBuf};
 
-use support::{capture_properties, http, ipvs, reassembly};
+use support::{btf, capture_properties, http, ipvs, reassembly};
 
 /// A target and its property, which panics when it is broken.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 6] = [
+const TARGETS: [Target; 7] = [
+    ("btf", btf::properties),
     ("capture_file", capture_properties::capture_file),
     ("chunked", http::check_chunked),
     ("http", http::check_http),

@@ -13,38 +13,70 @@ use crate::{
     setup, toolchain,
 };
 
-/// Debug information for BTF, which the linker writes; fields are separated as `CARGO_ENCODED_RUSTFLAGS` wants it. Memory is
-/// copied and cleared in place: by a function, each byte would be a round of a loop, for the processor and for the verifier.
-const EBPF_RUSTFLAGS: &str =
-    "-Cdebuginfo=2\u{1f}-Clink-arg=--btf\u{1f}-Clink-arg=--disable-expand-memcpy-in-order";
+/// Debug information for BTF, which the linker writes. Memory is copied and cleared in place: by a function, each byte would be a
+/// round of a loop, for the processor and for the verifier.
+const EBPF_RUSTFLAGS: [&str; 3] =
+    ["-Cdebuginfo=2", "-Clink-arg=--btf", "-Clink-arg=--disable-expand-memcpy-in-order"];
 
-/// Builds the kernel side to the place where pod2pod-user's build script looks for it.
+/// Where the kernel side is built: other flags would throw away the host's builds.
+const EBPF_FOLDER: &str = "target/ebpf";
+
+/// Builds the kernel side to the places where pod2pod-user's build script looks for it.
 ///
 /// # Errors
 /// A step fails; the error is its command.
-pub(crate) fn ebpf() -> Result<PathBuf> {
-    ebpf_cargo("build").args(["--release"]).run_aside()?;
-    let built = cmd::workspace().join(format!("target/ebpf/{}/release/pod2pod-ebpf", toolchain::TARGET));
-    let object = toolchain::object();
-    let stripped = object.with_extension(format!("o.{}", std::process::id()));
-    // DWARF is five sixths of the object and the kernel reads BTF only.
-    Cmd::new(toolchain::STRIP)
-        .args(["-g".as_ref(), "-o".as_ref(), stripped.as_os_str(), built.as_os_str()])
-        .run_aside()?;
-    put_if_changed(&stripped, &object)?;
-    Ok(object)
+pub(crate) fn ebpf() -> Result<()> {
+    ebpf_cargo("build")?.args(["--release"]).run_aside()?;
+    strip(EBPF_FOLDER, toolchain::object)
 }
 
-/// A cargo command for the kernel side alone, in a target directory of its own: other flags would throw away the
-/// host's builds.
-pub(crate) fn ebpf_cargo(subcommand: &str) -> Cmd {
-    Cmd::cargo()
+/// Builds the kernel side for machines of another architecture, as Rust calls it, into `folder` of the work tree; which variable names each
+/// object to pod2pod-user's build script, and where it is. Probes read registers, and those have other names there.
+///
+/// # Errors
+/// As [`ebpf`].
+pub(crate) fn ebpf_for(architecture: &str, folder: &str) -> Result<[(&'static str, PathBuf); 2]> {
+    let build = format!("{folder}/ebpf");
+    ebpf_cargo("build")?
+        .env("AYA_BPF_TARGET_ARCH", architecture)
+        .env("CARGO_TARGET_DIR", &build)
+        .args(["--release"])
+        .run_aside()?;
+    let place = |name: &str| cmd::workspace().join(format!("{folder}/{name}.o"));
+    strip(&build, place)?;
+    let [ebpf, ipvs] = toolchain::OBJECTS.map(place);
+    Ok([("POD2POD_EBPF_OBJECT", ebpf), ("POD2POD_IPVS_OBJECT", ipvs)])
+}
+
+/// Puts what was built where it belongs. DWARF is five sixths of an object, and the kernel reads BTF only.
+fn strip(folder: &str, place: impl Fn(&str) -> PathBuf) -> Result<()> {
+    for name in toolchain::OBJECTS {
+        let built = cmd::workspace().join(format!("{folder}/{}/release/{name}", toolchain::TARGET));
+        let object = place(name);
+        let stripped = object.with_extension(format!("o.{}", std::process::id()));
+        Cmd::new(toolchain::STRIP)
+            .args(["-g".as_ref(), "-o".as_ref(), stripped.as_os_str(), built.as_os_str()])
+            .run_aside()?;
+        put_if_changed(&stripped, &object)?;
+    }
+    Ok(())
+}
+
+/// A cargo command for the kernel side alone.
+///
+/// # Errors
+/// There is no rustc.
+pub(crate) fn ebpf_cargo(subcommand: &str) -> Result<Cmd> {
+    // BTF names the file and line of each instruction.
+    let mut flags = toolchain::without_places()?;
+    flags.extend(EBPF_RUSTFLAGS.map(str::to_owned));
+    Ok(Cmd::cargo()
         .env("RUSTC_BOOTSTRAP", "1")
-        .env("CARGO_TARGET_DIR", "target/ebpf")
-        .env("CARGO_ENCODED_RUSTFLAGS", EBPF_RUSTFLAGS)
+        .env("CARGO_TARGET_DIR", EBPF_FOLDER)
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
         .env("PATH", toolchain::path())
         .args([subcommand, "--locked", "--package", "pod2pod-ebpf", "--target", toolchain::TARGET])
-        .args(["-Z", "build-std=core"])
+        .args(["-Z", "build-std=core"]))
 }
 
 /// Moves `new` over `old` in one step, or removes it if nothing changed: cargo rebuilds the daemon on a new time stamp.
@@ -64,10 +96,11 @@ fn put_if_changed(new: &Path, old: &Path) -> Result<()> {
 /// # Errors
 /// A step fails, or there is no kernel side to embed.
 pub(crate) fn daemon() -> Result<PathBuf> {
-    let object = ebpf()?;
-    let length = fs::metadata(&object).map_or(0, |metadata| metadata.len());
-    if length == 0 {
-        bail!("{} is missing or empty: a daemon without it could capture nothing", object.display());
+    ebpf()?;
+    for object in toolchain::OBJECTS.map(toolchain::object) {
+        if fs::metadata(&object).map_or(0, |metadata| metadata.len()) == 0 {
+            bail!("{} is missing or empty: a daemon without it could capture nothing", object.display());
+        }
     }
     // The place is named, so that a CARGO_TARGET_DIR of the developer does not hide the binary.
     Cmd::cargo()

@@ -7,15 +7,25 @@ use anyhow::Result;
 use crate::{
     build,
     cmd::{self, Cmd},
-    setup,
+    setup, vm,
 };
 
-/// `cargo xtask demo [--tamper sent|observed]`: becomes the demo; its exit code says whether all was observed.
+/// What tells the story of IPVS.
+const IPVS: &str = "ipvs";
+/// What tells the story of a shop in Kubernetes.
+const KUBERNETES: &str = "k8s";
+
+/// `cargo xtask demo [--tamper sent|observed]`: becomes the demo; its exit code says whether all was observed. `cargo xtask demo
+/// ipvs` runs it in a small machine whose kernel has IPVS; `cargo xtask demo k8s` starts an API server first.
 ///
 /// # Errors
 /// Set-up or build fails, or the demo cannot be started.
 pub(crate) fn command(arguments: &[String]) -> Result<ExitCode> {
-    setup::ensure(&["demo"])?;
+    if arguments == [IPVS] {
+        return vm::show("pod2pod-demo", &[IPVS]);
+    }
+    let goals: &[&str] = if arguments == [KUBERNETES] { &["demo", "services"] } else { &["demo"] };
+    setup::ensure(goals)?;
     let agent = build::daemon()?;
     // Not a release build: the tests crate asks for other features of the same dependencies, and they would be built
     // twice; as it is, the test tiers share them.

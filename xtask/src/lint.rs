@@ -31,5 +31,5 @@ pub(crate) fn command() -> Result<()> {
         .args(["check", "--locked", "--quiet", "--package", "pod2pod-user"])
         .args(["--target", toolchain::OTHER_TARGET])
         .run()?;
-    build::ebpf_cargo("clippy").args(["--release", "--quiet", "--", "-D", "warnings"]).run()
+    build::ebpf_cargo("clippy")?.args(["--release", "--quiet", "--", "-D", "warnings"]).run()
 }

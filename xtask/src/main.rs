@@ -6,8 +6,10 @@ mod bench;
 mod build;
 mod cmd;
 mod demo;
+mod image;
 mod lint;
 mod pcap;
+mod servers;
 mod setup;
 mod test;
 mod tidy;
@@ -21,14 +23,17 @@ const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
   setup [FOR…]       install what is missing: for run, demo or a tier; for all of them if none is named
-  build-ebpf         build the kernel side to target/pod2pod-ebpf.o
+  build-ebpf         build the kernel side to target/*.o
   build              build the kernel side and the release daemon
   run [-- ARG…]      set up, build, and run `pod2pod agent ARG…`
   demo [--tamper sent|observed]
                      two pods and a service behind NAT: what was sent beside what was observed
-  bench [live|replay|memory|parts]… [--quick] [--rounds N] [--seconds N] [--only WORD]
+  demo ipvs          a rolling update behind IPVS, in a small machine: which requests failed, why, and what cures it
+  demo k8s           a small shop with a real API server: records with both pods named, while a deployment is rolled
+  image              an image for x86-64 and arm64 as an OCI archive, into target/image
+  bench [live|replay|memory|parts|ipvs]… [--quick] [--rounds N] [--seconds N] [--only WORD]
                      figures of the agent beside other tools, into target/bench
-  test [TIER…]       set up and run the tiers: all but vm if none is named
+  test [TIER…]       set up and run the tiers, all if none is named
   vm [SUITE…] [-- ARG…]
                      the vm tier on some kernels only, with arguments for the test runner
   lint               rustfmt and clippy, for the host and for the kernel side
@@ -43,10 +48,11 @@ fn main() -> ExitCode {
     };
     let result = match command {
         "setup" => setup::command(rest),
-        "build-ebpf" => setup::ensure(&["run"]).and_then(|()| build::ebpf()).map(|_| ExitCode::SUCCESS),
+        "build-ebpf" => setup::ensure(&["run"]).and_then(|()| build::ebpf()).map(|()| ExitCode::SUCCESS),
         "build" => setup::ensure(&["run"]).and_then(|()| build::daemon()).map(|_| ExitCode::SUCCESS),
         "run" => build::run(rest),
         "bench" => bench::command(rest),
+        "image" => image::command(),
         "demo" => demo::command(rest),
         "test" => test::command(rest),
         "vm" => vm::command(rest),

@@ -56,8 +56,94 @@ pub(crate) fn ensure() -> Result<()> {
     replace(&place, &library)
 }
 
+/// Another target than this machine, and what compiles for it.
+pub(crate) struct Other {
+    /// As Rust calls it.
+    pub(crate) target: &'static str,
+    /// As `configure` calls it.
+    pub(crate) host: String,
+    pub(crate) compiler: String,
+    pub(crate) archiver: String,
+    pub(crate) indexer: String,
+    /// Tells releases of the compiler apart.
+    pub(crate) made_with: &'static str,
+    /// What the compiler keeps.
+    pub(crate) cache: PathBuf,
+}
+
+impl Other {
+    fn place(&self) -> PathBuf {
+        toolchain::tools().join("lib").join(self.target).join("libpcap.a")
+    }
+
+    fn stamp(&self) -> String {
+        format!("libpcap {} {}\n{}", self.host, CONFIGURE.join(" "), self.made_with)
+    }
+}
+
+/// Builds the library for another target, if it is not there, and says where it is.
+///
+/// # Errors
+/// As [`ensure`].
+pub(crate) fn ensure_for(other: &Other) -> Result<PathBuf> {
+    let place = other.place();
+    let stamp = place.with_extension("stamp");
+    if !place.is_file() || fs::read_to_string(&stamp).map_or(true, |text| text != other.stamp()) {
+        say(&format!("setup: libpcap into {} (compiles filter expressions)", place.display()));
+        build_for(other).context("libpcap comes from the source package of the same name")?;
+        replace(&stamp, other.stamp().as_bytes())?;
+    }
+    Ok(place)
+}
+
+/// Its release.
+///
+/// # Errors
+/// It was not built.
+pub(crate) fn version_for(other: &Other) -> Result<String> {
+    let place = other.place().with_extension("version");
+    fs::read_to_string(&place).with_context(|| format!("cannot read {}", place.display()))
+}
+
+fn build_for(other: &Other) -> Result<()> {
+    let make = ["--quiet", "libpcap.a"].map(str::to_owned);
+    let tools = [format!("AR={}", other.archiver), format!("RANLIB={}", other.indexer)];
+    let compiler = [format!("--host={}", other.host), format!("CC={}", other.compiler)];
+    let directory = unpacked(other.target)?;
+    let source = directory.join("source");
+    let in_source = |cmd: Cmd| cmd.inside(&source).env("ZIG_GLOBAL_CACHE_DIR", &other.cache);
+    let configure = Cmd::new("sh").args(["configure", "--quiet"]).args(CONFIGURE).args(compiler).args(&tools);
+    in_source(configure).run_aside()?;
+    in_source(Cmd::new("make").args(make).args(tools)).run_aside()?;
+    let version = source.join("VERSION");
+    let version =
+        fs::read_to_string(&version).with_context(|| format!("cannot read {}", version.display()))?;
+    replace(&other.place().with_extension("version"), version.trim().as_bytes())?;
+    take(&source, &other.place())?;
+    fs::remove_dir_all(&directory).with_context(|| format!("cannot remove {}", directory.display()))
+}
+
 fn build() -> Result<()> {
-    let directory = toolchain::tools().join("libpcap-build");
+    let directory = unpacked(std::env::consts::ARCH)?;
+    let source = directory.join("source");
+    let in_source = |cmd: Cmd| cmd.inside(&source);
+    in_source(Cmd::new("sh").args(["configure", "--quiet"]).args(CONFIGURE)).run_aside()?;
+    in_source(Cmd::new("make").args(["--quiet", "libpcap.a"])).run_aside()?;
+    take(&source, &cached())?;
+    replace(&stamp_file(), stamp().as_bytes())?;
+    fs::remove_dir_all(&directory).with_context(|| format!("cannot remove {}", directory.display()))
+}
+
+/// Puts what was built in its place.
+fn take(source: &Path, place: &Path) -> Result<()> {
+    let built = source.join("libpcap.a");
+    let library = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
+    replace(place, &library)
+}
+
+/// A new directory with the sources in its folder `source`.
+fn unpacked(name: &str) -> Result<PathBuf> {
+    let directory = toolchain::tools().join(format!("libpcap-build.{name}"));
     match fs::remove_dir_all(&directory) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(error).with_context(|| format!("cannot remove {}", directory.display()));
@@ -67,19 +153,12 @@ fn build() -> Result<()> {
     let source = directory.join("source");
     fs::create_dir_all(&source).with_context(|| format!("cannot make {}", source.display()))?;
     let archive = download(&directory)?;
-    let in_source = |cmd: Cmd| cmd.inside(&source);
     Cmd::new("tar")
         .args(["--extract", "--strip-components=1", "--file"])
         .args([archive])
         .inside(&source)
         .run_aside()?;
-    in_source(Cmd::new("sh").args(["configure", "--quiet"]).args(CONFIGURE)).run_aside()?;
-    in_source(Cmd::new("make").args(["--quiet", "libpcap.a"])).run_aside()?;
-    let built = source.join("libpcap.a");
-    let library = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
-    replace(&cached(), &library)?;
-    replace(&stamp_file(), stamp().as_bytes())?;
-    fs::remove_dir_all(&directory).with_context(|| format!("cannot remove {}", directory.display()))
+    Ok(directory)
 }
 
 /// Has apt fetch and verify the source package, with lists of its own: the system's need not know source packages, and

@@ -7,15 +7,17 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     cmd::{self, Cmd, say},
-    pcap, toolchain,
+    image, pcap, servers, toolchain,
 };
 
-/// What can be set up: `run`, `demo`, `bench`, `lint` and the tiers of `test`.
-pub(crate) const GOALS: [&str; 10] =
-    ["run", "demo", "bench", "lint", "unit", "pipeline", "daemon", "opinion", "kernel", "vm"];
+/// What can be set up: `run`, `image`, `demo`, `bench`, `lint` and the tiers of `test`.
+pub(crate) const GOALS: [&str; 12] = [
+    "run", "image", "demo", "bench", "lint", "unit", "pipeline", "daemon", "opinion", "kernel", "services",
+    "vm",
+];
 
 /// Goals that build the kernel side.
-const EBPF_GOALS: [&str; 6] = ["run", "demo", "bench", "lint", "kernel", "vm"];
+const EBPF_GOALS: [&str; 8] = ["run", "image", "demo", "bench", "lint", "kernel", "services", "vm"];
 
 /// A program, the Debian package that has it, and who needs it what for. Any version on `PATH` will do.
 struct Tool {
@@ -25,7 +27,7 @@ struct Tool {
     goals: &'static [&'static str],
 }
 
-const TOOLS: [Tool; 23] = [
+const TOOLS: [Tool; 27] = [
     tool("tshark", "tshark", "the independent opinion on captures", &["opinion", "bench"]),
     tool("tcpdump", "tcpdump", "captures real servers and clients", &["opinion", "bench"]),
     tool("httpry", "httpry", "a second opinion, and the speed to beat", &["opinion", "bench"]),
@@ -34,15 +36,19 @@ const TOOLS: [Tool; 23] = [
     tool("haproxy", "haproxy", "a proxy that differs", &["opinion"]),
     tool("java", "default-jdk-headless", "a server that differs", &["opinion"]),
     tool("node", "nodejs", "a server and client that differ", &["opinion"]),
-    tool("go", "golang-go", "a server and client that differ", &["opinion"]),
+    tool("go", "golang-go", "a server and client that differ, and builds others", &["opinion", "services"]),
     tool("python3", "python3", "a server and client that differ", &["opinion"]),
     tool("curl", "curl", "a client that differs", &["opinion", "daemon", "kernel"]),
     tool("wrk", "wrk", "a client that pipelines", &["opinion", "kernel", "vm", "bench"]),
     tool("ab", "apache2-utils", "a client that speaks HTTP/1.0", &["opinion"]),
     tool("h2load", "nghttp2-client", "a client that differs, in HTTP/1 mode", &["opinion"]),
+    tool("setpriv", "util-linux", "ends servers with the test that started them", &["services"]),
+    tool("skopeo", "skopeo", "a second opinion on the image", &["image"]),
+    tool("qemu-aarch64-static", "qemu-user-static", "runs the image's program for arm64", &["image"]),
     tool("promtool", "prometheus", "checks the metrics page", &["daemon"]),
-    tool("ip", "iproute2", "makes network namespaces", &["kernel", "vm", "demo", "bench"]),
+    tool("ip", "iproute2", "makes network namespaces", &["kernel", "services", "vm", "demo", "bench"]),
     tool("nft", "nftables", "makes the NAT between client and server", &["kernel", "vm", "demo"]),
+    tool("ipvsadm", "ipvsadm", "makes virtual services", &["kernel", "vm"]),
     tool("qemu-system-x86_64", "qemu-system-x86", "boots other kernels", &["vm"]),
     tool("busybox", "busybox-static", "the first process of a machine", &["vm"]),
     tool("depmod", "kmod", "makes a kernel's list of modules", &["vm"]),
@@ -89,6 +95,11 @@ pub(crate) fn ensure(goals: &[&str]) -> Result<()> {
             wanted.push((package, "builds the BPF linker".to_owned()));
         }
     }
+    if goals.contains(&"lint") {
+        for package in toolchain::OTHER_PACKAGES.into_iter().filter(|package| !is_installed(package)) {
+            wanted.push((package, format!("compiles for {}", toolchain::OTHER_TARGET)));
+        }
+    }
     if !goals.is_empty() && !pcap::is_there() {
         for (program, package) in pcap::BUILD_TOOLS {
             if cmd::find(program).is_none() {
@@ -96,9 +107,15 @@ pub(crate) fn ensure(goals: &[&str]) -> Result<()> {
             }
         }
     }
+    if goals.contains(&"image") {
+        wanted.extend(image::tools::packages());
+    }
     packages(&wanted)?;
     if !goals.is_empty() {
         pcap::ensure()?;
+    }
+    if goals.contains(&"image") {
+        image::tools::ensure()?;
     }
     if ebpf {
         let compiler = Cmd::new("rustc").args(["-vV"]).ask().context("there is no rustc on PATH")?;
@@ -112,6 +129,9 @@ pub(crate) fn ensure(goals: &[&str]) -> Result<()> {
             }
         }
         other_target()?;
+    }
+    if goals.contains(&"services") {
+        servers::ensure()?;
     }
     if linker { bpf_linker() } else { Ok(()) }
 }
@@ -213,7 +233,7 @@ fn rust_source() -> Result<()> {
 /// The standard library of the target that the daemon is only checked for.
 fn other_target() -> Result<()> {
     let target = toolchain::OTHER_TARGET;
-    if sysroot()?.join("lib/rustlib").join(target).join("lib").exists() {
+    if toolchain::has_library(target)? {
         return Ok(());
     }
     say(&format!("setup: rustup target {target} (the daemon compiles for it too)"));

@@ -10,7 +10,7 @@ use anyhow::Result;
 use crate::{
     build,
     cmd::{self, Cmd, say},
-    lint, setup, tidy, vm,
+    image as archive, lint, setup, tidy, vm,
 };
 
 /// A tier: its name, what it runs, and how long that may take on two cores with everything built.
@@ -21,7 +21,7 @@ struct Tier {
 }
 
 /// In the order in which a developer wants to know.
-const TIERS: [Tier; 8] = [
+const TIERS: [Tier; 10] = [
     Tier { name: "tidy", run: tidy::rules_hold, budget: Duration::from_secs(5) },
     Tier { name: "lint", run: lint::command, budget: Duration::from_secs(120) },
     Tier { name: "unit", run: unit, budget: Duration::from_secs(60) },
@@ -29,17 +29,22 @@ const TIERS: [Tier; 8] = [
     Tier { name: "daemon", run: || integration("daemon", &[]), budget: Duration::from_secs(120) },
     Tier { name: "opinion", run: || integration("opinion", &[]), budget: Duration::from_secs(240) },
     Tier { name: "kernel", run: kernel, budget: Duration::from_secs(180) },
+    Tier { name: "services", run: services, budget: Duration::from_secs(900) },
+    // Two release builds.
+    Tier { name: "image", run: image, budget: Duration::from_secs(900) },
     // Two rounds of machines.
     Tier { name: "vm", run: vm::tier, budget: Duration::from_secs(720) },
 ];
 
-/// Runs only if it is named: all of it has passed on each kernel, but not yet in run after run; and a machine takes five
-/// minutes.
-const ON_REQUEST: &str = "vm";
-
 /// Tests of the kernel tier at a time: each has namespaces of its own, and more than the cores would only disturb
 /// those that count under load.
 const KERNEL_TEST_THREADS: usize = 2;
+
+/// Names the daemon that a test starts (tests/support/src/process.rs).
+const BINARY_VARIABLE: &str = "POD2POD_TEST_BINARY";
+
+/// Tests of the services tier at a time: a server takes a core while it starts, and half a gigabyte.
+const SERVICES_TEST_THREADS: usize = 1;
 
 /// `cargo xtask test [TIER…]`.
 ///
@@ -51,15 +56,12 @@ pub(crate) fn command(names: &[String]) -> Result<ExitCode> {
         say(&format!("xtask: there is no tier `{unknown}`; there are: {}", known.join(" ")));
         return Ok(ExitCode::from(crate::EXIT_USAGE));
     }
-    let is_chosen = |tier: &&Tier| match names {
-        [] => tier.name != ON_REQUEST,
-        names => names.iter().any(|name| name == tier.name),
-    };
+    let is_chosen = |tier: &&Tier| names.is_empty() || names.iter().any(|name| name == tier.name);
     let chosen: Vec<&Tier> = TIERS.iter().filter(is_chosen).collect();
     let goals: Vec<&str> =
         chosen.iter().map(|tier| tier.name).filter(|name| setup::GOALS.contains(name)).collect();
     setup::ensure(&goals)?;
-    if goals.contains(&"kernel") || goals.contains(&"vm") {
+    if ["kernel", "services", "vm"].iter().any(|tier| goals.contains(tier)) {
         // Before all tiers: the object is embedded, so building it later would build the daemon twice.
         build::ebpf()?;
     }
@@ -128,6 +130,30 @@ fn kernel() -> Result<()> {
     }
     build::daemon()?;
     integration("kernel", &[&format!("--test-threads={KERNEL_TEST_THREADS}")])
+}
+
+/// Tests of the kernel tier that the image's program has to pass too: it is compiled with another C library and allocator.
+const IN_THE_KERNEL: &str = "exchanges::ends::";
+
+fn image() -> Result<()> {
+    if !cmd::is_root() {
+        anyhow::bail!("this tier runs the image's program with nothing around it: run it as root");
+    }
+    archive::make()?;
+    integration("image", &[])?;
+    let program = archive::program_of_this_machine()?;
+    test_binary("kernel", &[IN_THE_KERNEL]).env("POD2POD_TEST_BINARY", program).run()
+}
+
+fn services() -> Result<()> {
+    if !cmd::is_root() {
+        anyhow::bail!("this tier runs the agent as it runs on a node: run it as root");
+    }
+    // As it runs on a node: what it takes is measured.
+    let daemon = build::daemon()?;
+    test_binary("services", &[&format!("--test-threads={SERVICES_TEST_THREADS}")])
+        .env(BINARY_VARIABLE, daemon)
+        .run()
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use pod2pod_user::{
 
 mod input;
 mod ipvs;
+mod kubernetes;
 
 /// Where the allocations are written; criterion has its own place.
 const ALLOCATIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bench/allocations.json");
@@ -39,6 +40,7 @@ fn main() {
     writing(&mut parts, &told);
     whole(&mut parts, &records);
     ipvs::polling(&mut parts);
+    kubernetes::naming(&mut parts);
     parts.finish();
 }
 

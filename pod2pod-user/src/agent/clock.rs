@@ -11,6 +11,11 @@ pub(super) fn monotonic() -> KernelInstant {
     KernelInstant::from_nanos(clock(ClockId::CLOCK_MONOTONIC))
 }
 
+/// The same as a duration.
+pub(super) fn instant() -> Duration {
+    Duration::from_nanos(monotonic().as_nanos())
+}
+
 /// Realtime minus monotonic. Read in the middle of two readings of the other clock, so that being interrupted between
 /// them does not shift it.
 pub(super) fn wall_offset() -> WallOffset {

@@ -4,6 +4,8 @@
 
 use std::time::{Duration, Instant};
 
+use pod2pod_common::decision::DECISION_RING_BYTES;
+
 use super::clock::monotonic;
 use crate::{
     capture::kernel::{Capture, Snapshot},
@@ -27,6 +29,9 @@ pub(super) struct Limits {
     config: Config,
     /// Bytes of rings in the process's address space.
     mapped: u64,
+    /// Those of decisions of IPVS, and which turning on or off of exact mode they are of.
+    mapped_of_ipvs: u64,
+    turn_of_ipvs: u64,
     /// What the kernel charges for maps: fixed once they are made.
     maps: Option<u64>,
     meter: Meter,
@@ -46,6 +51,8 @@ impl Limits {
         Self {
             config,
             mapped: rings.iter().map(|bytes| memory::mapped_of_ring(*bytes)).sum(),
+            mapped_of_ipvs: 0,
+            turn_of_ipvs: 0,
             maps: None,
             meter: Meter::default(),
             window: Window::default(),
@@ -56,6 +63,15 @@ impl Limits {
             level: Level::Nothing,
             last_warning: None,
             last_trim: None,
+        }
+    }
+
+    /// Exact mode was turned on or off so many times, and `is_on`: its maps come and go.
+    pub(super) fn follow(&mut self, (turn, is_on): (u64, bool)) {
+        if turn != self.turn_of_ipvs {
+            self.turn_of_ipvs = turn;
+            self.mapped_of_ipvs = if is_on { memory::mapped_of_ring(DECISION_RING_BYTES) } else { 0 };
+            self.maps = None;
         }
     }
 
@@ -74,12 +90,12 @@ impl Limits {
             }
         }
         let maps = *self.maps.get_or_insert_with(memory::maps);
-        self.measured = Measured { process: memory::resident(self.mapped), maps };
+        self.measured = Measured { process: memory::resident(self.mapped + self.mapped_of_ipvs), maps };
         let has_room = self.measured.total() * 100 <= self.config.memory * MEMORY_LOW;
         if !has_room && self.last_trim.is_none_or(|last| now.duration_since(last) >= TRIM_PERIOD) {
             self.last_trim = Some(now);
             allocator::trim();
-            self.measured.process = memory::resident(self.mapped);
+            self.measured.process = memory::resident(self.mapped + self.mapped_of_ipvs);
         }
         self.peak = self.peak.max(self.measured.total());
         self.by_memory.window(self.measured.total(), self.config.memory);

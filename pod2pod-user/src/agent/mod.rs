@@ -2,38 +2,50 @@
 //! loop itself is the worker's.
 
 mod clock;
+mod ipvs;
 mod limits;
+mod names;
 mod totals;
+mod unwatched;
 mod waiting;
 mod worker;
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
+use pod2pod_common::counters::Counter;
+
 use self::{
-    clock::{monotonic, wall_offset},
+    clock::{instant, monotonic, wall_offset},
+    ipvs::Ipvs,
     limits::Limits,
+    names::Naming,
     totals::Totals,
+    unwatched::Unwatched,
     worker::{Seat, Worker},
 };
 use crate::{
-    admin::{self, Listen},
+    admin::{self, Health, Shown},
     capture::kernel::{Capture, Snapshot, Table},
-    config::Config,
+    check,
+    config::{Config, shown},
+    directory::Directory,
     exit,
-    metrics::{HttpMetrics, Ledger, Metrics, counters, ledger, stages},
+    joint::Joint,
+    metrics::{Ledger, Metrics, counters, kubernetes, ledger, stages},
+    mode::Mode,
     pcap,
     pipeline::{self, Pipeline, SharedSightings, SharedSinks},
     restraint::allocator,
+    rights::{self, Feature, Part},
     shutdown::{DEFAULT_DRAIN, Shutdown},
     sinks::{Overflow, OwnConnections},
     summary::Summary,
+    views::Views,
+    watch::{self, board::Board},
 };
 
 /// The kernel side stops when the heartbeat is 2 s old: four beats may be missed.
@@ -55,6 +67,11 @@ pub fn run(mut config: Config, shutdown: &Shutdown) -> u8 {
         exit::tell(too_small);
         return exit::CONFIGURATION;
     }
+    let lacking = check::before_start(&config);
+    if !lacking.is_empty() {
+        lacking.iter().for_each(exit::tell);
+        return exit::PRIVILEGE;
+    }
     let packets = match pcap::Output::open(&config.pcap, Overflow::DropNewest, shutdown) {
         Ok(packets) => packets,
         Err(error) => {
@@ -72,6 +89,9 @@ pub fn run(mut config: Config, shutdown: &Shutdown) -> u8 {
             return error.exit_code();
         }
     };
+    if !capture.watches_interfaces() {
+        check::tell_of_cgroups(&config);
+    }
     // What loading took and gave back, the kernel's types among it, is megabytes; tables that are touched here and there are
     // next, and of pages that were in use before they would take all.
     allocator::trim();
@@ -94,13 +114,19 @@ struct Agent {
 struct House {
     limits: Limits,
     metrics: Arc<Metrics>,
+    health: Arc<Health>,
     packets: Option<pcap::Output>,
     sightings: Option<SharedSightings>,
+    ipvs: Option<Ipvs>,
+    directory: Option<Directory>,
+    unwatched: Option<Unwatched>,
     last_beat: Instant,
     last_housekeeping: Instant,
     last_census: Option<Instant>,
     last_warning: Option<Instant>,
     warned: u64,
+    /// Segments that nobody was told of when it was last looked, see [`unseen`].
+    unseen: u64,
 }
 
 impl Agent {
@@ -110,35 +136,36 @@ impl Agent {
         packets: Option<pcap::Output>,
         shutdown: Shutdown,
     ) -> anyhow::Result<Self> {
-        let sockets = capture.own_sockets();
-        let forget = sockets.clone();
-        let own = Arc::new(OwnConnections::new(
-            Box::new(move |cookie| sockets.register(cookie)),
-            Box::new(move |cookie| forget.forget(cookie)),
-        ));
-        let (metrics, http_metrics): (Metrics, HttpMetrics) =
-            Metrics::new(&config.routes, config.label_sets)?;
+        let used = Used::of(&config);
+        let own = own_connections(&capture);
+        let (mut metrics, http_metrics) = Metrics::new(&config.routes, config.label_sets)?;
+        let naming = Naming::start(&config, &own, &shutdown)?;
+        let (pairs, views) = (names::pairs(naming.as_ref(), config.pairs, &mut metrics)?, Views::default());
         let metrics = Arc::new(metrics);
-        let listen = match config.metrics.listen {
-            Listen::Unsaid => Some(admin::DEFAULT_LISTEN),
-            Listen::Off => None,
-            Listen::At(address) => Some(address),
-        };
-        let ready = Arc::new(AtomicBool::new(false));
-        if let Some(listen) = listen {
-            admin::start(listen, Arc::clone(&metrics), Arc::clone(&ready), Arc::clone(&own))?;
-        }
+        let health = Arc::new(Health::new(Instant::now(), naming.as_ref().map(Naming::lists)));
+        serve(&config, &metrics, &health, &own)?;
         let sinks = pipeline::open_sinks(&config, Overflow::DropNewest, &own, &shutdown)?;
         sinks.get().show_header();
         let sightings = capture.watches_interfaces().then(SharedSightings::default);
         let mut seats = Vec::new();
-        for reader in capture.take_readers() {
+        let (readers, board) = (capture.take_readers(), board(&config.ipvs));
+        let workers = readers.len();
+        let join = ipvs::join_config(&config.ipvs, workers);
+        for reader in readers {
             // The first one's are the sinks themselves: it is the last to finish.
             let sinks =
                 if seats.is_empty() { sinks.clone() } else { SharedSinks::new(sinks.get().for_worker()) };
             let mut pipeline = Pipeline::live(&config, sinks.clone(), Some(http_metrics.for_worker()));
+            pipeline.count_pairs(pairs.for_worker());
+            pipeline.share_views(views.for_worker());
             if let Some(sightings) = &sightings {
                 pipeline.share_sightings(sightings.clone());
+            }
+            if let Some(board) = &board {
+                pipeline.join_ipvs(Joint::new(join, Arc::clone(board)));
+            }
+            if let Some(naming) = &naming {
+                pipeline.name_ends(&config, naming.for_worker(workers));
             }
             if let Some(packets) = &packets {
                 pipeline.write_packets(&config, packets.clone());
@@ -146,25 +173,40 @@ impl Agent {
             let worker = Worker::new(reader, pipeline, sinks, Arc::clone(&own));
             seats.push(Arc::new(Seat::new(worker, config.capture.ring_bytes, shutdown.clone())?));
         }
-        let limits = Limits::new(config.limits, &vec![config.capture.ring_bytes; seats.len()]);
+        let start = |board| Ipvs::start(&config.ipvs, board, sinks.get().for_worker(), &shutdown);
+        let ipvs = board.map(start).transpose()?;
         let now = Instant::now();
         let house = House {
-            limits,
+            limits: Limits::new(config.limits, &vec![config.capture.ring_bytes; seats.len()]),
             metrics,
+            health,
             packets,
             sightings,
+            ipvs,
+            directory: naming.map(Naming::directory),
+            unwatched: unwatched(&config),
             last_beat: now,
             last_housekeeping: now,
             last_census: None,
             last_warning: None,
             warned: 0,
+            unseen: 0,
         };
-        let mut agent = Self { capture, seats, house };
-        agent.capture.beat();
-        agent.house.keep(&mut agent.capture, &agent.seats, now);
+        Ok(Self { capture, seats, house }.begin(&used, now))
+    }
+
+    /// Everything is open: the kernel side may work, and rights are given up.
+    fn begin(mut self, used: &Used, now: Instant) -> Self {
+        let Self { capture, seats, house } = &mut self;
+        house.begin(capture);
+        house.keep(capture, seats, now);
+        // It is only memory, and the kernel takes it when it is in need.
+        let _ = allocator::forget_text();
+        give_up(capture, used);
         // The programs are attached since the capture was opened; with the first heartbeat they work.
-        ready.store(true, Ordering::Relaxed);
-        Ok(agent)
+        house.health.beat(Instant::now());
+        house.health.set_ready();
+        self
     }
 
     fn run(mut self) -> u8 {
@@ -205,9 +247,13 @@ impl Agent {
             worker.pipeline.finish(monotonic());
             worker.sinks.get().flush();
         }
+        house.ipvs.into_iter().for_each(|ipvs| ipvs.finish(deadline - OUTPUT_SHARE));
+        // What comes from here on is not read.
+        let watched_until = instant();
         let totals = Totals::of(workers.iter());
         let kernel = capture.counters();
         drop(capture);
+        house.unwatched.into_iter().for_each(|unwatched| unwatched.end(watched_until));
         let sinks = workers.into_iter().map(|worker| worker.sinks).next();
         let sinks = sinks.map_or_else(Vec::new, |sinks| pipeline::finish_sinks(sinks, deadline));
         let packets = house.packets.map(|packets| packets.finish(deadline));
@@ -220,12 +266,27 @@ impl Agent {
 }
 
 impl House {
+    /// The programs work from now on.
+    fn begin(&mut self, capture: &mut Capture) {
+        capture.beat();
+        let gap = self.unwatched.as_mut().and_then(|unwatched| unwatched.begin(instant()));
+        if let Some(gap) = gap {
+            let seconds = gap.length.as_secs_f64();
+            tracing::info!(
+                seconds,
+                killed = gap.killed,
+                "nobody watched between the last agent and this one"
+            );
+        }
+    }
+
     fn do_due(&mut self, capture: &mut Capture, seats: &[Arc<Seat>], now: Instant) {
         capture.pass_on_log();
         if now.duration_since(self.last_beat) >= HEARTBEAT_PERIOD {
             self.last_beat = now;
             if all_work(seats, now) {
                 capture.beat();
+                self.health.beat(now);
             }
         }
         if now.duration_since(self.last_housekeeping) >= HOUSEKEEPING_PERIOD {
@@ -242,13 +303,22 @@ impl House {
             worker.pipeline.publish_metrics();
             worker.pipeline.flush_packets(monotonic());
         }
+        let published = stages::published(wall_offset().wall_nanos(monotonic()));
         let readers: Vec<_> = workers.iter().map(|worker| &worker.reader).collect();
         let kernel = capture.snapshot(&readers);
+        let unseen = unseen(&kernel, capture.ring_lost());
+        if unseen > self.unseen {
+            self.unseen = unseen;
+            workers.iter_mut().for_each(|worker| worker.pipeline.note_loss(monotonic()));
+        }
         let mut totals = Totals::of(workers.iter().map(|worker| &**worker));
         drop(workers);
         totals.reader.own_sockets_refused = capture.own_sockets_refused();
+        let ipvs = self.ipvs.as_ref().map(Ipvs::shown);
+        ipvs.iter().for_each(|shown| self.limits.follow(shown.exact));
         self.limits.keep(capture, &kernel, now);
         let mut rows = counted(&kernel, capture.ring_lost(), &totals);
+        rows.push(published);
         rows.extend(stages::went_first(seats.iter().map(|seat| seat.went_first()), &totals.sinks));
         rows.extend(stages::table(self.count_connections(capture, now)));
         rows.extend(capture.interface_stats().iter().flat_map(counters::interfaces));
@@ -257,6 +327,15 @@ impl House {
             self.packets.iter().flat_map(|packets| stages::packets(&totals.packets, &packets.stats())),
         );
         rows.extend(self.sightings.iter().flat_map(|sightings| counters::sightings(&sightings.stats())));
+        rows.extend(self.unwatched.iter_mut().flat_map(|unwatched| unwatched.keep(instant())));
+        rows.extend(self.directory.iter().flat_map(kubernetes::rows));
+        if self.directory.is_some() {
+            rows.extend(counters::names(&totals.stages().names));
+        }
+        if let Some(shown) = ipvs {
+            rows.extend(shown.rows(now));
+            rows.extend(counters::join(&totals.stages().join));
+        }
         self.metrics.publish(rows);
         self.warn_of_loss(capture.ring_lost(), &totals, now);
     }
@@ -288,6 +367,76 @@ impl House {
     }
 }
 
+/// What outlives this agent, if it may leave something behind. It goes on without.
+fn unwatched(config: &Config) -> Option<Unwatched> {
+    let opened = Unwatched::open(config.data_dir.as_deref()?);
+    opened.inspect_err(|error| tracing::warn!(%error, "time in which nobody watches is not counted")).ok()
+}
+
+/// Our own connections, whose sockets the kernel side is told of.
+fn own_connections(capture: &Capture) -> Arc<OwnConnections> {
+    let (sockets, forget) = (capture.own_sockets(), capture.own_sockets());
+    Arc::new(OwnConnections::new(
+        Box::new(move |cookie| sockets.register(cookie)),
+        Box::new(move |cookie| forget.forget(cookie)),
+    ))
+}
+
+/// What of the configuration decides about rights.
+struct Used {
+    ipvs: bool,
+    exact: bool,
+    packets: bool,
+}
+
+impl Used {
+    fn of(config: &Config) -> Self {
+        let ipvs = config.ipvs.mode != Mode::Off;
+        Self { ipvs, exact: ipvs && config.ipvs.follows(), packets: config.pcap.file.is_some() }
+    }
+}
+
+/// Everything is open: this thread, and the workers that it starts, keep what they need from here on; the others did so
+/// when they began. What all keep is told.
+fn give_up(capture: &Capture, used: &Used) {
+    let follows = capture.watches_interfaces();
+    let is_used = |feature| match feature {
+        Feature::Exact => used.exact,
+        Feature::ExactWhereClosed => used.exact && rights::probes_need_a_right(),
+        Feature::HostNamespace => used.exact && !watch::source::is_host(),
+        Feature::IpvsAsked => used.ipvs,
+        Feature::LaterInterfaces => follows,
+        // For some seconds only.
+        Feature::StaleFilters => false,
+        Feature::PacketFile => used.packets,
+        Feature::MapCalls => rights::calls_need_a_right(),
+        Feature::Capture | Feature::LockedMemory | Feature::OwnMount | Feature::GoFirst => true,
+    };
+    let kept = rights::kept(rights::effective(), is_used);
+    match rights::keep(Part::Worker, is_used) {
+        Ok(()) => tracing::info!(kept, process = rights::state(), "rights are given up"),
+        Err(error) => tracing::warn!(%error, "rights cannot be given up"),
+    }
+}
+
+fn board(config: &watch::config::Config) -> Option<Arc<Board>> {
+    (config.mode != Mode::Off).then(|| Arc::new(ipvs::board(config)))
+}
+
+/// Starts the listeners.
+fn serve(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    health: &Arc<Health>,
+    own: &Arc<OwnConnections>,
+) -> Result<(), admin::StartError> {
+    let (metrics, health) = (Arc::clone(metrics), Arc::clone(health));
+    let shown = Shown { metrics, health, settings: shown::page(config) };
+    let listen = config.metrics.listen.or(admin::DEFAULT_LISTEN);
+    let settings = (&config.admin, config.admin.listen.or(admin::DEFAULT_ADMIN_LISTEN));
+    admin::start(listen, settings, shown, Arc::clone(own))
+}
+
 /// Whether every worker takes its turns. Where one does not, its connections are not read, and the kernel side is left to
 /// stop for all of them: half a view is none.
 fn all_work(seats: &[Arc<Seat>], now: Instant) -> bool {
@@ -298,15 +447,24 @@ fn all_heard(mut silences: impl Iterator<Item = Duration>) -> bool {
     silences.all(|silence| silence < MAX_SILENCE)
 }
 
+/// Segments that an answer may have been among, and that were lost or left out before anybody knew whose they were.
+fn unseen(kernel: &Snapshot, ring_lost: u64) -> u64 {
+    let of = |counter| kernel.counters.of(counter);
+    ring_lost + of(Counter::HeartbeatStale) + of(Counter::SegmentsShedConnections)
+}
+
 fn counted(kernel: &Snapshot, ring_lost: u64, totals: &Totals) -> Vec<stages::Counted> {
     let stages = totals.stages();
     let ledger = Ledger::of(&ledger::Sources {
         kernel,
         reader: &totals.reader,
+        reassembly: stages.reassembly,
         http: stages.http,
-        open: stages.open_exchanges as u64,
+        open: (stages.open_exchanges + stages.open_attempts) as u64,
         filter: stages.filter,
         enrich: &stages.enrich,
+        waiting: stages.waiting as u64,
+        names: stages.names,
         sinks: &totals.sinks,
     });
     let mut rows = stages::kernel(&kernel.counters.0, ring_lost);

@@ -4,9 +4,11 @@ use super::worker::Worker;
 use crate::{
     capture::kernel,
     enrich, filter, http,
+    ipvs::join,
     metrics::{Counted, counters, routes, stages},
-    pcap, pipeline, reassembly,
+    named, pcap, pipeline, reassembly,
     sinks::SinkStats,
+    views,
 };
 
 /// Sums over workers.
@@ -17,10 +19,16 @@ pub(super) struct Totals {
     filter: filter::Stats,
     http: http::Stats,
     open_exchanges: usize,
+    open_attempts: usize,
     enrich: enrich::Stats,
     routes: routes::Stats,
     pub(super) packets: pcap::Stats,
     label_overflows: u64,
+    pairs_overflowed: Option<u64>,
+    views: views::Stats,
+    waiting: usize,
+    join: join::Stats,
+    names: named::Stats,
     /// Of each sink; the queues are shared, what is being filled is not.
     pub(super) sinks: Vec<(&'static str, SinkStats)>,
 }
@@ -41,20 +49,34 @@ impl Totals {
             filter,
             http,
             open_exchanges,
+            open_attempts,
             enrich,
             routes,
             packets,
             label_overflows,
+            pairs_overflowed,
+            views,
+            waiting,
+            join,
+            names,
         } = worker.pipeline.stats();
         counters::add_reader(&mut self.reader, worker.reader.stats());
         counters::add_reassembly(&mut self.reassembly, reassembly);
         counters::add_filter(&mut self.filter, filter);
         counters::add_http(&mut self.http, http);
         self.open_exchanges += open_exchanges;
+        self.open_attempts += open_attempts;
         self.enrich += enrich;
         counters::add_routes(&mut self.routes, &routes);
         self.packets += packets;
         self.label_overflows += label_overflows;
+        if let Some(count) = pairs_overflowed {
+            *self.pairs_overflowed.get_or_insert_default() += count;
+        }
+        counters::add_views(&mut self.views, &views);
+        self.waiting += waiting;
+        counters::add_join(&mut self.join, &join);
+        counters::add_names(&mut self.names, &names);
         let sinks = worker.sinks.get();
         if self.sinks.is_empty() {
             self.sinks = sinks.stats();
@@ -70,10 +92,16 @@ impl Totals {
             filter: &self.filter,
             http: &self.http,
             open_exchanges: self.open_exchanges,
+            open_attempts: self.open_attempts,
             enrich: self.enrich,
             routes: self.routes,
             packets: self.packets,
             label_overflows: self.label_overflows,
+            pairs_overflowed: self.pairs_overflowed,
+            views: self.views,
+            waiting: self.waiting,
+            join: self.join,
+            names: self.names,
         }
     }
 

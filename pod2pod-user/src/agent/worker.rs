@@ -58,6 +58,7 @@ impl Worker {
     pub(super) fn turn(&mut self) -> Turn {
         let Self { reader, pipeline, last_segment, own, own_version, .. } = self;
         let before = monotonic();
+        pipeline.read_ipvs();
         let drained = reader.drain(TURN_RECORDS, &mut |segment| {
             // Before each, not once a turn: a connection is registered before its first answer, which may be in this very turn.
             learn_own_tuples(own, own_version, pipeline);

@@ -11,12 +11,12 @@ use pod2pod_common::{
     flow::{SCOPE_CGROUP, SCOPE_COOKIE, SCOPE_INTERFACE},
     segment::{
         HEADER_LENGTH, KIND_EGRESS, KIND_GENERATION_KNOWN, KIND_LONG_ADDRESSES, KIND_SCOPE_SHIFT,
-        LAYOUT_VERSION, LONG_ADDRESSES, LongAddresses, MARK_CONNECTION_LOST, MARK_MORE, MARK_SKIPPED,
-        SegmentHeader,
+        KIND_UNREACHABLE, LAYOUT_VERSION, LONG_ADDRESSES, LongAddresses, MARK_CONNECTION_LOST, MARK_MORE,
+        MARK_SKIPPED, SegmentHeader,
     },
 };
 
-use super::segment::{Direction, KernelInstant, Scope, Segment, TcpFlags};
+use super::segment::{Direction, KernelInstant, Scope, Segment, TcpFlags, Unreachable};
 
 /// Why bytes are no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -76,6 +76,16 @@ pub fn decode(record: &[u8]) -> Result<Segment<'_>, DecodeError> {
         SCOPE_COOKIE => (socket_cookie, true),
         _ => return Err(DecodeError::Malformed),
     };
+    let acknowledgement = field!(header, acknowledgement: u32);
+    let unreachable = match kind & KIND_UNREACHABLE {
+        0 => None,
+        _ => Some(Unreachable {
+            kind: (acknowledgement >> 8) as u8,
+            code: acknowledgement as u8,
+            // Where sockets are watched, what others send is not seen.
+            by_this_kernel: u32::from(kind >> KIND_SCOPE_SHIFT) != SCOPE_INTERFACE,
+        }),
+    };
     let marks = field!(header, marks: u8);
     let generation = field!(header, generation: u32);
     Ok(Segment {
@@ -85,7 +95,7 @@ pub fn decode(record: &[u8]) -> Result<Segment<'_>, DecodeError> {
         source,
         destination,
         sequence: field!(header, sequence: u32),
-        acknowledgement: field!(header, acknowledgement: u32),
+        acknowledgement,
         flags: TcpFlags(field!(header, tcp_flags: u8)),
         payload_length,
         payload,
@@ -95,6 +105,7 @@ pub fn decode(record: &[u8]) -> Result<Segment<'_>, DecodeError> {
         cgroup_id,
         socket_cookie,
         interface_index,
+        unreachable,
         scope_is_cookie,
     })
 }
@@ -221,6 +232,7 @@ mod tests {
             cgroup_id: 12,
             socket_cookie: 13,
             interface_index: 3,
+            unreachable: None,
             scope_is_cookie: true,
         };
         assert_eq!(decode(&record()), Ok(expected));
@@ -246,6 +258,20 @@ mod tests {
         assert_eq!(segment.source, SocketAddr::new(local.into(), 8080));
         assert_eq!(segment.destination, "10.0.0.2:40000".parse().unwrap());
         assert_eq!(segment.payload, PAYLOAD);
+    }
+
+    #[test]
+    fn a_quoted_syn_says_type_code_and_whose_word_that_is() {
+        for (scope_kind, by_this_kernel) in
+            [(SCOPE_CGROUP, true), (SCOPE_COOKIE, true), (SCOPE_INTERFACE, false)]
+        {
+            let mut bytes = changed(KIND, &[KIND_UNREACHABLE | KIND_EGRESS | scope(scope_kind)]);
+            let at = offset_of!(SegmentHeader, acknowledgement);
+            bytes[at..at + 4].copy_from_slice(&0x030d_u32.to_ne_bytes());
+            let expected = Unreachable { kind: 3, code: 13, by_this_kernel };
+            assert_eq!(decode(&bytes).unwrap().unreachable, Some(expected));
+        }
+        assert_eq!(decode(&record()).unwrap().unreachable, None);
     }
 
     #[test]

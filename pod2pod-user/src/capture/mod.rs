@@ -8,4 +8,4 @@ pub mod kernel;
 pub mod packet;
 pub mod segment;
 
-pub use segment::{Direction, KernelInstant, Scope, Segment, TcpFlags};
+pub use segment::{Direction, KernelInstant, Scope, Segment, TcpFlags, Unreachable};

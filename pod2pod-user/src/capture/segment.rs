@@ -82,6 +82,18 @@ impl TcpFlags {
     }
 }
 
+/// An ICMP error that answered a segment: type and code as they are in the message (RFC 792, RFC 4443), which differ between
+/// IPv4 and IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Unreachable {
+    /// Type.
+    pub kind: u8,
+    /// Code.
+    pub code: u8,
+    /// This kernel sent it, so nobody has forged it.
+    pub by_this_kernel: bool,
+}
+
 /// One TCP segment. The payload is borrowed from ring or file memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment<'a> {
@@ -117,6 +129,15 @@ pub struct Segment<'a> {
     pub socket_cookie: u64,
     /// Interface index, or the interface's number in a capture file.
     pub interface_index: u32,
+    /// The segment itself was not seen: an ICMP error quotes it, and that is what happened at `time`. Only SYNs are told so.
+    pub unreachable: Option<Unreachable>,
     /// Keys are made of the socket cookie: user space has to link a listener's handshake to the child by ISN.
     pub scope_is_cookie: bool,
+}
+
+impl Segment<'_> {
+    /// Whether it asks for a connection: a SYN that answers none, and that no ICMP error quotes.
+    pub const fn opens(&self) -> bool {
+        self.flags.syn() && !self.flags.ack() && self.unreachable.is_none()
+    }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use super::{load::Sources, value::Given};
-use crate::watch::options;
+use crate::{top, watch::options};
 
 /// Watches this machine's HTTP from the kernel and writes one exact record an exchange.
 #[derive(Debug, Parser)]
@@ -43,6 +43,24 @@ pub enum Command {
         #[command(flatten)]
         flags: options::Flags,
     },
+    /// A live table of who talks to whom, from what the agents of one or more nodes count: rate, errors, durations, the network's share
+    Top {
+        /// Its flags.
+        #[command(flatten)]
+        flags: top::options::Flags,
+    },
+    /// Says what of this machine, of the rights given and of the configuration the agent lacks, and what is lost without
+    Check {
+        /// One JSON object instead of a table
+        #[arg(long)]
+        json: bool,
+        /// Flags of all.
+        #[command(flatten)]
+        common: Common,
+        /// Flags of the agent.
+        #[command(flatten)]
+        live: Live,
+    },
     /// Prints the JSON Schema of a record
     Schema,
 }
@@ -62,7 +80,7 @@ pub struct Common {
     /// Port of servers to watch, or a range; can be repeated
     #[arg(long, value_name = "PORT")]
     pub port: Vec<String>,
-    /// auto, json or text
+    /// auto, json, text or pod2pod-log
     #[arg(long)]
     pub format: Option<String>,
     /// Appends records to a file
@@ -109,6 +127,12 @@ pub struct Live {
 }
 
 impl Common {
+    /// The sources of a configuration, with this process's environment.
+    pub fn with_environment(self, live: Option<Live>) -> Sources {
+        let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+        self.sources(live, std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value))).collect())
+    }
+
     /// The sources of a configuration: these flags, those of the agent if it is for one, and `environment`.
     pub fn sources(self, live: Option<Live>, environment: Vec<(String, String)>) -> Sources {
         let is_live = live.is_some();

@@ -7,11 +7,15 @@ use nix::net::if_::if_nametoindex;
 use super::{
     Config, file,
     keys::{self, Key, keys},
+    legacy::{self, Taken},
+    shown::Said,
     value::Given,
 };
 use crate::{
-    filter::{Expression, ExpressionError, NamePattern},
+    admin::SecretError,
+    filter::{Expression, ExpressionError, NamePattern, Selector, SelectorError},
     pcap::files,
+    sinks::Format,
 };
 
 /// What environment variables of ours begin with.
@@ -20,6 +24,9 @@ pub const ENVIRONMENT_PREFIX: &str = "POD2POD_";
 const TOOL_PREFIXES: &[&str] = &["POD2POD_CACHE", "POD2POD_TEST_", "POD2POD_EBPF", "POD2POD_LIBPCAP"];
 /// The environment variable that names the file.
 pub const ENVIRONMENT_FILE: &str = "POD2POD_CONFIG";
+
+/// Its default is another in the old format.
+const IGNORE_TARGETS: &str = "ignore.targets";
 
 /// Where a value was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +90,16 @@ pub enum Mistake {
         /// What the parser says.
         message: String,
     },
+    /// A label selector.
+    #[error("{key}: {text:?}: {source}")]
+    Selector {
+        /// Its key.
+        key: &'static str,
+        /// As written.
+        text: String,
+        /// Why not, and where in it.
+        source: SelectorError,
+    },
     /// The filter expression.
     #[error("filter.expression: {text:?}: {source}")]
     Expression {
@@ -110,6 +127,17 @@ pub enum Mistake {
         /// Why not.
         source: files::Unwritable,
     },
+    /// The directory of what outlives the process.
+    #[error("data_dir: {path} cannot be written to: {source}")]
+    DataDirectory {
+        /// Its path.
+        path: String,
+        /// Why not.
+        source: nix::errno::Errno,
+    },
+    /// Certificate, key or token.
+    #[error("admin: {0}")]
+    Secret(SecretError),
     /// Values that exclude each other.
     #[error("{0}")]
     Contradiction(String),
@@ -140,6 +168,9 @@ pub struct Sources {
 /// Every mistake in them.
 pub fn load(sources: &Sources) -> Result<Config, Vec<Mistake>> {
     let mut loading = Loading { config: Config::default(), mistakes: Vec::new() };
+    if sources.live {
+        loading.add_legacy(&sources.environment);
+    }
     let of_environment = sources.environment.iter().find(|(name, _)| name == ENVIRONMENT_FILE);
     let file = sources.file.clone().or_else(|| of_environment.map(|(_, path)| path.into()));
     if let Some(path) = file {
@@ -152,14 +183,18 @@ pub fn load(sources: &Sources) -> Result<Config, Vec<Mistake>> {
     for (key, given, flag) in &sources.flags {
         loading.add(key, given, Source::Flag(flag));
     }
+    loading.complete_old_format();
     loading.compile_expression();
+    loading.read_selectors();
     loading.mistakes.extend(keys::contradictions(&loading.config).into_iter().map(Mistake::Contradiction));
     if sources.live {
         let missing = loading.config.capture.missing_interfaces();
         loading.mistakes.extend(missing.into_iter().map(|name| Mistake::NoInterface(name.to_owned())));
+        loading.look_at_data_directory();
     }
     loading.look_for_places(sources.live);
     loading.look_at_packet_file();
+    loading.look_at_secrets();
     if loading.mistakes.is_empty() { Ok(loading.config) } else { Err(loading.mistakes) }
 }
 
@@ -169,6 +204,33 @@ struct Loading {
 }
 
 impl Loading {
+    /// What was meant for kubernetes-pod2pod-log.
+    fn add_legacy(&mut self, environment: &[(String, String)]) {
+        for name in legacy::NAMES {
+            let Some((_, value)) = environment.iter().find(|(other, _)| other == name.name) else { continue };
+            match name.take(value) {
+                Taken::Set(key, given) => {
+                    let told = format!("{}: taken as {key}: {}", name.name, given.texts.join(", "));
+                    self.config.notes.push(told);
+                    self.add(key, &given, Source::Environment(name.name.to_owned()));
+                }
+                Taken::Nothing => {}
+                Taken::Replaced => {
+                    self.config.notes.push(format!("{} is not used here: {}", name.name, name.meaning));
+                }
+            }
+        }
+    }
+
+    /// The old format leaves out what its program did, unless it is said what is to be left out.
+    fn complete_old_format(&mut self) {
+        let is_said = self.config.said.iter().any(|said| said.key == IGNORE_TARGETS);
+        if self.config.output.format == Format::Pod2podLog && !is_said {
+            self.config.enrich.ignore.set_targets(legacy::IGNORED_TARGETS.map(str::to_owned).to_vec());
+        }
+        self.config.output.with_headers = !self.config.http.request_headers.is_empty();
+    }
+
     fn add_file(&mut self, path: &Path) {
         let name = path.display().to_string();
         let text = match std::fs::read_to_string(path) {
@@ -244,6 +306,17 @@ impl Loading {
         }
     }
 
+    fn look_at_data_directory(&mut self) {
+        let Some(path) = &self.config.data_dir else { return };
+        if let Err(source) = files::check_folder(path) {
+            self.mistakes.push(Mistake::DataDirectory { path: path.display().to_string(), source });
+        }
+    }
+
+    fn look_at_secrets(&mut self) {
+        self.mistakes.extend(self.config.admin.check_files().into_iter().map(Mistake::Secret));
+    }
+
     fn compile_expression(&mut self) {
         let Some(text) = &self.config.filter_expression else { return };
         match Expression::compile(text) {
@@ -252,9 +325,26 @@ impl Loading {
         }
     }
 
+    fn read_selectors(&mut self) {
+        let Config { selectors, names, .. } = &mut self.config;
+        for (key, text, place) in [
+            ("filter.labels", &selectors.only, &mut names.selection.only.labels),
+            ("filter.ignore_labels", &selectors.ignore, &mut names.selection.ignore.labels),
+        ] {
+            let Some(text) = text else { continue };
+            match Selector::parse(text) {
+                Ok(selector) => *place = Some(selector),
+                Err(source) => self.mistakes.push(Mistake::Selector { key, text: text.clone(), source }),
+            }
+        }
+    }
+
     fn set(&mut self, key: &Key, given: &Given, source: Source) {
-        if (key.set)(&mut self.config, given).is_none() {
-            let given = given.texts.join(", ");
+        let text = given.texts.join(", ");
+        if (key.set)(&mut self.config, given).is_some() {
+            self.config.said.push(Said { key: key.path, text, source: source.to_string() });
+        } else {
+            let given = text;
             self.mistakes.push(Mistake::BadValue {
                 source_of: source,
                 key: key.path,
@@ -339,7 +429,7 @@ mod tests {
                 "--set: unknown key sampling.slwo; did you mean sampling.slow?",
                 "--set: unknown key rate; did you mean sampling.rate?",
                 "--set: unknown key zzzzzzzz",
-                "--format: output.format: \"xml\" is not allowed; allowed: auto, json, text",
+                "--format: output.format: \"xml\" is not allowed; allowed: auto, json, text, pod2pod-log",
             ]
         );
     }

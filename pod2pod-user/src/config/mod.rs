@@ -6,17 +6,19 @@
 pub mod arguments;
 pub mod file;
 pub mod keys;
+pub mod legacy;
 pub mod load;
+pub mod shown;
 pub mod value;
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use crate::{
     admin, capture, enrich,
     filter::{self, Expression},
-    http, logging,
+    http, kubernetes_api, logging,
     metrics::routes,
-    pcap, reassembly, restraint, sinks,
+    named, pcap, reassembly, restraint, sinks, watch,
 };
 
 /// Every stage's configuration.
@@ -32,6 +34,10 @@ pub struct Config {
     pub filter: filter::Config,
     /// The filter expression as written; compiled once all sources are read.
     pub filter_expression: Option<String>,
+    /// Which exchanges are wanted by the names of their ends, and what pods may ask for.
+    pub names: named::Config,
+    /// Label selectors as written; read once all sources are.
+    pub selectors: Selectors,
     /// Time limits, captured headers and bodies.
     pub http: http::Config,
     /// Redaction, sampling, ignore list.
@@ -42,24 +48,49 @@ pub struct Config {
     pub http_sink: HttpSink,
     /// Where what was captured is written.
     pub pcap: pcap::Config,
+    /// The watch over IPVS.
+    pub ipvs: watch::config::Config,
+    /// How the cluster is known.
+    pub kubernetes: kubernetes_api::Config,
+    /// What outlives the process is here.
+    pub data_dir: Option<PathBuf>,
     /// What the agent may take.
     pub limits: restraint::Config,
     /// Routes as a label of the HTTP metrics.
     pub routes: routes::Config,
     /// Sets of labels that the metrics tell apart: as memory allows.
     pub label_sets: usize,
-    /// The metrics endpoint.
+    /// Pairs of workloads in the metrics.
+    pub pairs: usize,
+    /// The listener of metrics.
     pub metrics: admin::Config,
+    /// The listener of settings.
+    pub admin: admin::AdminConfig,
     /// Logs.
     pub log: logging::Config,
+    /// What became of names that another program's environment has.
+    pub notes: Vec<String>,
+    /// What was given, in the order in which it counts.
+    pub said: Vec<shown::Said>,
+}
+
+/// `filter.labels` and `filter.ignore_labels` as written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selectors {
+    /// Which are wanted.
+    pub only: Option<String>,
+    /// Which are not.
+    pub ignore: Option<String>,
 }
 
 impl Config {
     /// What is allowed, and yet hardly meant.
-    pub fn warnings(&self) -> Vec<&'static str> {
-        let matches_nothing = self.filter.expression.as_ref().is_some_and(Expression::matches_nothing);
-        let warnings = [(matches_nothing, "filter.expression: no TCP connection can match it")];
-        warnings.into_iter().filter(|(holds, _)| *holds).map(|(_, warning)| warning).collect()
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.notes.clone();
+        if self.filter.expression.as_ref().is_some_and(Expression::matches_nothing) {
+            warnings.push("filter.expression: no TCP connection can match it".to_owned());
+        }
+        warnings
     }
 }
 
@@ -104,8 +135,19 @@ impl Config {
                 .as_ref()
                 .map(|_| queue(self.http_sink.queue_bytes, sinks::http::DEFAULT_QUEUE_BYTES)),
             packets: self.pcap.memory(),
+            ipvs: self.ipvs.wants(),
+            exact: self.ipvs.detector == watch::config::Detector::Auto,
             routes: self.routes.mode != routes::Mode::Off,
+            cluster: self.kubernetes.is_asked(),
         }
+    }
+
+    /// What is done with names: what belongs to other sections too comes from there.
+    pub fn naming(&self) -> named::Config {
+        let enrich::Config { rate, slow, content_bytes, .. } = self.enrich;
+        let own_headers = [&self.http.request_headers, &self.http.response_headers].map(Clone::clone);
+        let rules = named::Rules { own_headers, own_body_bytes: content_bytes, ..self.names.rules.clone() };
+        named::Config { rate, slow, rules, ..self.names.clone() }
     }
 
     /// Gives every stage its share of the memory.
@@ -141,6 +183,9 @@ impl Config {
         self.http.max_open_bytes = of_worker(shares.kept / 2);
         self.pcap.held_bytes = of_worker(self.pcap.held_bytes as u64);
         self.label_sets = entries(shares.label_sets);
+        self.pairs = entries(shares.pairs);
+        self.kubernetes.max_bytes = entries(shares.cluster);
+        (self.ipvs.memory, self.ipvs.exact) = (shares.ipvs, shares.exact);
         self.output.queue_bytes = entries(shares.output_queue);
         self.http_sink.queue_bytes = entries(shares.collector_queue);
         Ok(())

@@ -1,8 +1,8 @@
 //! Values as written: durations, sizes, rates, words. What is refused is told with what is allowed.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
-use crate::enrich::Rate;
+use crate::{enrich::Rate, mode::Mode};
 
 /// A value before it is understood: one text, or a list of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,6 +91,21 @@ impl Given {
         u32::try_from(millicores).ok().map(Some)
     }
 
+    /// `auto`, `on` or `off`.
+    pub fn mode(&self) -> Option<Mode> {
+        match self.text()?.to_ascii_lowercase().as_str() {
+            "auto" => Some(Mode::Auto),
+            "on" | "true" => Some(Mode::On),
+            "off" | "false" => Some(Mode::Off),
+            _ => None,
+        }
+    }
+
+    /// A path.
+    pub fn path(&self) -> Option<PathBuf> {
+        self.text().filter(|path| !path.is_empty()).map(PathBuf::from)
+    }
+
     /// `on` or `off`, as YAML's other words for them too.
     pub fn switch(&self) -> Option<bool> {
         match self.text()?.to_ascii_lowercase().as_str() {
@@ -165,6 +180,22 @@ mod tests {
         check("0.0001", None);
         check("-1", None);
         check("two", None);
+    }
+
+    #[test]
+    fn modes_and_paths() {
+        for (text, expected) in [
+            ("auto", Some(Mode::Auto)),
+            ("ON", Some(Mode::On)),
+            ("true", Some(Mode::On)),
+            ("off", Some(Mode::Off)),
+            ("false", Some(Mode::Off)),
+            ("perhaps", None),
+            ("", None),
+        ] {
+            assert_eq!(Given::one(text).mode(), expected, "{text}");
+        }
+        assert_eq!((Given::one("/a").path(), Given::one("").path()), (Some("/a".into()), None));
     }
 
     #[test]

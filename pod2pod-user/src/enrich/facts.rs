@@ -1,4 +1,4 @@
-//! What an Exchange says, in the words of a Record. No judgement: nothing is left out or replaced here.
+//! What an Exchange or an Attempt says, in the words of a Record. No judgement: nothing is left out or replaced here.
 
 use std::{mem::take, net::SocketAddr};
 
@@ -8,6 +8,7 @@ use super::{WallOffset, identity, target, trace};
 use crate::{
     capture::KernelInstant,
     http::{Exchange, Header, Outcome, Protocol, Request, Response},
+    reassembly::{Attempt, Fate, Side},
     record::{self, CapturedHeader, Kind, MessageFacts, ObservedAt, Record},
 };
 
@@ -37,14 +38,49 @@ pub fn fill(record: &mut Record, exchange: &mut Exchange, offset: WallOffset, ke
     record.index = exchange.index;
     record.retransmits = Some(exchange.retransmits);
     record.connect_duration = connect_duration(exchange);
+    record.connect_retransmits = connection.syn_retransmits;
+    record.icmp = None;
     record.anomalies.clear();
     // Hardly any message has one, so that is asked first.
     if !exchange.anomalies.is_empty() {
         record.anomalies.extend(exchange.anomalies.names());
     }
-    record.sample_rate_millionths = None;
+    (record.sample_rate_millionths, record.network_duration, record.ipvs) = (None, None, None);
+    (record.client_party, record.server_party) = (None, None);
     add_request(record, exchange.request.as_mut(), keep_traceparent);
     add_response(&mut record.response, exchange.response.as_mut());
+}
+
+/// Makes `record`, whatever it was, the one of `attempt`.
+pub fn fill_attempt(record: &mut Record, attempt: &Attempt, offset: WallOffset) {
+    let connection = &attempt.connection;
+    *record = Record {
+        time: offset.wall_nanos(connection.syn_time.unwrap_or(attempt.end)),
+        kind: Kind::Connect,
+        outcome: Some(match attempt.fate {
+            Fate::Answered => record::Outcome::Complete,
+            Fate::Refused => record::Outcome::Refused,
+            Fate::Unreachable(_) => record::Outcome::Unreachable,
+            Fate::Timeout => record::Outcome::Timeout,
+            Fate::Unknown => record::Outcome::Gap,
+        }),
+        late: attempt.late,
+        observed_at: match connection.local {
+            None => ObservedAt::Path,
+            Some(Side::Originator) => ObservedAt::Client,
+            Some(Side::Responder) => ObservedAt::Server,
+        },
+        duration: attempt.duration(),
+        client: pair(connection.originator),
+        server: pair(connection.responder),
+        connection_id: identity::identify_attempt(connection),
+        connect_retransmits: connection.syn_retransmits,
+        icmp: match attempt.fate {
+            Fate::Unreachable(unreachable) => Some((unreachable.kind, unreachable.code)),
+            Fate::Answered | Fate::Refused | Fate::Timeout | Fate::Unknown => None,
+        },
+        ..Record::blank()
+    };
 }
 
 #[inline]

@@ -31,6 +31,15 @@ pub fn identify(connection: &Connection) -> Identity {
     }
 }
 
+/// The id of a connection that was tried: of an answered one its own. What came to nothing has no second number, and the first,
+/// which NAT keeps, must do: it is the same from both ends too.
+pub fn identify_attempt(connection: &Connection) -> u64 {
+    match (connection.originator_isn, connection.responder_isn) {
+        (Some(originator), None) => mix(u64::from(originator) << 32),
+        (Some(_), Some(_)) | (None, _) => identify(connection).id,
+    }
+}
+
 fn absorb(state: u64, end: SocketAddr) -> u64 {
     let address = match end.ip() {
         IpAddr::V4(address) => address.to_ipv6_mapped(),

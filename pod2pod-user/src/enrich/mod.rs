@@ -1,21 +1,32 @@
-//! Enrich: Exchanges in, Records out: names and times for people, secrets removed, the unwanted marked.
+//! Enrich: Exchanges and Attempts in, Records out: names and times for people, secrets removed, the unwanted marked.
 //!
 //! Redaction, sampling and the ignore list are decided here, before anything is queued. Nothing is dropped here: each
 //! record comes with its [`Fate`], because metrics count also what is not written.
 
+mod allowance;
+pub mod connects;
 pub mod content;
 pub mod facts;
 pub mod identity;
 pub mod ignore;
+pub mod naming;
 pub mod redact;
+pub mod reuse;
 pub mod sampling;
 pub mod target;
 pub mod trace;
 
-use std::{net::SocketAddr, ops::AddAssign, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    ops::AddAssign,
+    time::Duration,
+};
 
 use hashbrown::HashSet;
 
+use allowance::Allowance;
+pub use allowance::{ALL_FAILED_INTERVAL, FAILED_INTERVAL, MAX_ALL_FAILED_AT_ONCE, MAX_FAILED_AT_ONCE};
+pub use connects::{ConnectCounts, Connects};
 pub use ignore::IgnoreList;
 pub use redact::Redaction;
 pub use sampling::Rate;
@@ -23,6 +34,7 @@ pub use sampling::Rate;
 use crate::{
     capture::KernelInstant,
     http::{Codings, Exchange},
+    reassembly::{self, Attempt},
     record::{MessageFacts, Record},
 };
 
@@ -38,6 +50,10 @@ pub struct Config {
     pub rate: Rate,
     /// Exchanges at least this long are never sampled away.
     pub slow: Duration,
+    /// Which connection attempts are told.
+    pub connects: Connects,
+    /// How many of the failed ones.
+    pub failures: Failures,
     /// Exchanges nobody wants to see.
     pub ignore: IgnoreList,
     /// Bytes of each body's content that are given at most, once its codings are removed.
@@ -54,6 +70,8 @@ impl Default for Config {
             redaction: Redaction::On,
             rate: Rate::ALL,
             slow: DEFAULT_SLOW,
+            connects: Connects::default(),
+            failures: Failures::Bounded,
             ignore: IgnoreList::default(),
             content_bytes: 0,
             keep_traceparent: false,
@@ -71,6 +89,15 @@ pub enum OwnTraffic {
     Told,
 }
 
+/// How many of the connection attempts that failed get a record, if any do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failures {
+    /// As many as [`MAX_FAILED_AT_ONCE`] and its like allow.
+    Bounded,
+    /// All: where records do not push out others.
+    All,
+}
+
 /// What is to be done with a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fate {
@@ -78,8 +105,10 @@ pub enum Fate {
     Keep,
     /// Counted, not written: sampling.
     SampledAway,
-    /// Neither: the ignore list.
+    /// Neither: the ignore list; of connection attempts those that are not asked for, which are counted all the same.
     Ignored,
+    /// Neither: one failed connection attempt too many, which is counted all the same.
+    OverRate,
     /// Neither: the agent's own traffic.
     Own,
 }
@@ -98,7 +127,7 @@ impl WallOffset {
 /// What this stage counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Exchanges that came in.
+    /// Exchanges and connection attempts that came in.
     pub exchanges: u64,
     /// Records to be written.
     pub kept: u64,
@@ -106,6 +135,8 @@ pub struct Stats {
     pub sampled_away: u64,
     /// Not written: the ignore list.
     pub ignored: u64,
+    /// Not written: failed connection attempts past their allowance.
+    pub over_rate: u64,
     /// Not written: the agent's own traffic.
     pub own: u64,
     /// Header values, parameters and user informations replaced.
@@ -124,6 +155,8 @@ pub struct Stats {
     pub without_request: u64,
     /// HTTP/2 connections.
     pub http2: u64,
+    /// Connection attempts but those of the agent itself.
+    pub connects: ConnectCounts,
 }
 
 impl AddAssign for Stats {
@@ -133,10 +166,12 @@ impl AddAssign for Stats {
             kept,
             sampled_away,
             ignored,
+            over_rate,
             own,
             redacted,
             without_request,
             http2,
+            connects,
             bodies_decoded,
             bodies_capped,
             bodies_unknown_coding,
@@ -147,10 +182,12 @@ impl AddAssign for Stats {
         self.kept += kept;
         self.sampled_away += sampled_away;
         self.ignored += ignored;
+        self.over_rate += over_rate;
         self.own += own;
         self.redacted += redacted;
         self.without_request += without_request;
         self.http2 += http2;
+        self.connects += connects;
         self.bodies_decoded += bodies_decoded;
         self.bodies_capped += bodies_capped;
         self.bodies_unknown_coding += bodies_unknown_coding;
@@ -199,12 +236,13 @@ impl Stats {
             Fate::Keep => self.kept += 1,
             Fate::SampledAway => self.sampled_away += 1,
             Fate::Ignored => self.ignored += 1,
+            Fate::OverRate => self.over_rate += 1,
             Fate::Own => self.own += 1,
         }
         match record.kind {
             crate::record::Kind::Http2 => self.http2 += 1,
             crate::record::Kind::Http if record.method.is_none() => self.without_request += 1,
-            crate::record::Kind::Http => {}
+            crate::record::Kind::Http | crate::record::Kind::IpvsReuse | crate::record::Kind::Connect => {}
         }
     }
 }
@@ -216,6 +254,7 @@ pub struct Enricher {
     /// Both ends, the lower address first: looked up for every exchange.
     own_tuples: HashSet<(SocketAddr, SocketAddr), foldhash::fast::RandomState>,
     stats: Stats,
+    allowance: Allowance,
     /// The one told last: its memory is the next one's.
     record: Record,
 }
@@ -223,7 +262,13 @@ pub struct Enricher {
 impl Enricher {
     /// An enricher without own tuples.
     pub fn new(config: Config) -> Self {
-        Self { config, own_tuples: HashSet::default(), stats: Stats::default(), record: Record::blank() }
+        Self {
+            config,
+            own_tuples: HashSet::default(),
+            stats: Stats::default(),
+            allowance: Allowance::default(),
+            record: Record::blank(),
+        }
     }
 
     /// Replaces the tuples (client, server) of the agent's own connections: their peer's view is dropped.
@@ -232,8 +277,13 @@ impl Enricher {
         self.own_tuples.extend(tuples.into_iter().map(|(client, server)| ordered(client, server)));
     }
 
+    /// Bytes of each body's content that are given at most, if that is more than is configured.
+    pub fn decode_up_to(&mut self, bytes: usize) {
+        self.config.content_bytes = self.config.content_bytes.max(bytes);
+    }
+
     /// The record of `exchange`, which is left without what is in it, and what is to be done with it.
-    pub fn enrich(&mut self, exchange: &mut Exchange, offset: WallOffset) -> (&Record, Fate) {
+    pub fn enrich(&mut self, exchange: &mut Exchange, offset: WallOffset) -> (&mut Record, Fate) {
         let own = self.is_own(exchange);
         let Self { config, stats, record, .. } = self;
         facts::fill(record, exchange, offset, config.keep_traceparent);
@@ -254,6 +304,27 @@ impl Enricher {
         (record, fate)
     }
 
+    /// The record of `attempt`, and what is to be done with it.
+    pub fn enrich_attempt(&mut self, attempt: &Attempt, offset: WallOffset) -> (&mut Record, Fate) {
+        let own = self.owns_attempt(attempt.connection.originator, attempt.connection.responder);
+        let Self { config, stats, allowance, record, .. } = self;
+        facts::fill_attempt(record, attempt, offset);
+        let fate = match (own, config.connects.tells(attempt)) {
+            (true, _) => Fate::Own,
+            (false, false) => Fate::Ignored,
+            (false, true) => sampling::decide(record, config.rate, config.slow),
+        };
+        let is_bounded = config.failures == Failures::Bounded && attempt.fate != reassembly::Fate::Answered;
+        let client = attempt.connection.originator.ip();
+        let has_room = fate != Fate::Keep || !is_bounded || allowance.take(client, attempt.end);
+        let fate = if has_room { fate } else { Fate::OverRate };
+        if fate != Fate::Own {
+            stats.connects.count(attempt);
+        }
+        stats.count(record, fate);
+        (record, fate)
+    }
+
     /// What was counted so far.
     pub const fn stats(&self) -> &Stats {
         &self.stats
@@ -263,6 +334,15 @@ impl Enricher {
         let client = exchange.connection.address(exchange.client);
         let server = exchange.connection.address(exchange.client.other());
         self.owns(client, server)
+    }
+
+    /// Whether the agent tried to open a connection between these: of one that failed only its port is known.
+    fn owns_attempt(&self, client: SocketAddr, server: SocketAddr) -> bool {
+        let any: IpAddr = match server {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        self.owns(client, server) || self.owns(SocketAddr::new(any, client.port()), server)
     }
 
     /// Whether a connection between these is the agent's own.

@@ -190,7 +190,8 @@ fn redact_header(header: &mut CapturedHeader) -> u64 {
     }
 }
 
-fn is_secret_header(name: &[u8]) -> bool {
+/// Whether a header field's whole value is a credential, by its name in lower case.
+pub fn is_secret_header(name: &[u8]) -> bool {
     SECRET_HEADERS.iter().any(|secret| secret.as_bytes() == name) || has_secret_ending(name)
 }
 

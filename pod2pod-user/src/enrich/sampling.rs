@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Fate, identity};
-use crate::record::{Outcome, Record};
+use crate::record::{Kind, Outcome, Record};
 
 /// A share in millionths, at most all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +45,7 @@ pub fn decide(record: &mut Record, rate: Rate, slow: Duration) -> Fate {
 fn is_special(record: &Record, slow: Duration) -> bool {
     let ordinary_outcome = matches!(record.outcome, Some(Outcome::Complete | Outcome::Upgraded));
     !ordinary_outcome
+        || record.kind == Kind::Connect && record.connect_retransmits > 0
         || record.late
         || record.in_progress
         || record.status.is_some_and(|status| status >= 400)

@@ -10,12 +10,16 @@
 pub mod expression;
 mod places;
 mod rules;
+pub mod selection;
+pub mod selector;
 pub mod sightings;
 
 pub use self::{
     expression::{Expression, ExpressionError},
     places::{CgroupRule, NamePattern, Places},
     rules::{Network, PortRange},
+    selection::Selection,
+    selector::{Selector, SelectorError},
 };
 
 use crate::reassembly::{Connection, Side, Start};
@@ -110,6 +114,8 @@ pub struct Stats {
     pub refused_cgroup: u64,
     /// Exchanges that were read before their connection was refused.
     pub refused_exchanges: u64,
+    /// Connection attempts that a rule refused, or that another interface tells of.
+    pub refused_attempts: u64,
 }
 
 impl Stats {
@@ -150,19 +156,31 @@ impl Filter {
         places: &mut dyn Places,
         is_duplicate: impl FnOnce() -> bool,
     ) -> Verdict {
-        let mut verdict = match self.refused_place(connection, places) {
-            Some(reason) => Verdict::Ignore(reason),
-            None => self.verdict(connection, opener(connection)),
-        };
-        if matches!(verdict, Verdict::Keep | Verdict::Undecided) && is_duplicate() {
-            verdict = Verdict::Ignore(Reason::Duplicate);
-        }
+        let verdict = self.judgement(connection, places, is_duplicate);
         match verdict {
             Verdict::Keep => self.stats.kept += 1,
             Verdict::Undecided => self.stats.undecided += 1,
             Verdict::Ignore(reason) => self.count(reason),
         }
         verdict
+    }
+
+    /// Whether a connection attempt is wanted, by the same rules as a connection; counted for itself, since a connection may
+    /// have come of it.
+    pub fn wants_attempt(
+        &mut self,
+        connection: &Connection,
+        places: &mut dyn Places,
+        is_duplicate: impl FnOnce() -> bool,
+    ) -> bool {
+        let is_wanted = !matches!(self.judgement(connection, places, is_duplicate), Verdict::Ignore(_));
+        self.stats.refused_attempts += u64::from(!is_wanted);
+        is_wanted
+    }
+
+    /// Whether no rule refuses what a SYN asks for. Counts nothing: what comes of it is judged and counted once that is known.
+    pub fn may_want(&self, connection: &Connection, places: &mut dyn Places) -> bool {
+        !matches!(self.judgement(connection, places, || false), Verdict::Ignore(_))
     }
 
     /// Whether a connection that was not refused is still wanted, now that `client` is known to be its client. To be
@@ -185,9 +203,30 @@ impl Filter {
         self.stats.refused_exchanges += 1;
     }
 
+    /// Whether cgroups are looked up.
+    pub const fn asks_cgroups(&self) -> bool {
+        !self.config.cgroups.is_empty()
+    }
+
     /// Judgements since the start.
     pub const fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    fn judgement(
+        &self,
+        connection: &Connection,
+        places: &mut dyn Places,
+        is_duplicate: impl FnOnce() -> bool,
+    ) -> Verdict {
+        let verdict = match self.refused_place(connection, places) {
+            Some(reason) => Verdict::Ignore(reason),
+            None => self.verdict(connection, opener(connection)),
+        };
+        if matches!(verdict, Verdict::Keep | Verdict::Undecided) && is_duplicate() {
+            return Verdict::Ignore(Reason::Duplicate);
+        }
+        verdict
     }
 
     const fn count(&mut self, reason: Reason) {
@@ -272,26 +311,11 @@ const fn opener(connection: &Connection) -> Option<Side> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{capture::Scope, reassembly::ConnectionToken};
+    use crate::capture::Scope;
 
     fn connection(local: Option<Side>, start: Start) -> Connection {
-        Connection {
-            token: ConnectionToken(1),
-            scope: Scope(1),
-            originator: "10.0.0.1:40000".parse().unwrap(),
-            responder: "10.0.0.2:8080".parse().unwrap(),
-            local,
-            start,
-            behind_loss: false,
-            originator_isn: None,
-            responder_isn: None,
-            syn_time: None,
-            established_time: None,
-            retransmits: 0,
-            cgroup_id: 0,
-            socket_cookie: 0,
-            interface_index: 1,
-        }
+        let ends = ("10.0.0.1:40000".parse().unwrap(), "10.0.0.2:8080".parse().unwrap());
+        Connection { interface_index: 1, ..Connection::between(Scope(1), ends, local, start) }
     }
 
     /// Interface 1 is eth0, cgroup 7 is nginx's.

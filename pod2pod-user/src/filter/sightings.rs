@@ -1,7 +1,7 @@
 //! Which interface tells a connection that several of them see: the first one, once for each end.
 //!
-//! A connection is known by both initial sequence numbers, which NAT keeps; one that was joined late by its addresses and
-//! ports. Both of its ends may be seen, and are told apart. Where neither end is (a bridge), a sighting counts for both:
+//! A connection is known by both initial sequence numbers, which NAT keeps; one that never came to be by its client's, and one that was
+//! joined late by its addresses and ports. Both of its ends may be seen, and are told apart. Where neither end is (a bridge), a sighting counts for both:
 //! it is told only if it comes first, and then no other is.
 
 use std::{mem, net::SocketAddr, time::Duration};
@@ -13,11 +13,11 @@ use crate::{
     reassembly::{Connection, Side, Start},
 };
 
-/// Connections remembered: those of a second and a half at 10,000 new ones a second, and a packet goes through a node in
-/// milliseconds. About 3 MiB. The older half is forgotten at once, and counted.
+/// Connections and SYNs remembered: those of nearly a second at 10,000 new connections a second, and a packet goes through a node
+/// in milliseconds. About 3 MiB. The older half is forgotten at once, and counted.
 pub const MAX_SIGHTINGS: usize = 16_384;
 /// A pair of initial sequence numbers names one connection for this long. Two other connections of a node share both
-/// numbers by a chance of one in 2^64.
+/// numbers by a chance of one in 2^64. The client's alone names an attempt: one SYN in 250,000 has the number of one remembered.
 pub const SIGHTING_LIFETIME: Duration = Duration::from_secs(60);
 /// A tuple names one connection for this long after it was sighted: ports are used again.
 pub const TUPLE_LIFETIME: Duration = Duration::from_secs(2);
@@ -27,6 +27,8 @@ pub const TUPLE_LIFETIME: Duration = Duration::from_secs(2);
 enum Name {
     /// Of the client and of the server.
     Numbers(u32, u32),
+    /// Of the client, as long as nothing is heard of the server: an attempt, until it is answered.
+    Syn(u32),
     /// The lower end first.
     Tuple(SocketAddr, SocketAddr),
 }
@@ -75,26 +77,37 @@ impl Sightings {
     /// sighting, with its first bytes; `now` is their time.
     pub fn is_duplicate(&mut self, connection: &Connection, now: KernelInstant) -> bool {
         let (name, place) = sighted(connection);
+        let is_duplicate = !self.claim(name, place, connection.interface_index, now);
+        self.stats.duplicates += u64::from(is_duplicate);
+        is_duplicate
+    }
+
+    /// The SYN of `connection` was seen: should nothing come of it, the interface tells so that saw it first. What answers it comes by them in
+    /// the opposite order, with addresses that are translated.
+    pub fn note_syn(&mut self, connection: &Connection, now: KernelInstant) {
+        let (name, place) = sighted(connection);
+        self.claim(name, place, connection.interface_index, now);
+    }
+
+    /// Whether `interface` is the one that tells.
+    fn claim(&mut self, name: Name, place: Place, interface: u32, now: KernelInstant) -> bool {
         let lifetime = match name {
-            Name::Numbers(..) => SIGHTING_LIFETIME,
+            Name::Numbers(..) | Name::Syn(_) => SIGHTING_LIFETIME,
             Name::Tuple(..) => TUPLE_LIFETIME,
         };
         let mut claims = self.take(&name, now);
         for claim in &mut claims {
             *claim = claim.filter(|claim| now.since(claim.time) <= lifetime);
         }
-        let other =
-            |claim: Option<Claim>| claim.is_some_and(|claim| claim.interface != connection.interface_index);
+        let other = |claim: Option<Claim>| claim.is_some_and(|claim| claim.interface != interface);
         let [first, second, between] = claims;
-        let duplicate = match place {
+        let is_others = match place {
             Place::First => other(first) || other(between),
             Place::Second => other(second) || other(between),
             Place::Between => other(first) || other(second) || other(between),
         };
-        if duplicate {
-            self.stats.duplicates += 1;
-        } else {
-            let claim = Some(Claim { interface: connection.interface_index, time: now });
+        if !is_others {
+            let claim = Some(Claim { interface, time: now });
             match place {
                 Place::First => claims = [claim, second, between],
                 Place::Second => claims = [first, claim, between],
@@ -102,7 +115,7 @@ impl Sightings {
             }
         }
         self.young.insert(name, claims);
-        duplicate
+        !is_others
     }
 
     /// What was counted.
@@ -136,15 +149,14 @@ impl Sightings {
 
 fn sighted(connection: &Connection) -> (Name, Place) {
     let Connection { originator, responder, local, .. } = *connection;
-    if let (Start::Handshake, Some(client), Some(server)) =
-        (connection.start, connection.originator_isn, connection.responder_isn)
-    {
+    if let (Start::Handshake, Some(client)) = (connection.start, connection.originator_isn) {
         let place = match local {
             Some(Side::Originator) => Place::First,
             Some(Side::Responder) => Place::Second,
             None => Place::Between,
         };
-        return (Name::Numbers(client, server), place);
+        let name = connection.responder_isn.map_or(Name::Syn(client), |server| Name::Numbers(client, server));
+        return (name, place);
     }
     let (low, high) = (originator.min(responder), originator.max(responder));
     let place = match local.map(|side| connection.address(side) == low) {
@@ -158,30 +170,21 @@ fn sighted(connection: &Connection) -> (Name, Place) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{capture::Scope, reassembly::ConnectionToken};
+    use crate::capture::Scope;
 
     const CLIENT: Option<Side> = Some(Side::Originator);
     const SERVER: Option<Side> = Some(Side::Responder);
     const BETWEEN: Option<Side> = None;
 
     fn connection(interface_index: u32, local: Option<Side>, isn: u32) -> Connection {
+        // NAT: other addresses at every interface.
+        let client = format!("10.0.0.{interface_index}:40000").parse().unwrap();
+        let ends = (client, "10.0.0.200:8080".parse().unwrap());
         Connection {
-            token: ConnectionToken(1),
-            scope: Scope(interface_index.into()),
-            // NAT: other addresses at every interface.
-            originator: format!("10.0.0.{interface_index}:40000").parse().unwrap(),
-            responder: "10.0.0.200:8080".parse().unwrap(),
-            local,
-            start: Start::Handshake,
-            behind_loss: false,
             originator_isn: Some(isn),
             responder_isn: Some(7),
-            syn_time: None,
-            established_time: None,
-            retransmits: 0,
-            cgroup_id: 0,
-            socket_cookie: 0,
             interface_index,
+            ..Connection::between(Scope(interface_index.into()), ends, local, Start::Handshake)
         }
     }
 
@@ -226,6 +229,30 @@ mod tests {
     }
 
     #[test]
+    fn an_attempt_that_failed_is_known_by_its_own_number() {
+        let failed =
+            |interface, local, isn| Connection { responder_isn: None, ..connection(interface, local, isn) };
+        assert_eq!(told(&[failed(1, CLIENT, 5), failed(2, BETWEEN, 5), failed(3, CLIENT, 5)]), [1]);
+        assert_eq!(told(&[failed(1, CLIENT, 5), failed(2, CLIENT, 6)]), [1, 2]);
+        assert_eq!(told(&[failed(1, CLIENT, 5), failed(2, SERVER, 5)]), [1, 2], "each end tells");
+        // It is none that came to be.
+        assert_eq!(told(&[failed(1, CLIENT, 5), connection(2, CLIENT, 5)]), [1, 2]);
+        // Whoever saw the SYN first tells, whoever saw the answer first.
+        for local in [CLIENT, SERVER, BETWEEN] {
+            let mut table = Sightings::default();
+            for (interface, milliseconds) in [(1, 0), (2, 1), (1, 1000), (2, 1001)] {
+                let syn = failed(interface, local, 5);
+                table.note_syn(&syn, at(100).plus(Duration::from_millis(milliseconds)));
+            }
+            assert_eq!(table.stats().duplicates, 0, "a SYN is told of nobody");
+            for (interface, expected) in [(2, true), (1, false), (2, true)] {
+                let attempt = failed(interface, local, 5);
+                assert_eq!(table.is_duplicate(&attempt, at(111)), expected, "{interface} {local:?}");
+            }
+        }
+    }
+
+    #[test]
     fn joined_late_the_tuple_decides() {
         assert_eq!(told(&[late(1, CLIENT), late(2, CLIENT)]), [1]);
         // What one interface saw first may be what the other saw second.
@@ -249,6 +276,8 @@ mod tests {
         };
         check(connection(1, CLIENT, 5), connection(2, CLIENT, 5), SIGHTING_LIFETIME);
         check(late(1, CLIENT), late(2, CLIENT), TUPLE_LIFETIME);
+        let failed = |interface| Connection { responder_isn: None, ..connection(interface, CLIENT, 5) };
+        check(failed(1), failed(2), SIGHTING_LIFETIME);
     }
 
     #[test]

@@ -58,6 +58,8 @@ pub(super) struct Flow {
     pub(super) proxied: Option<(SocketAddr, SocketAddr)>,
     /// What the latest request offered to upgrade to.
     pub(super) upgrade: Option<Upgrade>,
+    /// More than usual is kept of the first bytes of content.
+    pub(super) keeps_more: bool,
     pub(super) pairing: Pairing,
     pub(super) armed: Option<KernelInstant>,
     /// Known to rest since it was put into the order of those.
@@ -79,6 +81,7 @@ impl Flow {
             socks: false,
             proxied: None,
             upgrade: None,
+            keeps_more: false,
             pairing: Pairing::new(joined_late, connection.behind_loss),
             armed: None,
             warm: false,
@@ -152,7 +155,13 @@ impl Flow {
     /// The pairing, and what it takes to tell.
     pub(super) fn split<'a>(&'a mut self, shared: &'a mut Shared) -> (&'a mut Pairing, Teller<'a>) {
         let client = self.client.unwrap_or(Side::Originator);
-        let teller = Teller { connection: &self.connection, client, proxied: &self.proxied, shared };
+        let teller = Teller {
+            connection: &self.connection,
+            client,
+            proxied: &self.proxied,
+            keeps_more: self.keeps_more,
+            shared,
+        };
         (&mut self.pairing, teller)
     }
 

@@ -24,6 +24,7 @@
 mod chunked;
 mod clean;
 pub mod coding;
+mod config;
 mod disclosure;
 pub mod exchange;
 mod fields;
@@ -57,6 +58,7 @@ use hashbrown::HashMap;
 
 pub use chunked::{BrokenChunk, ChunkStep, Chunked, MAX_CHUNK_LINE, MAX_TRAILERS};
 pub use coding::{Coding, Codings, MAX_CODINGS};
+pub use config::Config;
 pub use disclosure::{Disclosure, Message, Part, What};
 pub use exchange::{Anomalies, Exchange, Header, Headers, Outcome, Protocol, Request, Response};
 pub use heads::{DEFAULT_KNOWN_HEADS, MAX_KNOWN_HEAD};
@@ -104,63 +106,6 @@ pub const DEFAULT_MAX_BUSY: usize = crate::reassembly::config::DEFAULT_MAX_CONNE
 
 /// Bytes of a connection that begins with something else, after which it is not wanted any more.
 pub const MAX_FOREIGN_BYTES: u64 = 64 * 1024;
-
-/// What to keep and when to give up.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
-    /// See [`DEFAULT_TIMEOUT`].
-    pub timeout: Duration,
-    /// See [`DEFAULT_PROGRESS`].
-    pub progress: Duration,
-    /// See [`DEFAULT_MAX_HEAD`]; a longer head is told by its first part, with outcome `gap`.
-    pub max_head: usize,
-    /// See [`DEFAULT_MAX_PENDING`]; a request past it is told at once without its response, with outcome `gap`.
-    pub max_pending: usize,
-    /// See [`DEFAULT_MAX_KEPT`]; the head or prefix that would pass it is given up.
-    pub max_kept: usize,
-    /// See [`DEFAULT_MAX_OPEN_BYTES`]; a request past it is told at once without its response, with outcome `gap`.
-    pub max_open_bytes: usize,
-    /// See [`DEFAULT_KNOWN_HEADS`]; none if 0.
-    pub known_heads: usize,
-    /// See [`DEFAULT_MAX_BUSY`]; of one past it, what is open is told at once, with outcome `gap`.
-    pub max_busy: usize,
-    /// Connections that there is room for from the start: a table that grows is there twice while it does.
-    pub reserve: usize,
-    /// Request header fields to keep beside `Host`, `User-Agent` and `traceparent`, in any case.
-    pub request_headers: Vec<String>,
-    /// Response header fields to keep, in any case.
-    pub response_headers: Vec<String>,
-    /// First bytes of request content to keep.
-    pub request_body_prefix: usize,
-    /// First bytes of response content to keep.
-    pub response_body_prefix: usize,
-    /// See [`DEFAULT_MIN_SKIP`]; absent where the capture cannot leave anything out.
-    pub min_skip: Option<u64>,
-    /// Also say what the bytes of heads and framing are, see [`HttpTracker::pop_disclosure`].
-    pub disclose: bool,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            timeout: DEFAULT_TIMEOUT,
-            progress: DEFAULT_PROGRESS,
-            max_head: DEFAULT_MAX_HEAD,
-            max_pending: DEFAULT_MAX_PENDING,
-            max_kept: DEFAULT_MAX_KEPT,
-            max_open_bytes: DEFAULT_MAX_OPEN_BYTES,
-            known_heads: DEFAULT_KNOWN_HEADS,
-            max_busy: DEFAULT_MAX_BUSY,
-            reserve: 0,
-            request_headers: Vec::new(),
-            response_headers: Vec::new(),
-            request_body_prefix: 0,
-            response_body_prefix: 0,
-            min_skip: None,
-            disclose: false,
-        }
-    }
-}
 
 /// What happened, counted since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -291,8 +236,9 @@ pub struct HttpTracker {
 impl HttpTracker {
     /// A tracker that knows no connection.
     pub fn new(config: Config) -> Self {
-        let request_headers = Names::new(&fields::ALWAYS_KEPT, &config.request_headers);
-        let response_headers = Names::new(&[], &config.response_headers);
+        let all = |own: &[String]| [own, &config.more_headers].concat();
+        let request_headers = Names::new(&fields::ALWAYS_KEPT, &all(&config.request_headers));
+        let response_headers = Names::new(&[], &all(&config.response_headers));
         let known_heads = KnownHeads::new(config.known_heads);
         let (reserve, disclosed) = (config.reserve, config.disclose.then(Disclosed::default));
         let shared = Shared {
@@ -325,6 +271,11 @@ impl HttpTracker {
     /// Takes the next step of one direction. `now` is not before the chunk's time; time-outs that were due before the
     /// chunk are told first, so what is told does not depend on when [`Self::expire`] is called.
     pub fn push(&mut self, chunk: Chunk<'_>, now: KernelInstant) {
+        self.push_of(chunk, now, || false);
+    }
+
+    /// As [`Self::push`]; of a connection that is not followed yet `wants_more` says whether [`Config::more_body_prefix`] is for it.
+    pub fn push_of(&mut self, chunk: Chunk<'_>, now: KernelInstant, wants_more: impl FnOnce() -> bool) {
         let token = chunk.connection.token;
         if let Content::Closed(cause) = chunk.content {
             if let Some(State::Busy(mut flow)) = self.flows.remove(&token) {
@@ -335,7 +286,8 @@ impl HttpTracker {
             }
             return;
         }
-        let state = self.flows.entry(token).or_insert_with(|| self.nursery.begin(chunk.connection));
+        let begin = || self.nursery.begin(chunk.connection, wants_more());
+        let state = self.flows.entry(token).or_insert_with(begin);
         let Some(flow) = self.nursery.wake(state, chunk.connection) else { return };
         let armed = flow.armed();
         flow.catch_up(chunk.time.min(now), &mut self.shared);
@@ -497,22 +449,10 @@ mod tests {
 
     /// Connection `token` says `bytes`.
     fn say(tracker: &mut HttpTracker, token: u64, sender: Side, bytes: &[u8]) {
+        let ends = (([10, 0, 0, 1], 1).into(), ([10, 0, 0, 2], 80).into());
         let connection = Connection {
             token: ConnectionToken(token),
-            scope: Scope(0),
-            originator: ([10, 0, 0, 1], 1).into(),
-            responder: ([10, 0, 0, 2], 80).into(),
-            local: None,
-            start: Start::Handshake,
-            behind_loss: false,
-            originator_isn: None,
-            responder_isn: None,
-            syn_time: None,
-            established_time: None,
-            retransmits: 0,
-            cgroup_id: 0,
-            socket_cookie: 0,
-            interface_index: 0,
+            ..Connection::between(Scope(0), ends, None, Start::Handshake)
         };
         let now = KernelInstant::from_nanos(1);
         let content = Content::Bytes(bytes);

@@ -55,6 +55,7 @@ pub(super) struct Resting {
     pipelined: bool,
     /// Requests may be outstanding that were not seen.
     may_lack: bool,
+    keeps_more: bool,
     originator: Place,
     responder: Place,
 }
@@ -128,6 +129,7 @@ impl Flow {
             socks: self.socks,
             pipelined: self.pairing.pipelined,
             may_lack,
+            keeps_more: self.keeps_more,
             originator,
             responder,
         })
@@ -150,6 +152,7 @@ impl Flow {
         self.tls = resting.tls;
         self.socks = resting.socks;
         self.pairing = Pairing::woken(resting.next_index, resting.pipelined, resting.may_lack);
+        self.keeps_more = resting.keeps_more;
         if let Some(client) = resting.client {
             self.is_client(client);
         }
@@ -183,22 +186,24 @@ pub(super) struct Nursery {
 }
 
 impl Nursery {
-    /// A flow for a connection that is new.
-    pub(super) fn begin(&mut self, connection: &Connection) -> State {
+    /// A flow for a connection that is new, of whose bodies more is kept or not.
+    pub(super) fn begin(&mut self, connection: &Connection, keeps_more: bool) -> State {
         self.busy += 1;
+        let mut new = Flow::new(connection);
+        new.keeps_more = keeps_more;
         match self.spare.pop() {
             Some(mut flow) => {
-                *flow = Flow::new(connection);
+                *flow = new;
                 State::Busy(flow)
             }
-            None => State::Busy(Box::new(Flow::new(connection))),
+            None => State::Busy(Box::new(new)),
         }
     }
 
     /// The flow of a connection that speaks.
     pub(super) fn wake<'a>(&mut self, state: &'a mut State, connection: &Connection) -> Option<&'a mut Flow> {
         if let State::Resting(_) = state {
-            let resting = std::mem::replace(state, self.begin(connection));
+            let resting = std::mem::replace(state, self.begin(connection, false));
             if let (State::Busy(flow), State::Resting(resting)) = (&mut *state, &resting) {
                 flow.wake(resting);
             }

@@ -41,9 +41,10 @@ impl Flow {
 
     /// Whether the first bytes of the body being read are to be kept, and not all were read.
     fn wants_content(&self, sender: Side, config: &Config) -> bool {
+        let limit = |own| config.content(own, self.keeps_more);
         match self.client == Some(sender) {
-            true => self.pairing.wants_request_content(config.request_body_prefix),
-            false => self.pairing.wants_response_content(config.response_body_prefix),
+            true => self.pairing.wants_request_content(limit(config.request_body_prefix)),
+            false => self.pairing.wants_response_content(limit(config.response_body_prefix)),
         }
     }
 }

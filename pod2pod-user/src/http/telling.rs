@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     capture::{KernelInstant, Scope},
-    reassembly::{Connection, ConnectionToken, Side, Start},
+    reassembly::{Connection, Side, Start},
 };
 
 /// What an entry of the queue stands for.
@@ -71,23 +71,7 @@ impl Shared {
 #[cold]
 fn blank() -> Box<Exchange> {
     const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
-    let nothing = Connection {
-        token: ConnectionToken(0),
-        scope: Scope(0),
-        originator: NOWHERE,
-        responder: NOWHERE,
-        local: None,
-        start: Start::Middle,
-        behind_loss: false,
-        originator_isn: None,
-        responder_isn: None,
-        syn_time: None,
-        established_time: None,
-        retransmits: 0,
-        cgroup_id: 0,
-        socket_cookie: 0,
-        interface_index: 0,
-    };
+    let nothing = Connection::between(Scope(0), (NOWHERE, NOWHERE), None, Start::Middle);
     Box::new(Exchange {
         connection: nothing,
         client: Side::Originator,
@@ -159,6 +143,7 @@ pub(super) struct Teller<'a> {
     pub(super) connection: &'a Connection,
     pub(super) client: Side,
     pub(super) proxied: &'a Option<(SocketAddr, SocketAddr)>,
+    pub(super) keeps_more: bool,
     pub(super) shared: &'a mut Shared,
 }
 
@@ -247,6 +232,7 @@ impl Teller<'_> {
 
     /// Keeps the first bytes of content, if they are wanted and there is room.
     pub(super) fn keep_prefix(&mut self, prefix: &mut Vec<u8>, content: &[u8], limit: usize) {
+        let limit = self.shared.config.content(limit, self.keeps_more);
         let wanted = limit.saturating_sub(prefix.len()).min(content.len());
         if wanted == 0 {
             return;

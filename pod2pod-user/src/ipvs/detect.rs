@@ -1,12 +1,14 @@
 //! The detector: tables in, poll by poll; out come the entries that a new connection met. Time is an argument.
 //!
-//! An entry that one poll does not have is kept for the next one: a table that changes while it is read is read with holes.
-//! One that stays away longer and comes back within its time-out is a port that returned, which is counted and no reuse.
+//! An entry that one poll does not have is kept for the next one: a table that changes while it is read is read with holes. So is
+//! one that is away for no longer than a dropped SYN takes to be sent again. One that stays away longer and comes back within its
+//! time-out is a port that returned, which is counted and no reuse.
 
 use std::{collections::VecDeque, time::Duration};
 
 use super::{
     Reuse,
+    closed::Closed,
     kernel::Kernel,
     parse::{
         Protocol,
@@ -19,7 +21,7 @@ use super::{
     table::{Pair, Poll, Pushed, Table},
 };
 
-/// Entries that are kept at most, of each address family: 110 MB of IPv4. What comes past it is counted, not watched.
+/// Entries that are kept at most, 110 MB; one of IPv6 is as two. What comes past it is counted, not watched.
 pub const DEFAULT_MAX_ENTRIES: usize = 1_800_000;
 
 /// An entry that is away longer has expired whatever its state was; the time-out of TIME_WAIT.
@@ -31,10 +33,14 @@ const POLLS: usize = 1200;
 /// Polls that an entry may miss and still be the same.
 const MISSED: Poll = 1;
 
+/// An entry may be away for so long and still be the same, however many polls missed it: the kernel may expire it for a SYN that it
+/// drops, and the client sends that again after a second (RFC 6298, 2.1). Beside that second, two of the intervals that matter here.
+const RESENT: Duration = Duration::from_secs(3);
+
 /// How much is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Entries of each address family at most.
+    /// Entries at most; one of IPv6 is as two.
     pub max_entries: usize,
 }
 
@@ -59,7 +65,7 @@ pub struct Stats {
     pub untracked: u64,
     /// Second rows of a key in one poll.
     pub doubles: u64,
-    /// Entries that one poll did not have.
+    /// Times that a poll did not have an entry that came back at once.
     pub missed: u64,
     /// Entries that came back within their time-out after they had expired.
     pub returned: u64,
@@ -68,6 +74,7 @@ pub struct Stats {
 /// Finds reuses.
 #[derive(Debug)]
 pub struct Detector {
+    max_entries: usize,
     four: Table<u32>,
     six: Table<[u64; 2]>,
     poll: Poll,
@@ -80,8 +87,9 @@ impl Detector {
     /// A detector that has seen nothing.
     pub fn new(config: Config) -> Self {
         Self {
-            four: Table::new(config.max_entries),
-            six: Table::new(config.max_entries),
+            max_entries: config.max_entries,
+            four: Table::default(),
+            six: Table::default(),
             poll: 0,
             times: VecDeque::new(),
             stats: Stats::default(),
@@ -113,9 +121,12 @@ impl Detector {
             self.stats.synced += 1;
             return;
         }
-        let mut pushed = self.four.push(&row.tuple, row.sight(), self.poll);
+        let Self { max_entries, four, six, poll, .. } = self;
+        let mut pushed =
+            four.push(&row.tuple, row.sight(), *poll, max_entries.saturating_sub(2 * six.places()));
         if pushed == Pushed::Foreign {
-            pushed = self.six.push(&row.tuple, row.sight(), self.poll);
+            let room = max_entries.saturating_sub(four.places()) / 2;
+            pushed = six.push(&row.tuple, row.sight(), *poll, room);
         }
         match pushed {
             Pushed::Kept => {}
@@ -129,17 +140,18 @@ impl Detector {
         if let Some(last) = self.times.back_mut() {
             last.1 = took;
         }
-        let Self { four, six, poll, times, stats } = self;
+        let Self { max_entries, four, six, poll, times, stats } = self;
         let polls = Polls { poll: *poll, times };
         let mut reuses = Vec::new();
         let is_over = |seen, state: State| {
-            let timeout =
-                state.timeout().map_or(LONGEST_ABSENCE, |timeout| Duration::from_secs(timeout.into()));
+            let timeout = kernel.timeouts.of(state);
+            let timeout = timeout.map_or(LONGEST_ABSENCE, |timeout| Duration::from_secs(timeout.into()));
             polls.between(seen).is_none_or(|(absence, _)| absence >= timeout.min(LONGEST_ABSENCE))
         };
         let mut each = |pair: Pair| {
             let missed = polls.poll.saturating_sub(pair.before_poll).saturating_sub(1);
-            if missed > MISSED {
+            let is_recent = polls.between(pair.before_poll).is_some_and(|(elapsed, _)| elapsed <= RESENT);
+            if missed > MISSED && !is_recent {
                 stats.returned += 1;
                 return;
             }
@@ -148,10 +160,21 @@ impl Detector {
         };
         let (elapsed, blur) = polls.between(polls.poll.saturating_sub(1)).unwrap_or_default();
         let quiet = Quiet::new(elapsed, blur);
-        four.finish(polls.poll, quiet, is_over, &mut each);
-        six.finish(polls.poll, quiet, is_over, &mut each);
+        let is_full = four.places() + 2 * six.places() >= (*max_entries).saturating_sub(1);
+        let mut doubles = four.finish(polls.poll, quiet, is_full, is_over, &mut each);
+        doubles += six.finish(polls.poll, quiet, is_full, is_over, &mut each);
+        stats.doubles += doubles;
         reuses.sort_unstable_by_key(|reuse| reuse.tuple);
         reuses
+    }
+
+    /// The closed entries of the last poll.
+    pub fn closed(&self) -> Closed {
+        let Self { four, six, poll, .. } = self;
+        let mut closed = Closed::with_room(four.count_closed(*poll), six.count_closed(*poll));
+        four.each(*poll, |tuple, sight| closed.push(tuple, sight));
+        six.each(*poll, |tuple, sight| closed.push(tuple, sight));
+        closed
     }
 
     /// Entries that are remembered.
@@ -192,6 +215,7 @@ impl Polls<'_> {
             elapsed,
             blur,
             replies_unseen: true,
+            timeouts: kernel.timeouts,
             sloppy: kernel.sloppy_tcp.is_some_and(|value| value != 0),
         };
         change.judge()?;

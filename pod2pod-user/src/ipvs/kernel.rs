@@ -1,4 +1,6 @@
-//! What the kernel was told to do with a SYN that meets an old entry, and which kernel it is. Reads nothing.
+//! What the kernel was told to do with a SYN that meets an old entry, how long entries live, and which kernel it is. Reads nothing.
+
+use super::state::State;
 
 /// Settings below `net.ipv4.vs`; absent is not known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,6 +15,44 @@ pub struct Kernel {
     pub conntrack: Option<u32>,
     /// Not 0: entries are made by packets that are no SYN, too.
     pub sloppy_tcp: Option<u32>,
+    /// Those that can be set.
+    pub timeouts: Timeouts,
+}
+
+/// Seconds that a packet gives an entry, of the states for which `ipvsadm --set` changes it; absent is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timeouts {
+    /// ESTABLISHED.
+    pub tcp: Option<u32>,
+    /// FIN_WAIT.
+    pub tcp_fin: Option<u32>,
+    /// UDP.
+    pub udp: Option<u32>,
+}
+
+impl Timeouts {
+    /// Seconds that a packet gives an entry in `state`: as it was set, if that is known, or the kernel's own.
+    pub fn of(self, state: State) -> Option<u32> {
+        self.set(state).flatten().or(state.timeout())
+    }
+
+    /// The same, but absent if it might have been set otherwise.
+    pub(super) fn known(self, state: State) -> Option<u32> {
+        self.set(state).unwrap_or(state.timeout())
+    }
+
+    /// Absent of a state whose time-out cannot be set.
+    const fn set(self, state: State) -> Option<Option<u32>> {
+        if matches!(state, State::Established) {
+            Some(self.tcp)
+        } else if matches!(state, State::FinWait) {
+            Some(self.tcp_fin)
+        } else if matches!(state, State::Udp) {
+            Some(self.udp)
+        } else {
+            None
+        }
+    }
 }
 
 /// A setting: its name, and where it is put.
@@ -42,6 +82,20 @@ impl Kernel {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn time_outs_are_as_set_or_the_kernels_own() {
+        let set = Timeouts { tcp: Some(20), ..Timeouts::default() };
+        for (state, of, known) in [
+            (State::Established, Some(20), Some(20)),
+            (State::FinWait, Some(120), None),
+            (State::Udp, Some(300), None),
+            (State::TimeWait, Some(120), Some(120)),
+            (State::Assured, None, None),
+        ] {
+            assert_eq!((set.of(state), set.known(state)), (of, known), "{state:?}");
+        }
+    }
 
     #[test]
     fn versions() {

@@ -2,17 +2,26 @@
 //!
 //! In come lines of `/proc/net/ip_vs_conn` and its siblings ([`parse`]), poll by poll; out come [`Reuse`]s. [`detect`] keeps
 //! the table of the last poll, [`rule`] says what the change of one entry proves, [`situation`] how harmful that is and
-//! what cures it, [`legacy`] is ipvs-logger's rule. Nothing here reads a file or a clock: the time of a poll is an argument.
+//! what cures it, [`legacy`] is ipvs-logger's rule, [`exact`] is what the kernel itself did with each SYN, and [`netlink`] the form
+//! of what the kernel is asked. Nothing here reads a file or a clock: the time of a poll is an argument.
 //!
 //! What is never done: guess. `certain` is what no history of the entry without a new connection explains; a reading that is
 //! torn, doubled or incomplete yields nothing that it does not prove.
 
+pub mod closed;
 pub mod detect;
+pub mod drain;
+pub mod exact;
+pub mod join;
 pub mod kernel;
 pub mod legacy;
+pub mod look;
+pub mod met;
+pub mod netlink;
 pub mod parse;
 mod rule;
 pub mod selection;
+pub mod series;
 pub mod services;
 pub mod situation;
 pub mod state;

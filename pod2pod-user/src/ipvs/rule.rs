@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::{Sight, parse::Protocol, state::State};
+use super::{Sight, kernel::Timeouts, parse::Protocol, state::State};
 
 /// A last packet that is later by no more than this belongs to the old connection: retransmitted FINs come within seconds.
 pub(super) const DEFAULT_LATE_PACKET: Duration = Duration::from_secs(5);
@@ -16,20 +16,26 @@ pub(super) const DEFAULT_LATE_PACKET: Duration = Duration::from_secs(5);
 const SHORTEST_LIFE: u32 = 10;
 
 /// What became of the old entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verdict {
     /// The new connection went to the same real server: by the old entry, unless that had run out.
     Reused,
     /// It went to another one: the old entry was replaced, and the connection scheduled anew.
     Rescheduled,
+    /// Its SYN was dropped. No two polls show that.
+    Dropped,
 }
 
 impl Verdict {
+    /// Every verdict.
+    pub const ALL: &'static [Self] = &[Self::Reused, Self::Rescheduled, Self::Dropped];
+
     /// The word in the record.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Reused => "reused",
             Self::Rescheduled => "rescheduled",
+            Self::Dropped => "dropped",
         }
     }
 }
@@ -44,6 +50,9 @@ pub enum Confidence {
 }
 
 impl Confidence {
+    /// Every confidence, the least first.
+    pub const ALL: &'static [Self] = &[Self::Probable, Self::Certain];
+
     /// The word in the record.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -65,6 +74,8 @@ pub(super) struct Change {
     pub(super) blur: Duration,
     /// The director does not see the server's packets (direct routing, tunnel).
     pub(super) replies_unseen: bool,
+    /// How long entries live.
+    pub(super) timeouts: Timeouts,
     /// An entry can be made by a packet that is no SYN (`sloppy_tcp`).
     pub(super) sloppy: bool,
 }
@@ -89,12 +100,12 @@ impl Change {
         self.elapsed.saturating_add(self.blur) >= Duration::from_secs(life.into())
     }
 
-    /// From the old last packet to the new one, where the states' time-outs are the same or cannot be set.
+    /// From the old last packet to the new one, where the states' time-outs are the same or known.
     pub(super) fn advance(&self) -> Option<Duration> {
         let (before, now) = if self.before.state == self.now.state {
             (0, 0)
         } else {
-            (fixed_timeout(self.before.state)?, fixed_timeout(self.now.state)?)
+            (self.timeouts.known(self.before.state)?, self.timeouts.known(self.now.state)?)
         };
         let age = |timeout: u32, expires: u32| i64::from(timeout) - i64::from(expires);
         let older = age(before, self.before.expires) - age(now, self.now.expires);
@@ -160,12 +171,6 @@ impl Quiet {
     }
 }
 
-/// The time-out of a state that `ipvsadm --set` does not change.
-fn fixed_timeout(state: State) -> Option<u32> {
-    let can_be_set = matches!(state, State::Established | State::FinWait | State::Udp);
-    if can_be_set { None } else { state.timeout() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,7 +182,8 @@ mod tests {
     fn change(before: Sight, now: Sight) -> Change {
         let (elapsed, blur) = (Duration::from_secs(5), Duration::ZERO);
         let protocol = Protocol::TCP;
-        Change { protocol, before, now, elapsed, blur, replies_unseen: false, sloppy: false }
+        let timeouts = Timeouts::default();
+        Change { protocol, before, now, elapsed, blur, replies_unseen: false, timeouts, sloppy: false }
     }
 
     const CERTAIN: Option<(Verdict, Confidence)> = Some((Verdict::Reused, Confidence::Certain));
@@ -252,6 +258,15 @@ mod tests {
             let sloppy = Change { sloppy: true, ..change };
             assert_eq!(sloppy.judge(), if expected { PROBABLE } else { CERTAIN }, "{left} {elapsed:?}");
         }
+    }
+
+    #[test]
+    fn idle_time_needs_known_time_outs() {
+        let change = change(sight(2, State::TimeWait, 20), sight(2, State::Established, 895));
+        assert_eq!(change.advance(), None, "the time-out of ESTABLISHED may have been set");
+        let timeouts = Timeouts { tcp: Some(900), ..Timeouts::default() };
+        // 100 s old, then 5 s pass, and the last packet is 5 s old.
+        assert_eq!(Change { timeouts, ..change }.advance(), Some(Duration::from_secs(100)));
     }
 
     /// What is passed over would not have been told.

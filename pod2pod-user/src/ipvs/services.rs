@@ -35,9 +35,30 @@ pub struct Service {
     pub servers: Vec<ServerLine>,
 }
 
+/// How many are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Services at most.
+    pub services: usize,
+    /// Real servers at most.
+    pub servers: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { services: MAX_SERVICES, servers: MAX_SERVERS }
+    }
+}
+
+/// What a service costs, with its two words and its part of the tree. Bytes.
+pub const SERVICE_BYTES: usize = 256;
+/// What a real server costs at most, in a list that is being made twice as large. Bytes.
+pub const SERVER_BYTES: usize = 3 * size_of::<ServerLine>();
+
 /// All services.
 #[derive(Clone, Debug, Default)]
 pub struct Services {
+    limits: Limits,
     services: BTreeMap<Matches, Service>,
     last: Option<Matches>,
     servers: usize,
@@ -47,11 +68,16 @@ pub struct Services {
 }
 
 impl Services {
+    /// Without any, and with room for so many.
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
     /// The next line of the file.
     pub fn line(&mut self, line: &[u8]) {
         match self.table.line(line) {
             Some(Line::Service(service)) => {
-                let has_room = self.services.len() < MAX_SERVICES;
+                let has_room = self.services.len() < self.limits.services;
                 self.last = has_room.then_some(service.matches);
                 if !has_room {
                     self.left_out += 1;
@@ -63,7 +89,7 @@ impl Services {
             }
             Some(Line::Server(server)) => {
                 let service = self.last.and_then(|last| self.services.get_mut(&last));
-                match service.filter(|_| self.servers < MAX_SERVERS) {
+                match service.filter(|_| self.servers < self.limits.servers) {
                     Some(service) => {
                         service.servers.push(server);
                         self.servers += 1;
@@ -73,6 +99,26 @@ impl Services {
             }
             None => {}
         }
+    }
+
+    /// A service that is known otherwise than by its lines, if there is room for it.
+    pub fn add(&mut self, matches: Matches, scheduler: String, flags: String, servers: Vec<ServerLine>) {
+        if self.services.len() >= self.limits.services || self.servers + servers.len() > self.limits.servers {
+            self.left_out += 1;
+            return;
+        }
+        self.servers += servers.len();
+        self.services.insert(matches, Service { scheduler, flags, servers });
+    }
+
+    /// Services for which there is room left.
+    pub fn room(&self) -> usize {
+        self.limits.services.saturating_sub(self.services.len())
+    }
+
+    /// Whether there is a service for this.
+    pub fn has(&self, matches: &Matches) -> bool {
+        self.services.contains_key(matches)
     }
 
     /// What the lines were like.
@@ -188,5 +234,16 @@ FWM  00000007 rr persistent 30000 FFFFFFFF
             services.line(server);
         }
         assert_eq!((services.servers, services.left_out), (MAX_SERVERS, 3));
+        let add = |services: &mut Services, mark, count| {
+            let one = services.iter().find_map(|(_, service)| service.servers.first().copied());
+            let servers = vec![one.unwrap(); count];
+            services.add(Matches::Mark(mark), "rr".to_owned(), String::new(), servers);
+        };
+        add(&mut services, u32::MAX, 1);
+        assert_eq!((services.servers, services.left_out), (MAX_SERVERS, 4), "no server more");
+        add(&mut services, u32::MAX, 0);
+        add(&mut services, u32::MAX - 1, 0);
+        assert_eq!((services.iter().count(), services.left_out), (MAX_SERVICES, 5), "no service more");
+        assert!(services.has(&Matches::Mark(u32::MAX)) && !services.has(&Matches::Mark(u32::MAX - 1)));
     }
 }

@@ -16,6 +16,9 @@ pub enum Severity {
 }
 
 impl Severity {
+    /// Every severity, the least first.
+    pub const ALL: &'static [Self] = &[Self::Info, Self::Unknown, Self::Warning, Self::Critical];
+
     /// The word in the record.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -50,9 +53,29 @@ pub enum Situation {
     RescheduledAfterDrop,
     /// Scheduled anew at once.
     Rescheduled,
+    /// To be scheduled anew, and no real server took connections.
+    NoServer,
+    /// The SYN was dropped; why is not known.
+    Dropped,
 }
 
 impl Situation {
+    /// Every situation.
+    pub const ALL: &'static [Self] = &[
+        Self::SameServerAlive,
+        Self::DrainingServerModeOff,
+        Self::DrainingServerOldKernel,
+        Self::DrainingServerAgainstSettings,
+        Self::DrainingServer,
+        Self::RemovedServerDropped,
+        Self::RemovedServer,
+        Self::SameServer,
+        Self::RescheduledAfterDrop,
+        Self::Rescheduled,
+        Self::NoServer,
+        Self::Dropped,
+    ];
+
     /// The word in the record.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -66,6 +89,8 @@ impl Situation {
             Self::SameServer => "same_server",
             Self::RescheduledAfterDrop => "rescheduled_after_drop",
             Self::Rescheduled => "rescheduled",
+            Self::NoServer => "no_server",
+            Self::Dropped => "dropped",
         }
     }
 
@@ -100,6 +125,12 @@ impl Situation {
                 "The connection was scheduled anew, but netfilter still tracked the old one: the SYN was probably dropped once, and connecting took 1 s longer. Cure: Linux 5.9 or later, or net.ipv4.vs.conntrack=0 where nothing needs it."
             }
             Self::Rescheduled => "The connection was scheduled anew: harmless.",
+            Self::NoServer => {
+                "The connection was to be scheduled anew, and the service has no real server with a weight: it failed. Cure: a real server that takes connections."
+            }
+            Self::Dropped => {
+                "IPVS dropped the connection's SYN: it was short of memory, or of something else that is not told (net.ipv4.vs.drop_packet)."
+            }
         }
     }
 }
@@ -118,6 +149,8 @@ pub(super) fn of(
 ) -> (Situation, Severity) {
     match (verdict, standing) {
         (Verdict::Rescheduled, _) => rescheduled(before, kernel),
+        (Verdict::Dropped, Standing::Absent) => (Situation::RemovedServerDropped, Severity::Critical),
+        (Verdict::Dropped, _) => (Situation::RescheduledAfterDrop, Severity::Warning),
         (Verdict::Reused, Standing::Weight(0)) => (draining(kernel), Severity::Critical),
         (Verdict::Reused, Standing::Weight(_)) => (Situation::SameServerAlive, Severity::Info),
         (Verdict::Reused, Standing::Absent) => {
@@ -163,6 +196,7 @@ mod tests {
             expire_nodest_conn: Some(nodest),
             conntrack: Some(conntrack),
             sloppy_tcp: Some(0),
+            timeouts: Default::default(),
         }
     }
 

@@ -45,6 +45,34 @@ pub enum State {
 }
 
 impl State {
+    /// Every state, as they are numbered.
+    pub const ALL: &'static [Self] = &[
+        Self::None,
+        Self::Established,
+        Self::SynSent,
+        Self::SynRecv,
+        Self::FinWait,
+        Self::TimeWait,
+        Self::Close,
+        Self::CloseWait,
+        Self::LastAck,
+        Self::Listen,
+        Self::SynAck,
+        Self::Udp,
+        Self::Assured,
+        Self::SctpInit,
+        Self::SctpOpening,
+        Self::SctpShutdown,
+        Self::Rejected,
+        Self::Closed,
+        Self::Other,
+    ];
+
+    /// Whether a connection of TCP ended in it, and its entry waits to run out.
+    pub const fn is_closed(self) -> bool {
+        matches!(self, Self::TimeWait | Self::FinWait | Self::CloseWait | Self::Close)
+    }
+
     /// From a column.
     pub fn parse(word: &[u8]) -> Self {
         match word {
@@ -116,6 +144,14 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn states_are_numbered_in_order() {
+        for (number, state) in State::ALL.iter().enumerate() {
+            assert_eq!(*state as usize, number);
+        }
+        assert_eq!(*State::ALL.last().unwrap(), State::Other);
+    }
 
     #[test]
     fn names_are_the_kernels() {

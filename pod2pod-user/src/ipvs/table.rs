@@ -140,6 +140,9 @@ pub(super) struct Table<A> {
     /// Positions in `entries`, by the hash of the key.
     index: HashTable<u32>,
     hasher: foldhash::fast::RandomState,
+    /// The table was empty: rows are not looked for, and are indexed at the end of the poll. A growing index would be built twice over,
+    /// in an order that memory does not like: of a million rows that was half the time.
+    is_loading: bool,
     /// Where the next row is expected: behind the last one that was, and behind the last one that was not.
     expected: [usize; 2],
     /// Rows of this poll.
@@ -148,47 +151,68 @@ pub(super) struct Table<A> {
     strays: usize,
     /// Entries that are over.
     over: usize,
-    max: usize,
 }
 
 /// Entries that may have gone between two rows for the second one to be found at once.
 const LOOK_AHEAD: usize = 3;
 
+/// The table grows by one part in so many of it, or by so many entries.
+const GROWTH_SHARE: usize = 4;
+const MIN_GROWTH: usize = 256;
+
 /// The table is put in order when one entry in so many is over, or was not where it was expected.
 const DISORDER: usize = 4;
 
-impl<A: Address> Table<A> {
-    pub(super) fn new(max: usize) -> Self {
+impl<A> Default for Table<A> {
+    fn default() -> Self {
         Self {
             entries: Vec::new(),
             index: HashTable::new(),
             hasher: foldhash::fast::RandomState::default(),
+            is_loading: false,
             expected: [0; 2],
             rows: 0,
             strays: 0,
             over: 0,
-            max: max.min(u32::MAX as usize),
         }
+    }
+}
+
+impl<A: Address> Table<A> {
+    /// Entries, and those that are over and still have their places.
+    pub(super) const fn places(&self) -> usize {
+        self.entries.len()
     }
 
     pub(super) fn len(&self) -> usize {
         self.entries.len() - self.over
     }
 
+    /// Takes a row; one of a new key only while there are fewer than `max` places.
     #[inline]
-    pub(super) fn push(&mut self, tuple: &Tuple, sight: Sight, poll: Poll) -> Pushed {
+    pub(super) fn push(&mut self, tuple: &Tuple, sight: Sight, poll: Poll, max: usize) -> Pushed {
         let Some((key, kept)) = keep(tuple, sight) else { return Pushed::Foreign };
         self.rows = self.rows.wrapping_add(1);
-        if let Some(entry) = self.find(&key).and_then(|position| self.entries.get_mut(position)) {
+        self.is_loading |= self.entries.is_empty();
+        if !self.is_loading
+            && let Some(entry) = self.find(&key).and_then(|position| self.entries.get_mut(position))
+        {
             return entry.see(kept, poll, self.rows);
         }
-        if self.entries.len() >= self.max {
+        if self.entries.len() >= max.min(u32::MAX as usize) {
             return Pushed::Full;
         }
-        let Self { entries, index, hasher, .. } = self;
+        let Self { entries, index, hasher, is_loading, .. } = self;
+        if entries.len() == entries.capacity() {
+            // Not twice as many: what is never used of it would be a large part of all.
+            entries.reserve_exact((entries.len() / GROWTH_SHARE).max(MIN_GROWTH));
+        }
         let position = entries.len() as u32;
         entries.push(Entry { key, before: kept, now: kept, before_poll: NEVER, poll, row: self.rows });
-        index.insert_unique(hasher.hash_one(key), position, |position| hash_of(entries, hasher, *position));
+        if !*is_loading {
+            let hash = hasher.hash_one(key);
+            index.insert_unique(hash, position, |position| hash_of(entries, hasher, *position));
+        }
         Pushed::Kept
     }
 
@@ -213,14 +237,18 @@ impl<A: Address> Table<A> {
     }
 
     /// Hands over every entry that this poll and an earlier one had, but for those that are `quiet` since the last one; forgets
-    /// those of which `is_over` is true.
+    /// those of which `is_over` is true, and gives their places away if all `is_full`. Gives how many second rows of a key were found
+    /// only now.
     pub(super) fn finish(
         &mut self,
         poll: Poll,
         quiet: Quiet,
+        is_full: bool,
         mut is_over: impl FnMut(Poll, State) -> bool,
         mut each: impl FnMut(Pair),
-    ) {
+    ) -> u64 {
+        let doubles = if self.is_loading { self.index_all(poll) } else { 0 };
+        self.is_loading = false;
         self.over = 0;
         for entry in &mut self.entries {
             if entry.poll != poll {
@@ -233,10 +261,56 @@ impl<A: Address> Table<A> {
             }
         }
         let disorder = self.over.max(self.strays) * DISORDER;
-        if disorder > self.entries.len() || (self.over > 0 && self.entries.len() >= self.max) {
+        if disorder > self.entries.len() || (self.over > 0 && is_full) {
             self.put_in_order();
         }
         (self.expected, self.rows, self.strays) = ([0; 2], 0, 0);
+        doubles
+    }
+
+    /// Finds the entries of the first poll by their keys, all at once; second rows of a key become one entry with the first. Gives how
+    /// many those were.
+    fn index_all(&mut self, poll: Poll) -> u64 {
+        let Self { entries, index, hasher, .. } = self;
+        index.clear();
+        index.reserve(entries.len(), |position| hash_of(entries, hasher, *position));
+        let mut kept = 0;
+        for position in 0..entries.len() {
+            let Some(entry) = entries.get(position).copied() else { continue };
+            let hash = hasher.hash_one(entry.key);
+            let is_it =
+                |other: &u32| entries.get(*other as usize).is_some_and(|other| other.key == entry.key);
+            match index.find(hash, is_it).copied() {
+                Some(first) => {
+                    if let Some(first) = entries.get_mut(first as usize) {
+                        first.see(entry.now, poll, entry.row);
+                    }
+                }
+                None => {
+                    if let Some(place) = entries.get_mut(kept) {
+                        *place = entry;
+                    }
+                    index.insert_unique(hash, kept as u32, |position| hash_of(entries, hasher, *position));
+                    kept += 1;
+                }
+            }
+        }
+        let doubles = entries.len() - kept;
+        entries.truncate(kept);
+        doubles as u64
+    }
+
+    /// Entries of a poll whose connection ended.
+    pub(super) fn count_closed(&self, poll: Poll) -> usize {
+        self.entries.iter().filter(|entry| entry.poll == poll && entry.now.state.is_closed()).count()
+    }
+
+    /// Hands over the entries of a poll.
+    pub(super) fn each(&self, poll: Poll, mut each: impl FnMut(&Tuple, Sight)) {
+        for entry in self.entries.iter().filter(|entry| entry.poll == poll) {
+            let pair = entry.pair();
+            each(&pair.tuple, pair.now);
+        }
     }
 
     fn put_in_order(&mut self) {

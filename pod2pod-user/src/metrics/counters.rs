@@ -1,7 +1,7 @@
 //! The stages' counters as tables: name, meaning and where the number stands. A test holds them complete.
 
 use super::{Counted, routes as http_routes};
-use crate::{capture, filter, http, reassembly};
+use crate::{capture, filter, http, ipvs, named, reassembly, views};
 
 /// One counter of a stage.
 struct Row<S> {
@@ -70,6 +70,21 @@ counters! { REASSEMBLY, reassembly::Stats, "reassembly",
     handshakes_refused: "SYNs answered by a reset.",
     handshakes_expired: "SYNs that nothing answered in time.",
     handshakes_forgotten: "SYNs forgotten because there were too many, in all or of one tuple.",
+    attempts_begun: "SYNs that tried to open a connection, their copies not counted.",
+    attempts_answered: "Of these, answered; slow ones among them, but not those that were told as unanswered before.",
+    attempts_slow: "Of the answered, those whose SYN was sent again or that took connect.slow.",
+    attempts_answered_told: "Of the answered, those that were told.",
+    attempts_refused: "Answered by a reset.",
+    attempts_unreachable: "Answered by an ICMP error.",
+    attempts_timed_out: "Not answered within connect.timeout.",
+    attempts_unknown: "Told as unknown: the source ended, or the answer was lost by our own capture.",
+    attempts_late: "Answered after they had been told as unanswered; these are told twice.",
+    attempts_withdrawn: "Taken back by a reset of their own sender.",
+    attempts_unanswered: "Not answered as far as was seen, at a server's end or on a path where that proves nothing: not told.",
+    attempts_cut_off: "Open when the source ended, and never sent again: not told.",
+    attempts_forgotten: "Forgotten because of a limit, and not told.",
+    attempts_paused: "Times that attempts which were due waited until others had been taken.",
+    unreachables_ignored: "ICMP errors that quote no SYN that is waited for.",
     syn_bytes_dropped: "Data bytes of SYNs that were not taken: not accepted by the peer, or no room to hold them.",
     gaps_missing: "Gaps of bytes that were never seen.",
     gap_bytes_missing: "Bytes that were never seen.",
@@ -104,6 +119,7 @@ counters! { FILTER, filter::Stats, "filter",
     refused_interface: "Connections refused by their interface, or because it has no name here.",
     refused_cgroup: "Connections refused by their cgroup, or because it is not known.",
     refused_exchanges: "Exchanges that were read before their connection was refused.",
+    refused_attempts: "Connection attempts that a rule refused, or that another interface tells of.",
 }
 
 counters! { SIGHTINGS, filter::sightings::SightingStats, "sightings",
@@ -156,6 +172,41 @@ counters! { HTTP, http::Stats, "http",
     anomalous_messages: "Messages marked with at least one anomaly.",
 }
 
+counters! { NAMES, named::Stats, "names",
+    records: "Records whose ends were to be named.",
+    waited: "Of these, that waited until it was known who an end was.",
+    waits_refused: "Records that would have waited, had there been room: they left with what was known.",
+    refused: "Records that the selection by names refused.",
+    sampled_away: "Records that a pod's annotation sampled away.",
+    wishes_unreadable: "Values of pods' annotations that cannot be read: what is configured holds.",
+    wishes_limited: "Values of pods' annotations that ask for more than pods may: they get what they may.",
+    ends_named: "Ends that are somebody in the cluster, or outside of it.",
+    ends_stale: "Of these, as they were when there last was contact with the API server.",
+    ends_unknown: "Ends of which nobody knows who they were, or which of several.",
+    answers_forgotten: "Times that all remembered names were forgotten because there were too many.",
+}
+
+counters! { VIEWS, views::Stats, "views",
+    seen: "Views of complete exchanges, told at an end of theirs.",
+    joined: "Exchanges of which both views met.",
+    negative: "Of these, that took longer at the server than at the client: their time in the network counts as none.",
+    alone: "Views that waited in vain for the other end's as long as they may.",
+    forgotten: "Views that were given up before for want of room.",
+    busy: "Views that were not looked up because another worker was at their place.",
+}
+
+counters! { JOIN, ipvs::join::Stats, "ipvs_join",
+    questioned: "SYNs to an entry that the last poll had closed.",
+    met_by_poll: "Connections of which a poll said that they met an old entry.",
+    met_by_kernel: "Connections that the kernel was seen to decide so about.",
+    cleared: "Connections in question that met none.",
+    unsettled: "Connections in question of which nothing was ever said: they stay probable.",
+    forgotten: "Connections forgotten because there were too many.",
+    waited: "Records that waited to know what IPVS did with their connection.",
+    waits_refused: "Records that left as probable for want of room to wait.",
+    waits_timed_out: "Records that waited for one interval in vain, and left as probable.",
+}
+
 /// What the reader of the ring counted.
 pub fn reader(stats: &capture::kernel::Stats) -> Vec<Counted> {
     rows(READER, stats)
@@ -182,6 +233,36 @@ pub fn filter(stats: &filter::Stats) -> Vec<Counted> {
 /// What was sighted at several interfaces.
 pub fn sightings(stats: &filter::sightings::SightingStats) -> Vec<Counted> {
     rows(SIGHTINGS, stats)
+}
+
+/// What was named.
+pub fn names(stats: &named::Stats) -> Vec<Counted> {
+    rows(NAMES, stats)
+}
+
+/// As [`add_reader`].
+pub fn add_names(total: &mut named::Stats, part: &named::Stats) {
+    add(NAMES, total, part);
+}
+
+/// What came of views.
+pub fn views(stats: &views::Stats) -> Vec<Counted> {
+    rows(VIEWS, stats)
+}
+
+/// As [`add_reader`].
+pub fn add_views(total: &mut views::Stats, part: &views::Stats) {
+    add(VIEWS, total, part);
+}
+
+/// What was joined with IPVS.
+pub fn join(stats: &ipvs::join::Stats) -> Vec<Counted> {
+    rows(JOIN, stats)
+}
+
+/// As [`add_reader`].
+pub fn add_join(total: &mut ipvs::join::Stats, part: &ipvs::join::Stats) {
+    add(JOIN, total, part);
 }
 
 /// What the finding of routes counted.
@@ -265,5 +346,8 @@ mod tests {
         check(SIGHTINGS, "sightings_");
         check(ROUTES, "routes_");
         check(HTTP, "http_");
+        check(NAMES, "names_");
+        check(VIEWS, "views_");
+        check(JOIN, "ipvs_join_");
     }
 }

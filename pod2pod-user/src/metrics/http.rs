@@ -12,7 +12,7 @@ use super::routes::{self, RouteId, Routes};
 use crate::record::{ErrorType, Kind, ObservedAt, Outcome, Record};
 
 /// Buckets of `http.server.request.duration`, s (OpenTelemetry semantic conventions, HTTP metrics).
-const DURATION_BUCKETS: &[f64] =
+pub(super) const DURATION_BUCKETS: &[f64] =
     &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 /// Buckets of body sizes, bytes: the conventions name none; powers of four from a small answer to a download.
 const SIZE_BUCKETS: &[f64] =

@@ -15,7 +15,7 @@ use pod2pod_common::{
 use super::{Counted, Kind};
 use crate::{
     capture::kernel::{self, IN_PROGRAM_PER_CPU, Snapshot},
-    enrich, filter, http,
+    enrich, filter, http, named, reassembly,
     sinks::SinkStats,
 };
 
@@ -26,7 +26,7 @@ pub enum Unit {
     Packets,
     /// Payload bytes of the TCP segments among them that have something to say.
     Bytes,
-    /// Exchanges that the HTTP stage began, and what it told of them more than once.
+    /// Exchanges that the HTTP stage began, connection attempts, and what was told of them more than once.
     Exchanges,
 }
 
@@ -126,14 +126,20 @@ pub struct Sources<'a> {
     pub kernel: &'a Snapshot,
     /// The reader.
     pub reader: &'a kernel::Stats,
+    /// Reassembly, for connection attempts.
+    pub reassembly: &'a reassembly::Stats,
     /// The HTTP stage.
     pub http: &'a http::Stats,
-    /// Exchanges open there now.
+    /// Exchanges and connection attempts open there now.
     pub open: u64,
     /// The filter.
     pub filter: &'a filter::Stats,
     /// Enrichment.
     pub enrich: &'a enrich::Stats,
+    /// Records that wait until it is known what IPVS did with their connection, or who its ends are.
+    pub waiting: u64,
+    /// What names came to.
+    pub names: named::Stats,
     /// The sinks.
     pub sinks: &'a [(&'static str, SinkStats)],
 }
@@ -198,7 +204,7 @@ impl Account {
             }
             (Unit::Bytes, Kind::Gauge) => "Payload bytes in flight, counted where they are.",
             (Unit::Exchanges, Kind::Counter) => {
-                "Exchanges by fate, for each sink: seen = delivered + ignored + lost + in flight."
+                "Exchanges and connection attempts by fate, for each sink: seen = delivered + ignored + lost + in flight."
             }
             (Unit::Exchanges, Kind::Gauge) => "Exchanges in flight, counted where they are.",
         };
@@ -294,27 +300,42 @@ fn bytes(sources: &Sources<'_>) -> Account {
 
 /// Exchanges on their way to one sink.
 fn exchanges(sources: &Sources<'_>, name: &'static str, sink: &SinkStats) -> Account {
-    let (http, enrich) = (sources.http, sources.enrich);
+    let (tries, http, enrich) = (sources.reassembly, sources.http, sources.enrich);
     let tracked = Place {
         name: "http",
         // What is told a second time, or in between, is a record of its own.
-        entered: http.begun + http.late + http.progress,
-        ignored: vec![("filter", sources.filter.refused_exchanges)],
-        lost: Vec::new(),
+        // A reuse is found in a table, not told by this stage.
+        entered: http.begun
+            + http.late
+            + http.progress
+            + tries.attempts_begun
+            + tries.attempts_late
+            + sink.reuses,
+        ignored: vec![
+            ("filter", sources.filter.refused_exchanges + sources.filter.refused_attempts),
+            ("connected", tries.attempts_answered - tries.attempts_answered_told),
+            ("connect_withdrawn", tries.attempts_withdrawn),
+            ("connect_unanswered", tries.attempts_unanswered),
+            ("connect_cut_off", tries.attempts_cut_off),
+        ],
+        lost: vec![("connect_forgotten", tries.attempts_forgotten)],
         in_flight: Some(sources.open),
-        handed_on: enrich.exchanges,
+        handed_on: enrich.exchanges + sink.reuses,
         slack: 0,
     };
     let enriched = Place {
         name: "enrich",
-        entered: enrich.exchanges,
+        entered: enrich.exchanges + sink.reuses,
         ignored: vec![
             ("sampled_away", enrich.sampled_away),
             ("ignored", enrich.ignored),
+            ("over_rate", enrich.over_rate),
             ("own", enrich.own),
+            ("selection", sources.names.refused),
+            ("sampled_by_pod", sources.names.sampled_away),
         ],
         lost: Vec::new(),
-        in_flight: None,
+        in_flight: Some(sources.waiting),
         handed_on: sink.received,
         slack: 0,
     };
@@ -394,8 +415,11 @@ mod tests {
     struct Books {
         kernel: Snapshot,
         reader: kernel::Stats,
+        reassembly: reassembly::Stats,
         http: http::Stats,
         enrich: enrich::Stats,
+        waiting: u64,
+        names: named::Stats,
         sink: SinkStats,
     }
 
@@ -426,18 +450,32 @@ mod tests {
                     refused_bytes: 100,
                     ..Default::default()
                 },
+                reassembly: reassembly::Stats {
+                    attempts_begun: 108,
+                    attempts_late: 1,
+                    attempts_answered: 80,
+                    attempts_answered_told: 4,
+                    attempts_withdrawn: 3,
+                    attempts_unanswered: 2,
+                    attempts_cut_off: 5,
+                    attempts_forgotten: 6,
+                    ..Default::default()
+                },
                 http: http::Stats { begun: 70, late: 2, progress: 3, ..Default::default() },
                 enrich: enrich::Stats {
-                    exchanges: 71,
-                    kept: 60,
+                    exchanges: 82,
+                    kept: 63,
+                    over_rate: 8,
                     sampled_away: 5,
                     ignored: 4,
                     own: 2,
                     ..Default::default()
                 },
+                waiting: 0,
+                names: named::Stats::default(),
                 sink: SinkStats {
-                    received: 60,
-                    delivered: 50,
+                    received: 63,
+                    delivered: 53,
                     dropped_failed: 3,
                     in_flight: 7,
                     ..Default::default()
@@ -449,10 +487,13 @@ mod tests {
             Ledger::of(&Sources {
                 kernel: &self.kernel,
                 reader: &self.reader,
+                reassembly: &self.reassembly,
                 http: &self.http,
-                open: 3,
-                filter: &filter::Stats { refused_exchanges: 1, ..Default::default() },
+                open: 7,
+                filter: &filter::Stats { refused_exchanges: 1, refused_attempts: 2, ..Default::default() },
                 enrich: &self.enrich,
+                waiting: self.waiting,
+                names: self.names,
                 sinks: &[("output", self.sink)],
             })
         }
@@ -484,16 +525,32 @@ mod tests {
         );
         check(
             |books| books.http.begun += 1,
-            "exchanges for output: 76 came to http, 75 are accounted for (0 may be under way)",
+            "exchanges for output: 185 came to http, 184 are accounted for (0 may be under way)",
+        );
+        check(
+            |books| books.reassembly.attempts_withdrawn += 1,
+            "exchanges for output: 184 came to http, 185 are accounted for (0 may be under way)",
         );
         check(
             |books| books.enrich.own -= 1,
-            "exchanges for output: 71 came to enrich, 70 are accounted for (0 may be under way)",
+            "exchanges for output: 82 came to enrich, 81 are accounted for (0 may be under way)",
         );
         check(
             |books| books.sink.in_flight -= 1,
-            "exchanges for output: 60 came to sink, 59 are accounted for (0 may be under way)",
+            "exchanges for output: 63 came to sink, 62 are accounted for (0 may be under way)",
         );
+    }
+
+    #[test]
+    fn reuses_come_to_the_sinks_and_records_wait_before_them() {
+        let mut books = Books::balanced();
+        (books.sink.reuses, books.waiting) = (9, 5);
+        assert!(books.imbalance().is_some());
+        books.sink.received += 4;
+        books.sink.delivered += 4;
+        assert_eq!(books.imbalance(), None);
+        books.waiting -= 1;
+        assert!(books.imbalance().is_some());
     }
 
     #[test]
@@ -542,6 +599,8 @@ mod tests {
         Counter::GateUnwanted,
         Counter::TunnelPackets,
         Counter::CreditWakeups,
+        Counter::CreditYields,
+        Counter::Unreachables,
     ];
 
     #[test]

@@ -1,11 +1,14 @@
 //! Metrics: HTTP as OpenTelemetry names it, and what every stage counted. Stages count for themselves; this renders.
 //!
-//! No label has values that an outsider can multiply: methods are the known ones, statuses are bounded, routes are few;
-//! there are no paths and no addresses.
+//! No label has values that an outsider can multiply: methods are the known ones, statuses are bounded, routes and services of IPVS
+//! are few; there are no paths, and no addresses but those of such services, of servers and of private networks, and few of these.
 
 pub mod counters;
 pub mod http;
+pub mod ipvs;
+pub mod kubernetes;
 pub mod ledger;
+pub mod pairs;
 pub mod process;
 pub mod routes;
 pub mod stages;
@@ -18,6 +21,7 @@ use std::sync::{
 use bytes::Bytes;
 pub use http::HttpMetrics;
 pub use ledger::Ledger;
+pub use pairs::PairMetrics;
 use prometheus::{Encoder as _, Registry, TextEncoder};
 pub use stages::{Counted, Kind};
 
@@ -30,7 +34,7 @@ const GROWTH_SHARE: usize = 16;
 /// Everything that is rendered.
 #[derive(Debug)]
 pub struct Metrics {
-    /// One for each histogram of HTTP, in the order of their names.
+    /// One for each histogram of HTTP, in the order of their names; then those of pairs.
     registries: Vec<Registry>,
     counted: Mutex<Vec<Counted>>,
     /// The newest is the last.
@@ -64,6 +68,16 @@ impl Metrics {
             },
             http,
         ))
+    }
+
+    /// Also counts pairs, told apart by this, at most so many. To be called before the first page.
+    ///
+    /// # Errors
+    /// Two metrics have one name.
+    pub fn with_pairs(&mut self, by: pairs::By, most: usize) -> Result<PairMetrics, prometheus::Error> {
+        let (pairs, registries) = PairMetrics::register(by, most)?;
+        self.registries.extend(registries);
+        Ok(pairs)
     }
 
     /// Replaces what the stages counted.

@@ -75,6 +75,19 @@ pub fn kernel(counters: &[u64; COUNTERS], ring_lost: u64) -> Vec<Counted> {
     rows.chain([lost]).collect()
 }
 
+/// Exchanges for whose pair there was no room, where pairs are counted.
+pub fn pairs_overflowed(count: u64) -> Counted {
+    let help = "Exchanges counted without who their ends are: too many pairs.";
+    Counted::counter("workload_pairs_overflowed", help, count)
+}
+
+/// When everything was counted, ns since 1970.
+pub fn published(nanoseconds: u64) -> Counted {
+    let help = "When what is here was counted, seconds since 1970: once a second.";
+    let row = Counted::gauge("metrics_counted_timestamp_seconds", help, 0);
+    Counted { value: nanoseconds as f64 / 1e9, ..row }
+}
+
 /// What the kernel's table of connections holds, and what it forgot.
 pub fn table(table: Table) -> Vec<Counted> {
     let entries = "Socket ends in the kernel's table, as last counted: at most once a minute.";
@@ -92,22 +105,31 @@ pub fn pipeline(stats: &Stats<'_>) -> Vec<Counted> {
     rows.extend(counters::http(stats.http));
     rows.extend(counters::routes(&stats.routes));
     rows.extend(enrich(&stats.enrich, stats.label_overflows));
+    rows.extend(counters::views(&stats.views));
+    rows.extend(stats.pairs_overflowed.map(pairs_overflowed));
     rows
 }
 
 fn enrich(stats: &enrich::Stats, label_overflows: u64) -> Vec<Counted> {
     let counter = |name: &str, help, value| Counted::counter(&format!("enrich_{name}"), help, value);
     let fate = |word, value| {
-        counter("exchanges", "Exchanges by what became of their record.", value).with("fate", word)
+        counter("exchanges", "Exchanges and connection attempts by what became of their record.", value)
+            .with("fate", word)
     };
     let as_sent = |reason, value| {
         counter("bodies_as_sent", "Captured bodies whose content codings could not be removed.", value)
             .with("reason", reason)
     };
-    vec![
+    let connects = stats.connects.all().map(|(outcome, place, count)| {
+        let help = "Connection attempts that failed, or were answered slowly, whether a record tells of them or not.";
+        let row = Counted::counter("connects", help, count).with("outcome", outcome);
+        row.with("observed_at", place.as_str())
+    });
+    let mut rows = vec![
         fate("kept", stats.kept),
         fate("sampled_away", stats.sampled_away),
         fate("ignored", stats.ignored),
+        fate("over_rate", stats.over_rate),
         fate("own", stats.own),
         counter(
             "bodies_decoded",
@@ -126,7 +148,9 @@ fn enrich(stats: &enrich::Stats, label_overflows: u64) -> Vec<Counted> {
             "Exchanges counted without labels: too many label sets.",
             label_overflows,
         ),
-    ]
+    ];
+    rows.extend(connects);
+    rows
 }
 
 /// One of a sink's figures.

@@ -20,7 +20,7 @@ pub fn of(record: &Record) -> String {
         (Some(method), _) if !http::is_registered(method) => out.push_str("_OTHER"),
         (Some(method), _) => text::push_printable(&mut out, method),
         (None, Kind::Http2) => out.push_str("HTTP/2"),
-        (None, Kind::Http) => out.push('-'),
+        (None, Kind::Http | Kind::IpvsReuse | Kind::Connect) => out.push('-'),
     }
     out.push(' ');
     push_target(&mut out, record);

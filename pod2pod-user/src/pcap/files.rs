@@ -132,8 +132,16 @@ pub fn check_path(path: &Path) -> Result<(), Unwritable> {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
+    check_folder(folder).map_err(Unwritable::Folder)
+}
+
+/// Looks whether files can be created in `folder`.
+///
+/// # Errors
+/// They cannot.
+pub fn check_folder(folder: &Path) -> Result<(), nix::errno::Errno> {
     // With a slash behind it, a file is no folder.
-    eaccess(&folder.join(""), AccessFlags::W_OK | AccessFlags::X_OK).map_err(Unwritable::Folder)
+    eaccess(&folder.join(""), AccessFlags::W_OK | AccessFlags::X_OK)
 }
 
 fn ignore_missing(result: io::Result<()>) -> io::Result<()> {

@@ -14,6 +14,7 @@ use std::{
 use super::{Config, block, files::Files};
 use crate::{
     exit,
+    rights::{self, Part},
     shutdown::Shutdown,
     sinks::{
         Overflow, SinkStats,
@@ -70,7 +71,10 @@ impl Output {
         let shared = Arc::clone(&queue);
         thread::Builder::new()
             .name("pcap".to_owned())
-            .spawn(move || run(&shared, files))
+            .spawn(move || {
+                let _ = rights::keep(Part::Packets, |_| true);
+                run(&shared, files);
+            })
             .map_err(OpenError::Thread)?;
         Ok(Some(Self { queue, shutdown: shutdown.clone() }))
     }

@@ -2,11 +2,16 @@
 
 use std::net::SocketAddr;
 
-use crate::capture::{KernelInstant, Scope};
+use crate::capture::{Direction, KernelInstant, Scope, Segment};
 
 /// Names one connection generation for as long as the process lives; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionToken(pub u64);
+
+impl ConnectionToken {
+    /// Of a connection that was tried and never was one.
+    pub const NONE: Self = Self(u64::MAX);
+}
 
 /// An end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -63,6 +68,8 @@ pub struct Connection {
     pub established_time: Option<KernelInstant>,
     /// Segments with payload seen again whole, in both directions so far.
     pub retransmits: u64,
+    /// How often the originator's SYN was seen again.
+    pub syn_retransmits: u8,
     /// cgroup v2 id of the observed socket, 0 if unknown.
     pub cgroup_id: u64,
     /// Cookie of the observed socket, 0 if unknown.
@@ -72,6 +79,51 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// A connection of which nothing is known but its ends and how it began: the rest is absent, or 0.
+    pub const fn between(
+        scope: Scope,
+        (originator, responder): (SocketAddr, SocketAddr),
+        local: Option<Side>,
+        start: Start,
+    ) -> Self {
+        Self {
+            token: ConnectionToken::NONE,
+            scope,
+            originator,
+            responder,
+            local,
+            start,
+            behind_loss: false,
+            originator_isn: None,
+            responder_isn: None,
+            syn_time: None,
+            established_time: None,
+            retransmits: 0,
+            syn_retransmits: 0,
+            cgroup_id: 0,
+            socket_cookie: 0,
+            interface_index: 0,
+        }
+    }
+
+    /// The connection that `syn` asks for, where it was seen.
+    pub const fn asked_for_by(syn: &Segment<'_>) -> Self {
+        let local = match syn.direction {
+            Direction::Egress => Some(Side::Originator),
+            Direction::Ingress => Some(Side::Responder),
+            Direction::Path => None,
+        };
+        let ends = (syn.source, syn.destination);
+        let connection = Self::between(syn.scope, ends, local, Start::Handshake).seen_with(syn);
+        Self { originator_isn: Some(syn.sequence), ..connection }
+    }
+
+    /// The same, at the place where `segment` was seen.
+    pub(super) const fn seen_with(self, segment: &Segment<'_>) -> Self {
+        let Segment { cgroup_id, socket_cookie, interface_index, .. } = *segment;
+        Self { cgroup_id, socket_cookie, interface_index, ..self }
+    }
+
     /// Address of `side`.
     pub const fn address(&self, side: Side) -> SocketAddr {
         match side {

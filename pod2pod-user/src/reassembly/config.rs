@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{flow::Flow, handshakes::Pending, index::Index, key::FlowKey, reassembler::Ended};
+use super::{Attempt, ended::Ended, flow::Flow, handshakes::Pending, index::Index, key::FlowKey};
 
 /// Connections at once, as many as the kernel side remembers. One past it: the least recently active is closed as
 /// evicted.
@@ -40,9 +40,24 @@ pub const DEFAULT_HOLE_TIMEOUT: Duration = Duration::from_secs(120);
 /// checked the packet.
 pub const RESET_GRACE: Duration = Duration::from_secs(5);
 
-/// How long a SYN may wait for its answer: Linux gives up after 127 s, but what is answered is answered by the second
-/// or third copy, 7 s later.
-pub const DEFAULT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a SYN may wait for its answer before it is told that none came. Linux sends it again after 1, 3 and 7 s (RFC 6298
+/// 2.1 and 5.5), so four copies went unanswered; it goes on until 63 s (net.ipv4.tcp_syn_retries 6) and gives up at 127 s, but
+/// programs do much sooner. What is answered after this is told a second time, as late.
+pub const DEFAULT_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// An attempt that took so long is slow: the first retransmission of a SYN is due after a second (RFC 6298 2.1).
+pub const DEFAULT_SLOW_ATTEMPT: Duration = Duration::from_secs(1);
+
+/// How long a SYN is remembered after it was last seen: copies are at most 32 s apart (the sixth of Linux, doubled from 1 s),
+/// and a later one must not look like another attempt.
+pub const DEFAULT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(35);
+
+/// SYNs remembered that were waited for long enough, of those that are waited for: one of so many. One past it: the one that
+/// has been there longest is forgotten; if its client tries on, that is told as another attempt.
+pub const OVERDUE_SHARE: usize = 8;
+
+/// Attempts that came to their end and wait to be taken; the rest is ended once they were.
+pub const MAX_ATTEMPTS_QUEUED: usize = 256;
 
 /// How long an ended connection's late copies are recognised: TIME-WAIT of Linux.
 pub const DEFAULT_LINGER: Duration = Duration::from_secs(60);
@@ -58,6 +73,10 @@ pub const DEFAULT_CREDIT_STEP: u64 = pod2pod_common::limits::CREDIT_STEP_BYTES a
 /// Two sightings of one packet on a path (interface and bridge of one host) are at most this far apart. No sender
 /// repeats itself so soon: the least retransmission time-out of Linux is 200 ms, a fast one needs a round trip.
 pub const SIGHTING_WINDOW: Duration = Duration::from_micros(200);
+
+/// Two sightings of one SYN, of which a queue of the host may lie between: no sender repeats it so soon. RFC 6298 2.1 has it wait
+/// for a second, and Linux for 200 ms at least, whatever it is set to (TCP_RTO_MIN).
+pub const SYN_SIGHTING_WINDOW: Duration = Duration::from_millis(100);
 
 /// Where a connection is joined on a path, what lies this far before the first segment seen is still taken: captures of
 /// several queues have small disorder. bytes.
@@ -109,6 +128,14 @@ pub struct Config {
     pub acknowledged_hole_timeout: Duration,
     /// [`DEFAULT_HOLE_TIMEOUT`].
     pub hole_timeout: Duration,
+    /// [`DEFAULT_ATTEMPT_TIMEOUT`].
+    pub attempt_timeout: Duration,
+    /// [`DEFAULT_SLOW_ATTEMPT`].
+    pub slow_attempt: Duration,
+    /// Attempts that were answered at once are told too.
+    pub tell_every_attempt: bool,
+    /// Ends are seen at network interfaces, not at their sockets: what is received may come by another one.
+    pub at_interfaces: bool,
     /// [`DEFAULT_HANDSHAKE_TIMEOUT`].
     pub handshake_timeout: Duration,
     /// [`DEFAULT_LINGER`].
@@ -131,11 +158,22 @@ impl Default for Config {
             max_total_held_bytes: DEFAULT_MAX_TOTAL_HELD_BYTES,
             acknowledged_hole_timeout: DEFAULT_ACKNOWLEDGED_HOLE_TIMEOUT,
             hole_timeout: DEFAULT_HOLE_TIMEOUT,
+            attempt_timeout: DEFAULT_ATTEMPT_TIMEOUT,
+            slow_attempt: DEFAULT_SLOW_ATTEMPT,
+            tell_every_attempt: false,
+            at_interfaces: false,
             handshake_timeout: DEFAULT_HANDSHAKE_TIMEOUT,
             linger: DEFAULT_LINGER,
             idle_timeout: DEFAULT_IDLE_TIMEOUT,
             credit_step: None,
         }
+    }
+}
+
+impl Config {
+    /// How long a SYN is remembered once it was waited for long enough.
+    pub(super) fn overdue_patience(&self) -> Duration {
+        self.handshake_timeout.saturating_sub(self.attempt_timeout)
     }
 }
 
@@ -145,11 +183,14 @@ const KEYS_PER_CONNECTION: u64 = 2;
 /// Most bytes of all tables, [`Config::reserve`]d, with so many entries in them; what connections hold apart.
 pub fn bytes_of_tables(connections: u64, handshakes: u64, lingering: u64) -> u64 {
     const LINKS: u64 = 16;
+    let overdue = handshakes / OVERDUE_SHARE as u64;
     Index::bytes(KEYS_PER_CONNECTION * (connections + lingering))
         + Index::bytes(connections)
         + connections * (size_of::<Flow>() as u64 + LINKS)
-        + handshakes * (size_of::<Pending>() as u64 + LINKS)
+        + (handshakes + overdue) * (size_of::<Pending>() as u64 + LINKS)
         + Index::bytes(handshakes)
+        + Index::bytes(overdue)
+        + MAX_ATTEMPTS_QUEUED as u64 * size_of::<Attempt>() as u64
         + lingering * (size_of::<Ended>() as u64 + size_of::<FlowKey>() as u64 + LINKS)
 }
 
@@ -173,7 +214,7 @@ mod tests {
     #[test]
     fn a_connection_is_small() {
         let sizes = [size_of::<Flow>(), size_of::<Pending>(), size_of::<Ended>()];
-        assert!(sizes[0] <= 424 && sizes[1] <= 128 && sizes[2] <= 96, "{sizes:?}");
+        assert!(sizes[0] <= 424 && sizes[1] <= 168 && sizes[2] <= 96, "{sizes:?}");
     }
 
     /// What the table costs when every limit is reached at once, in bytes: the bound that is promised.
@@ -222,6 +263,7 @@ mod tests {
         let times = [
             SIGHTING_WINDOW,
             JOIN_GRACE,
+            SYN_SIGHTING_WINDOW,
             DEFAULT_ACKNOWLEDGED_HOLE_TIMEOUT,
             RESET_GRACE,
             DEFAULT_HANDSHAKE_TIMEOUT,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{
     Chunk, CloseCause, Connection, Content, GapCause, Side, Stats,
-    config::{Config, JOIN_GRACE, RESET_GRACE, RESET_OVERHEAD},
+    config::{Config, JOIN_GRACE, RESET_GRACE, RESET_OVERHEAD, SYN_SIGHTING_WINDOW},
     half::{self, Half},
     index::Which,
     key::{End, FlowKey},
@@ -55,6 +55,8 @@ pub(super) struct Flow {
     pub(super) look: Option<KernelInstant>,
     /// A SYN of the same tuple waits for its answer.
     pub(super) rival: bool,
+    /// When its SYN was last seen, milliseconds after the first.
+    pub(super) last_syn_ms: u16,
     pub(super) originator_end: End,
     originator: Half,
     responder: Half,
@@ -79,6 +81,7 @@ impl Flow {
             ignored: false,
             look: None,
             rival: false,
+            last_syn_ms: 0,
             originator_end,
             originator: Half::default(),
             responder: Half::default(),
@@ -109,6 +112,27 @@ impl Flow {
             Which::Own => Some(self.key()),
             Which::Child => self.alias.as_deref().copied(),
         }
+    }
+
+    /// Its SYN was seen again, or late.
+    pub(super) fn note_syn(&mut self, time: KernelInstant) {
+        match self.facts.syn_time {
+            None => self.facts.syn_time = Some(time),
+            // The same packet is seen again sooner, at another interface.
+            Some(first) => {
+                let after = Self::syn_after(first, time);
+                let apart = Duration::from_millis(after.saturating_sub(self.last_syn_ms).into());
+                if apart > SYN_SIGHTING_WINDOW {
+                    self.facts.syn_retransmits = self.facts.syn_retransmits.saturating_add(1);
+                }
+                self.last_syn_ms = self.last_syn_ms.max(after);
+            }
+        }
+    }
+
+    /// From the first SYN to its last copy, ms: Linux sends that after 63 s.
+    pub(super) fn syn_after(first: KernelInstant, last: KernelInstant) -> u16 {
+        u16::try_from(last.since(first).as_millis()).unwrap_or(u16::MAX)
     }
 
     /// The reset that waits.

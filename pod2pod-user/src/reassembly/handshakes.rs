@@ -3,12 +3,24 @@
 //! Remembers and finds; whether an answer is one is judged by the [`super::Reassembler`].
 
 use super::{
+    Connection, Side, Start,
     aged::{Aged, Slot},
     config::MAX_HANDSHAKES_PER_TUPLE,
     index::{Entry, Index, Which},
     key::{End, FlowKey},
 };
-use crate::capture::{KernelInstant, Segment};
+use crate::capture::{KernelInstant, Scope, Segment};
+
+/// What was told of a connection attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    /// Nothing so far.
+    Nothing,
+    /// That none came that was seen.
+    Silence,
+    /// How it was answered.
+    Answer,
+}
 
 /// One SYN or SYN-ACK.
 #[derive(Debug)]
@@ -29,7 +41,16 @@ pub(super) struct Pending {
     /// How much of it the SYN-ACK acknowledged.
     pub(super) accepted: u32,
     pub(super) interface_index: u32,
-    arrived: KernelInstant,
+    pub(super) cgroup_id: u64,
+    pub(super) socket_cookie: u64,
+    /// When the SYN was last seen.
+    pub(super) last_syn: KernelInstant,
+    /// How often the SYN was seen again.
+    pub(super) retransmits: u8,
+    /// What was told of it.
+    pub(super) told: Told,
+    /// Since when it waits where it is.
+    pub(super) arrived: KernelInstant,
     /// The next older one of the same tuple.
     older: Option<Slot>,
 }
@@ -52,9 +73,51 @@ impl Pending {
             payload_length: 0,
             accepted: 0,
             interface_index: segment.interface_index,
+            cgroup_id: segment.cgroup_id,
+            socket_cookie: segment.socket_cookie,
+            last_syn: segment.time,
+            retransmits: 0,
+            told: Told::Nothing,
             arrived,
             older: None,
         }
+    }
+
+    /// It is a connection attempt of which nothing was told.
+    pub(super) const fn is_open(&self) -> bool {
+        self.syn_time.is_some() && matches!(self.told, Told::Nothing)
+    }
+
+    /// The connection that it would become.
+    pub(super) fn connection(&self) -> Connection {
+        let scope = if self.key.is_of_any_socket() { Scope(self.socket_cookie) } else { self.key.scope() };
+        let other = if self.initiator == End::Near { End::Far } else { End::Near };
+        let ends = (self.key.address(self.initiator), self.key.address(other));
+        let local = match (self.key.is_path(), self.initiator) {
+            (true, _) => None,
+            (false, End::Near) => Some(Side::Originator),
+            (false, End::Far) => Some(Side::Responder),
+        };
+        Connection {
+            originator_isn: Some(self.isn),
+            syn_time: self.syn_time,
+            syn_retransmits: self.retransmits,
+            cgroup_id: self.cgroup_id,
+            socket_cookie: self.socket_cookie,
+            interface_index: self.interface_index,
+            ..Connection::between(scope, ends, local, Start::Handshake)
+        }
+    }
+
+    /// The SYN was sent by the end that was observed. If that is its socket, every answer would come to it.
+    pub(super) fn is_at_client(&self) -> bool {
+        !self.key.is_path() && self.initiator == End::Near
+    }
+
+    /// Whether a reset leaves the observed server in a connection that it had accepted: the SYN-ACK passed unseen. What refuses a SYN
+    /// has sequence number 0 (RFC 9293 3.10.7.1); this one is where the server's stream stands.
+    pub(super) fn is_accepted_by_reset(&self, sender: End, reset: &Segment<'_>) -> bool {
+        !self.key.is_path() && sender == End::Near && sender != self.initiator && reset.sequence != 0
     }
 
     /// Whether `acknowledgement` is an answer to this SYN: of the SYN itself, or also of data in it.
@@ -71,9 +134,12 @@ impl Pending {
 /// Unanswered handshakes, newest first per tuple.
 #[derive(Debug)]
 pub(super) struct Handshakes {
+    /// By their tuples without the network world; those of one tuple in several worlds lie beside each other.
     newest: Index,
     entries: Aged<Pending>,
     payload_bytes: usize,
+    /// Those with [`Pending::is_open`].
+    open: usize,
 }
 
 impl Handshakes {
@@ -83,6 +149,7 @@ impl Handshakes {
             newest: Index::with_capacity(entries),
             entries: Aged::with_capacity(entries),
             payload_bytes: 0,
+            open: 0,
         }
     }
 
@@ -92,6 +159,11 @@ impl Handshakes {
 
     pub(super) const fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// Connection attempts of which nothing was told.
+    pub(super) const fn open(&self) -> usize {
+        self.open
     }
 
     /// SYN data held.
@@ -116,6 +188,7 @@ impl Handshakes {
         let older = self.newest_of(&key);
         pending.older = older;
         self.payload_bytes += pending.payload.len();
+        self.open += usize::from(pending.is_open());
         let slot = self.entries.insert(pending);
         self.rename(&key, older, Some(slot));
         let mut at = Some(slot);
@@ -127,7 +200,11 @@ impl Handshakes {
 
     /// The newest of `key` that satisfies `wanted`.
     pub(super) fn find(&self, key: &FlowKey, wanted: impl Fn(&Pending) -> bool) -> Option<Slot> {
-        let mut at = self.newest_of(key);
+        self.find_from(self.newest_of(key)?, &wanted)
+    }
+
+    fn find_from(&self, newest: Slot, wanted: &impl Fn(&Pending) -> bool) -> Option<Slot> {
+        let mut at = Some(newest);
         for _ in 0..MAX_HANDSHAKES_PER_TUPLE {
             let slot = at?;
             let pending = self.entries.get(slot)?;
@@ -139,6 +216,23 @@ impl Handshakes {
         None
     }
 
+    /// As [`Self::find`], in whatever network world: what this kernel sends by itself, an ICMP error or the reset of a socket
+    /// that does not exist, is sent by a socket of its own, which is in another.
+    pub(super) fn find_in_any_scope(&self, key: &FlowKey, wanted: impl Fn(&Pending) -> bool) -> Option<Slot> {
+        let name = key.of_any_scope();
+        let is_so = |entry, _| key_of(&self.entries, entry).is_some_and(|key| key.of_any_scope() == name);
+        self.newest.find_all(&name, is_so).find_map(|entry| match entry {
+            Entry::Live(slot) => self.find_from(slot, &wanted),
+            Entry::Ended(_) => None,
+        })
+    }
+
+    /// Takes out what [`Self::find`] finds.
+    pub(super) fn take_first(&mut self, key: &FlowKey, wanted: impl Fn(&Pending) -> bool) -> Option<Pending> {
+        self.find(key, wanted).and_then(|slot| self.take(slot))
+    }
+
+    /// Whether it is a connection attempt must not be changed in place: take it out for that.
     pub(super) fn get_mut(&mut self, slot: Slot) -> Option<&mut Pending> {
         self.entries.get_mut(slot)
     }
@@ -149,6 +243,7 @@ impl Handshakes {
         let newest = self.newest_of(&key);
         let pending = self.entries.remove(slot)?;
         self.payload_bytes -= pending.payload.len();
+        self.open -= usize::from(pending.is_open());
         if newest == Some(slot) {
             self.rename(&key, newest, pending.older);
             return Some(pending);
@@ -170,7 +265,7 @@ impl Handshakes {
 
     /// The newest of `key`.
     fn newest_of(&self, key: &FlowKey) -> Option<Slot> {
-        match self.newest.find(key, |entry, _| key_of(&self.entries, entry) == Some(*key))? {
+        match self.newest.find(&key.of_any_scope(), |entry, _| key_of(&self.entries, entry) == Some(*key))? {
             Entry::Live(slot) => Some(slot),
             Entry::Ended(_) => None,
         }
@@ -180,10 +275,11 @@ impl Handshakes {
     fn rename(&mut self, key: &FlowKey, before: Option<Slot>, newest: Option<Slot>) {
         let Self { newest: index, entries, .. } = self;
         if let Some(before) = before {
-            index.remove(key, Entry::Live(before), Which::Own);
+            index.remove(&key.of_any_scope(), Entry::Live(before), Which::Own);
         }
         if let Some(slot) = newest {
-            index.add(key, Entry::Live(slot), Which::Own, |entry, _| key_of(entries, entry));
+            let name = |entry, _| key_of(entries, entry).map(FlowKey::of_any_scope);
+            index.add(&key.of_any_scope(), Entry::Live(slot), Which::Own, name);
         }
     }
 }

@@ -105,6 +105,17 @@ impl FlowKey {
         self.kind == Kind::Path
     }
 
+    /// The same ends, whatever the network world.
+    pub(super) const fn of_any_scope(mut self) -> Self {
+        self.scope = 0;
+        self
+    }
+
+    /// It stands for any socket of its ends: [`Self::any_socket`].
+    pub(super) const fn is_of_any_socket(&self) -> bool {
+        matches!(self.kind, Kind::AnySocket)
+    }
+
     /// The same ends in any socket's scope, where scopes are socket cookies.
     pub(super) fn any_socket(mut self) -> Self {
         self.scope = 0;
@@ -134,7 +145,7 @@ fn number(address: IpAddr) -> Number {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reassembly::{ConnectionToken, Start};
+    use crate::reassembly::Start;
 
     fn connection(
         scope: u64,
@@ -142,23 +153,7 @@ mod tests {
         responder: SocketAddr,
         local: Option<Side>,
     ) -> Connection {
-        Connection {
-            token: ConnectionToken(0),
-            scope: Scope(scope),
-            originator,
-            responder,
-            local,
-            start: Start::Handshake,
-            behind_loss: false,
-            originator_isn: None,
-            responder_isn: None,
-            syn_time: None,
-            established_time: None,
-            retransmits: 0,
-            cgroup_id: 0,
-            socket_cookie: 0,
-            interface_index: 0,
-        }
+        Connection::between(Scope(scope), (originator, responder), local, Start::Handshake)
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //!   while the segment is there, and not queued for a `pop`. Only what comes before its turn is stored.
 //! * Of several copies of a byte the first wins, whatever became of the others.
 //! * A SYN opens nothing until it is answered; a RST ends a connection only where its sender's stream stands.
+//! * What became of a SYN that opened nothing, or was answered late, is told as an Attempt: queued for
+//!   [`Reassembler::pop_attempt`], since it borrows nothing.
 //!   On a path a RST is void if its sender goes on all the same: its receiver checks what a path does not.
 //! * Where a connection is joined on a path, what was captured in disorder before its first segment is still taken.
 //! * Delivery is causal: what a segment acknowledged goes out before the segment's own bytes.
@@ -16,6 +18,8 @@
 
 mod accept;
 mod aged;
+mod attempts;
+mod ended;
 mod flow;
 mod half;
 mod handshakes;
@@ -26,9 +30,11 @@ mod reassembler;
 mod stats;
 mod steering;
 
+pub mod attempt;
 pub mod chunk;
 pub mod config;
 
+pub use attempt::{Attempt, Fate};
 pub use chunk::{Chunk, CloseCause, Connection, ConnectionToken, Content, GapCause, Side, Start};
 pub use config::Config;
 pub use reassembler::Reassembler;

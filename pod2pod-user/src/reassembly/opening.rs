@@ -25,7 +25,11 @@ impl Reassembler {
         segment: &Segment<'_>,
         deliver: &mut impl FnMut(Chunk<'_>),
     ) {
-        if segment.flags.fin() || segment.flags.rst() {
+        let name = handshake_key(key, segment);
+        self.revive(&name, deliver);
+        if let Some(unreachable) = segment.unreachable {
+            self.take_unreachable(&name, sender, segment, unreachable);
+        } else if segment.flags.fin() || segment.flags.rst() {
             self.stats.contradictory_flags += 1;
         } else if self.is_repeated(key, sender, segment) {
             self.stats.handshake_retransmits += 1;
@@ -60,8 +64,8 @@ impl Reassembler {
         if is_answer && is_client && flow.facts.established_time.is_none() {
             flow.facts.established_time = Some(segment.time);
         }
-        if !is_answer && flow.facts.syn_time.is_none() {
-            flow.facts.syn_time = Some(segment.time);
+        if !is_answer {
+            flow.note_syn(segment.time);
         }
         true
     }
@@ -77,16 +81,17 @@ impl Reassembler {
         let isn = segment.sequence;
         let known = self.handshakes.find(&name, |pending| pending.initiator == sender && pending.isn == isn);
         if let Some(slot) = known {
-            let Some(pending) = self.handshakes.get_mut(slot) else { return };
-            if pending.syn_time.is_some() {
-                self.stats.handshake_retransmits += 1;
-                return;
+            if self.handshakes.get_mut(slot).is_some_and(|pending| pending.syn_time.is_some()) {
+                return self.note_syn_again(slot, segment.time);
             }
+            let Some(mut pending) = self.handshakes.take(slot) else { return };
             // Its SYN-ACK came first: the capture is out of order.
             pending.syn_time = Some(segment.time);
-            self.open_pending(slot, sender, segment, deliver);
+            self.stats.attempts_begun += 1;
+            self.open_taken(pending, sender, segment, deliver);
             return;
         }
+        self.stats.attempts_begun += 1;
         let mut pending = Pending::new(name, sender, isn, segment, self.now);
         pending.syn_time = Some(segment.time);
         pending.payload_length = segment.payload_length;
@@ -136,14 +141,7 @@ impl Reassembler {
         {
             flow.rival = true;
         }
-        let mut oldest = None;
-        if self.handshakes.len() >= self.config.max_handshakes {
-            oldest = self.handshakes.take_oldest();
-        }
-        for forgotten in oldest.into_iter().chain(self.handshakes.insert(pending)) {
-            self.stats.handshakes_forgotten += 1;
-            self.tell_unanswered(&forgotten, CloseCause::Evicted, deliver);
-        }
+        self.insert_pending(pending, deliver);
     }
 
     /// Tells what a SYN carried that nothing answered, as a connection of its own. On a path only, where the answer may
@@ -160,25 +158,10 @@ impl Reassembler {
             return;
         }
         let answers = |other: &Pending| other.initiator != pending.initiator && other.answer.is_none();
-        let partner = self.handshakes.find(&pending.key, answers).and_then(|slot| self.handshakes.take(slot));
-        let other = if pending.initiator == End::Near { End::Far } else { End::Near };
-        let facts = Connection {
-            token: self.new_token(),
-            scope: pending.key.scope(),
-            originator: pending.key.address(pending.initiator),
-            responder: pending.key.address(other),
-            local: None,
-            start: Start::Handshake,
-            behind_loss: false,
-            originator_isn: None,
-            responder_isn: None,
-            syn_time: Some(time),
-            established_time: None,
-            retransmits: 0,
-            cgroup_id: 0,
-            socket_cookie: 0,
-            interface_index: pending.interface_index,
-        };
+        let partner = self.handshakes.take_first(&pending.key, answers);
+        let partner = partner.or_else(|| self.attempts.overdue.take_first(&pending.key, answers));
+        self.stats.attempts_cut_off += u64::from(partner.as_ref().is_some_and(Pending::is_open));
+        let facts = Connection { token: self.new_token(), originator_isn: None, ..pending.connection() };
         self.stats.opened_handshake += 1;
         let mut flow = Flow::new(facts, pending.initiator, self.now);
         for (side, syn) in [(Side::Originator, Some(pending)), (Side::Responder, partner.as_ref())] {
@@ -206,16 +189,16 @@ impl Reassembler {
         is_alone: bool,
         deliver: &mut impl FnMut(Chunk<'_>),
     ) -> Result<Slot, Unanswered> {
-        if self.handshakes.is_empty() {
+        if self.handshakes.is_empty() && self.attempts.overdue.is_empty() {
             return Err(Unanswered::Nothing);
         }
         let name = handshake_key(key, segment);
+        self.revive(&name, deliver);
         if segment.flags.rst() {
-            let refused = self.handshakes.find(&name, |pending| is_refusal(pending, sender, segment));
+            let refused = self.find_anywhere(&name, |pending| is_refusal(pending, sender, segment));
             return match refused {
                 Some(slot) => {
-                    self.handshakes.take(slot);
-                    self.stats.handshakes_refused += 1;
+                    self.refuse_pending(slot, sender, segment);
                     Err(Unanswered::Taken)
                 }
                 None => Err(Unanswered::Nothing),
@@ -254,13 +237,27 @@ impl Reassembler {
         deliver: &mut impl FnMut(Chunk<'_>),
     ) -> Option<Slot> {
         let pending = self.handshakes.take(slot)?;
+        Some(self.open_taken(pending, sender, segment, deliver))
+    }
+
+    fn open_taken(
+        &mut self,
+        pending: Pending,
+        sender: End,
+        segment: &Segment<'_>,
+        deliver: &mut impl FnMut(Chunk<'_>),
+    ) -> Slot {
         let mut facts = self.facts(sender == pending.initiator, segment, Start::Handshake);
         facts.syn_time = pending.syn_time;
+        facts.syn_retransmits = pending.retransmits;
         facts.interface_index = pending.interface_index;
         if facts.local == Some(Side::Originator) {
             facts.established_time = pending.answer.map(|(_, time)| time);
         }
         let mut flow = Flow::new(facts, pending.initiator, self.now);
+        if let Some(first) = pending.syn_time {
+            flow.last_syn_ms = Flow::syn_after(first, pending.last_syn);
+        }
         flow.begin(Side::Originator, pending.isn.wrapping_add(1));
         if let Some((isn, _)) = pending.answer {
             flow.begin(Side::Responder, isn.wrapping_add(1));
@@ -269,12 +266,13 @@ impl Reassembler {
         self.stats.syn_bytes_dropped += u64::from(pending.payload_length - accepted);
         self.stats.opened_handshake += 1;
         flow.unlinked = segment.scope_is_cookie && flow.facts.local == Some(Side::Responder);
+        self.attempt_answered(&pending, &flow.facts, segment);
         let slot = self.install(flow, segment, deliver);
         if let Some(flow) = self.flows.get_mut(slot) {
             let time = pending.syn_time.unwrap_or(segment.time);
             deliver_syn_data(flow, Side::Originator, time, &pending, accepted, &mut self.stats, deliver);
         }
-        Some(slot)
+        slot
     }
 
     /// Opens a connection whose beginning was not seen.
@@ -346,8 +344,7 @@ impl Reassembler {
     }
 
     fn facts(&mut self, is_by_originator: bool, segment: &Segment<'_>, start: Start) -> Connection {
-        let token = self.new_token();
-        let (originator, responder) = match is_by_originator {
+        let ends = match is_by_originator {
             true => (segment.source, segment.destination),
             false => (segment.destination, segment.source),
         };
@@ -357,21 +354,9 @@ impl Reassembler {
             (Direction::Egress, false) | (Direction::Ingress, true) => Some(Side::Responder),
         };
         Connection {
-            token,
-            scope: segment.scope,
-            originator,
-            responder,
-            local,
-            start,
+            token: self.new_token(),
             behind_loss: start == Start::Middle && segment.lost_before,
-            originator_isn: None,
-            responder_isn: None,
-            syn_time: None,
-            established_time: None,
-            retransmits: 0,
-            cgroup_id: segment.cgroup_id,
-            socket_cookie: segment.socket_cookie,
-            interface_index: segment.interface_index,
+            ..Connection::between(segment.scope, ends, local, start).seen_with(segment)
         }
     }
 }

@@ -5,10 +5,12 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Chunk, CloseCause, Config, Connection, GapCause, Side, Stats,
+    Chunk, CloseCause, Config, Connection, Fate, GapCause, Side, Stats,
     accept::After,
     aged::{Aged, Slot},
-    config::LINGER_REACH,
+    attempts::Attempts,
+    config::OVERDUE_SHARE,
+    ended::Ended,
     flow::Flow,
     half::Half,
     handshakes::Handshakes,
@@ -22,20 +24,6 @@ use crate::capture::{KernelInstant, Segment};
 /// the rest. ns.
 const ACTIVITY_STEP_NS: u64 = 1_000_000_000;
 
-/// An ended connection: late copies must not look like a new one.
-#[derive(Debug)]
-pub(super) struct Ended {
-    key: FlowKey,
-    child: Option<Box<FlowKey>>,
-    /// Where the near and the far end's streams began, as sequence numbers, as far as known.
-    first: [Option<u32>; 2],
-    /// Where they ended.
-    next: [u32; 2],
-    at: KernelInstant,
-    /// Nothing of it is wanted: it has not ended, but is left alone all the same.
-    refused: bool,
-}
-
 /// Segments in, Chunks out. See the module's head.
 #[derive(Debug)]
 pub struct Reassembler {
@@ -48,6 +36,7 @@ pub struct Reassembler {
     pub(super) flows: Aged<Flow>,
     pub(super) ended: Aged<Ended>,
     pub(super) handshakes: Handshakes,
+    pub(super) attempts: Attempts,
     /// Connections that a listener's segments opened, by tuple, until the child's first segment comes: several at once
     /// only where network namespaces have the same addresses.
     pub(super) unlinked: Index,
@@ -79,6 +68,7 @@ impl Reassembler {
             flows: Aged::with_capacity(connections),
             ended: Aged::with_capacity(lingering),
             handshakes: Handshakes::with_capacity(handshakes),
+            attempts: Attempts::with_capacity(handshakes / OVERDUE_SHARE),
             unlinked: Index::default(),
             due: BTreeSet::new(),
             longest: BTreeSet::new(),
@@ -131,12 +121,7 @@ impl Reassembler {
         {
             self.end(slot, CloseCause::Idle, now, deliver);
         }
-        while self.handshakes.oldest().is_some_and(|at| at.plus(self.config.handshake_timeout) <= now)
-            && let Some(pending) = self.handshakes.take_oldest()
-        {
-            self.stats.handshakes_expired += 1;
-            self.tell_unanswered(&pending, CloseCause::Idle, deliver);
-        }
+        self.expire_attempts(deliver);
         while let Some((slot, ended)) = self.ended.oldest()
             && ended.at.plus(self.config.linger) <= now
         {
@@ -155,8 +140,8 @@ impl Reassembler {
         if let Some((_, flow)) = self.flows.oldest() {
             deadline = deadline.min(flow.active.plus(self.config.idle_timeout));
         }
-        if let Some(at) = self.handshakes.oldest() {
-            deadline = deadline.min(at.plus(self.config.handshake_timeout));
+        if let Some(at) = self.attempts_deadline() {
+            deadline = deadline.min(at);
         }
         if let Some((_, ended)) = self.ended.oldest() {
             deadline = deadline.min(ended.at.plus(self.config.linger));
@@ -164,15 +149,13 @@ impl Reassembler {
         (deadline < latest).then_some(deadline)
     }
 
-    /// The source has ended: everything held goes out, holes as gaps, and every connection is closed.
+    /// The source has ended: everything held goes out, holes as gaps, and every connection is closed. To be called again if
+    /// [`Self::attempts_are_full`] after it, once they were taken.
     pub fn finish(&mut self, deliver: &mut impl FnMut(Chunk<'_>)) {
         while let Some((slot, _)) = self.flows.oldest() {
             self.end(slot, CloseCause::SourceEnded, self.now, deliver);
         }
-        while let Some(pending) = self.handshakes.take_oldest() {
-            self.stats.handshakes_expired += 1;
-            self.tell_unanswered(&pending, CloseCause::SourceEnded, deliver);
-        }
+        self.finish_attempts(deliver);
     }
 
     /// The capture was told to leave out what `side` says below `offset` (the kernel's skip): what is missing there is
@@ -197,7 +180,7 @@ impl Reassembler {
 
     /// What is held before its turn, bookkeeping included, bytes.
     pub const fn held_bytes(&self) -> usize {
-        self.held + self.handshakes.payload_bytes()
+        self.held + self.handshakes.payload_bytes() + self.attempts.overdue.payload_bytes()
     }
 
     pub(super) fn take_live(
@@ -250,6 +233,10 @@ impl Reassembler {
                 return;
             }
             self.forget_ended(slot);
+        }
+        if Self::is_refusal_alone(segment) {
+            let isn = segment.acknowledgement.wrapping_sub(1);
+            return self.tell_answer_alone(Some(Side::Responder), segment, isn, Fate::Refused);
         }
         if segment.payload_length == 0 || segment.flags.rst() {
             self.stats.unknown_bare += 1;
@@ -457,31 +444,6 @@ fn key_of(flows: &Aged<Flow>, ended: &Aged<Ended>, entry: Entry, which: Which) -
     match entry {
         Entry::Live(slot) => flows.get(slot)?.key_of(which),
         Entry::Ended(slot) => ended.get(slot)?.key_of(which),
-    }
-}
-
-impl Ended {
-    fn key_of(&self, which: Which) -> Option<FlowKey> {
-        match which {
-            Which::Own => Some(self.key),
-            Which::Child => self.child.as_deref().copied(),
-        }
-    }
-
-    /// Whether a SYN or SYN-ACK is the one that the connection began with: a new one has another number (RFC 9293
-    /// 3.4.1 and 3.6.1), so this is a late copy.
-    pub(super) fn began_with(&self, sender: End, segment: &Segment<'_>) -> bool {
-        let [near, far] = self.first;
-        let first = if sender == End::Near { near } else { far };
-        first == Some(segment.sequence.wrapping_add(1))
-    }
-
-    /// Whether a segment is so near to where the connection ended that it belongs to it.
-    fn is_near(&self, sender: End, segment: &Segment<'_>) -> bool {
-        let [near, far] = self.next;
-        let next = if sender == End::Near { near } else { far };
-        let distance = segment.sequence.wrapping_sub(next);
-        distance <= LINGER_REACH || distance.wrapping_neg() <= LINGER_REACH
     }
 }
 

@@ -43,6 +43,36 @@ pub struct Stats {
     pub handshakes_expired: u64,
     /// SYNs forgotten because of [`super::Config::max_handshakes`] or the limit per tuple.
     pub handshakes_forgotten: u64,
+    /// SYNs that tried to open a connection, their copies not counted.
+    pub attempts_begun: u64,
+    /// Of these, answered; slow ones among them, but not those that were told as unanswered before.
+    pub attempts_answered: u64,
+    /// Of the answered, those whose SYN was sent again or that took [`super::Config::slow_attempt`].
+    pub attempts_slow: u64,
+    /// Of the answered, those that were told.
+    pub attempts_answered_told: u64,
+    /// Answered by a reset.
+    pub attempts_refused: u64,
+    /// Answered by an ICMP error.
+    pub attempts_unreachable: u64,
+    /// Not answered within [`super::Config::attempt_timeout`].
+    pub attempts_timed_out: u64,
+    /// Told as unknown: the source ended, or the answer was lost by our own capture.
+    pub attempts_unknown: u64,
+    /// Answered after they had been told as unanswered; these are told twice.
+    pub attempts_late: u64,
+    /// Taken back by a reset of their own sender.
+    pub attempts_withdrawn: u64,
+    /// Not answered as far as was seen, at a server's end or on a path where that proves nothing: not told.
+    pub attempts_unanswered: u64,
+    /// Open when the source ended, and never sent again: not told.
+    pub attempts_cut_off: u64,
+    /// Forgotten because of a limit, and not told.
+    pub attempts_forgotten: u64,
+    /// Times that some which were due waited until [`super::config::MAX_ATTEMPTS_QUEUED`] others had been taken.
+    pub attempts_paused: u64,
+    /// ICMP errors that quote no SYN that is waited for.
+    pub unreachables_ignored: u64,
     /// Data bytes of SYNs that were not taken: not accepted by the peer, or no room to hold them.
     pub syn_bytes_dropped: u64,
     /// Gaps with [`super::GapCause::Missing`].

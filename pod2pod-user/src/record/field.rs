@@ -1,10 +1,11 @@
 //! What a field of the record is: key, type, unit, meaning, and how its value is had.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
 
 use super::CapturedHeader;
+use crate::kubernetes::cgroup::{ContainerId, PodUid};
 
 /// A field's value, borrowed from the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +40,12 @@ pub enum Value<'a> {
     True,
     /// One key for each header name.
     Headers(&'a [CapturedHeader]),
+    /// Uid of a pod.
+    PodUid(PodUid),
+    /// Id of a container.
+    ContainerId(ContainerId),
+    /// One key for each pair.
+    Pairs(&'a [(Arc<str>, Arc<str>)]),
 }
 
 /// A field's JSON type.
@@ -64,6 +71,8 @@ pub enum Shape {
     Strings,
     /// One key per header name, each an array of strings.
     Headers,
+    /// One key per pair, each a string.
+    Pairs,
 }
 
 /// Whether every record has the field.
@@ -71,6 +80,8 @@ pub enum Shape {
 pub enum Presence {
     /// Every record has it.
     Always,
+    /// Every record of what was seen on a connection has it; an `ipvs_reuse` is read off a table.
+    OfTraffic,
     /// A record has it if the fact is known.
     IfKnown,
 }
@@ -89,7 +100,7 @@ pub(super) struct Lead {
 /// One field.
 #[derive(Clone, Copy, Debug)]
 pub struct Field {
-    /// Key; for [`Shape::Headers`] what stands before the header's name.
+    /// Key; for [`Shape::Headers`] and [`Shape::Pairs`] what stands before the name.
     pub key: &'static str,
     /// JSON type.
     pub shape: Shape,

@@ -1,11 +1,13 @@
 //! The one table of the record's fields: key, type, unit, meaning and where the value stands. Its order is the record's.
 
+use std::net::IpAddr;
+
 use bytes::Bytes;
 
 use super::{
-    CapturedHeader, ErrorType, Kind, ObservedAt, Outcome, Record,
+    CapturedHeader, ErrorType, IpvsFacts, Kind, ObservedAt, Outcome, Record,
     field::{Field, Lead, Presence, Shape, Value},
-    text,
+    ipvs, party, text,
 };
 
 /// Takes the fields of a record one by one.
@@ -17,11 +19,10 @@ pub(super) trait Taker {
 /// Makes the table, and what goes through a record in its order: there, what kind of value a field has is known where it
 /// is written, which is a fraction of the cost of asking for each. The table has parts: a writer may know one by heart.
 macro_rules! fields {
-    ($($(#[$doc:meta])* $part:ident {
+    ($table:ident: $($(#[$doc:meta])* $part:ident {
         $($key:literal, $shape:expr, $unit:literal, $presence:ident, $sentence:literal, |$record:ident| $value:expr;)*
     })*) => {
-        /// Every field, in the order of the record.
-        pub static FIELDS: &[Field] = &[$($(Field {
+        static $table: &[Field] = &[$($(Field {
             key: $key,
             shape: $shape,
             unit: $unit,
@@ -47,27 +48,32 @@ macro_rules! fields {
     };
 }
 
-fields! {
+/// Every field, in the order of the record.
+pub fn all() -> impl Iterator<Item = &'static Field> {
+    [TO_ENDS, party::CLIENT, party::SERVER, FROM_ENDS].into_iter().flatten()
+}
+
+fields! { TO_ENDS:
     /// Hands over what is before the connection's ends.
     before_ends {
         "time", Shape::Time, "", Always,
-            "When the exchange began: the first byte seen of it.",
+            "When the exchange began: the first byte seen of it; of a reuse, when it was found; of a connection attempt, its first SYN.",
             |r| Value::Time(r.time);
         "kind", Shape::Enum(kinds), "", Always,
-            "What the record is about: an HTTP/1 exchange, or an HTTP/2 connection.",
+            "What the record is about: an HTTP/1 exchange, an HTTP/2 connection, a try to open a connection, or a connection that met an old entry of IPVS.",
             |r| Value::Word(r.kind.as_str());
         "outcome", Shape::Enum(outcomes), "", IfKnown,
-            "What became of the exchange; absent while it is in progress.",
+            "What became of the exchange or connection attempt; absent while it is in progress.",
             |r| r.outcome.map_or(Value::Absent, |outcome| Value::Word(outcome.as_str()));
         "exchange.in_progress", Shape::Mark, "", IfKnown,
             "A progress report: the exchange is still open, and its own record follows.",
             |r| mark(r.in_progress);
         "late", Shape::Mark, "", IfKnown,
-            "The response came after the timeout record: a second record of one exchange, with the same id and offset.",
+            "The response, or the answer to the SYN, came after a record that said there was none: a second record of the same.",
             |r| mark(r.late);
-        "observed_at", Shape::Enum(places), "", Always,
+        "observed_at", Shape::Enum(places), "", OfTraffic,
             "Whose socket was observed; `path` is a place between the ends.",
-            |r| Value::Word(r.observed_at.as_str());
+            |r| of_traffic(r, Value::Word(r.observed_at.as_str()));
         "http.request.method", Shape::String, "", IfKnown,
             "Method, as sent; absent if the response answers no request.",
             |r| optional(r.method.as_ref());
@@ -87,21 +93,24 @@ fields! {
             "Status code of the final response.",
             |r| r.status.map_or(Value::Absent, |status| Value::Integer(u64::from(status)));
         "error.type", Shape::String, "", IfKnown,
-            "The status of a server error, or the outcome if it is timeout, reset or closed.",
+            "The status of a server error, or the outcome if it is timeout, reset, closed, refused or unreachable.",
             |r| match r.error_type() {
                 None => Value::Absent,
                 Some(ErrorType::Status(status)) => Value::StatusText(status),
                 Some(ErrorType::Outcome(outcome)) => Value::Word(outcome.as_str()),
             };
-        "duration", Shape::Number, "s", Always,
-            "First byte of the exchange to its end; of a progress report, so far.",
-            |r| Value::Seconds(r.duration);
+        "duration", Shape::Number, "s", OfTraffic,
+            "First byte of the exchange to its end; of a progress report, so far; of a connection attempt, first SYN to its answer or to the end of waiting.",
+            |r| of_traffic(r, Value::Seconds(r.duration));
         "time_to_first_byte", Shape::Number, "s", IfKnown,
             "First byte of the request to first byte of the final response.",
             |r| seconds(r.time_to_first_byte);
         "request_duration", Shape::Number, "s", IfKnown,
             "First byte to last byte of the request.",
             |r| seconds(r.request_duration);
+        "network.duration", Shape::Number, "s", IfKnown,
+            "Time in the network and the stacks: the client's `duration` less the server's; in the second record of an exchange that both ends tell on this node.",
+            |r| seconds(r.network_duration);
     }
     /// Hands over what says between whom the connection is.
     ends {
@@ -112,7 +121,7 @@ fields! {
             "Port of the client.",
             |r| Value::Integer(u64::from(r.client.1));
         "server.address", Shape::String, "", Always,
-            "Address of the server's end of the connection.",
+            "Address of the server's end of the connection; of a reuse, the virtual address.",
             |r| Value::Address(r.server.0);
         "server.port", Shape::Integer, "", Always,
             "Port of the server.",
@@ -127,6 +136,9 @@ fields! {
             "IP version of the connection.",
             |r| Value::Word(if r.server.0.is_ipv4() { "ipv4" } else { "ipv6" });
     }
+}
+
+fields! { FROM_ENDS:
     /// Hands over what is behind the connection's ends.
     behind_ends {
         "network.protocol.version", Shape::String, "", IfKnown,
@@ -163,9 +175,9 @@ fields! {
         "exchange.interim_responses", Shape::Integer, "", IfKnown,
             "1xx responses before the final one, if there were any.",
             |r| if r.interim_responses == 0 { Value::Absent } else { Value::Integer(u64::from(r.interim_responses)) };
-        "connection.id", Shape::Id, "", Always,
-            "The connection: the same from both ends and through NAT.",
-            |r| Value::Id(r.connection_id);
+        "connection.id", Shape::Id, "", OfTraffic,
+            "The connection: the same from both ends and through NAT. A reuse has it, and what is known of the exchange, if that was seen to fail.",
+            |r| if r.connection_id == 0 { of_traffic(r, Value::Id(0)) } else { Value::Id(r.connection_id) };
         "connection.joined_late", Shape::Mark, "", IfKnown,
             "The handshake was not seen: the id is of the addresses and ports, and does not join through NAT.",
             |r| mark(r.joined_late);
@@ -187,6 +199,15 @@ fields! {
         "tcp.connect.duration", Shape::Number, "s", IfKnown,
             "SYN to established, as the observed end saw it.",
             |r| seconds(r.connect_duration);
+        "tcp.connect.retransmits", Shape::Integer, "", IfKnown,
+            "How often the SYN was seen again, if it was.",
+            |r| if r.connect_retransmits == 0 { Value::Absent } else { Value::Integer(u64::from(r.connect_retransmits)) };
+        "icmp.type", Shape::Integer, "", IfKnown,
+            "Type of the ICMP or ICMPv6 error that answered the connection attempt.",
+            |r| r.icmp.map_or(Value::Absent, |(kind, _)| Value::Integer(u64::from(kind)));
+        "icmp.code", Shape::Integer, "", IfKnown,
+            "Code of that error.",
+            |r| r.icmp.map_or(Value::Absent, |(_, code)| Value::Integer(u64::from(code)));
         "http.anomalies", Shape::Strings, "", IfKnown,
             "Framing that a strict reader would refuse.",
             |r| words(&r.anomalies);
@@ -212,6 +233,113 @@ fields! {
             "Content codings that were removed from the content given, in the order in which they had been applied.",
             |r| words(&r.response.decoded);
     }
+    /// Hands over what IPVS did with the connection.
+    of_ipvs {
+        "ipvs.reuse", Shape::Enum(|| ipvs::SURENESS.to_vec()), "", IfKnown,
+            "The connection met the entry that IPVS had of an older one: `certain` if nothing else explains what was seen.",
+            |r| ipvs_word(r, |ipvs| ipvs.reuse);
+        "ipvs.verdict", Shape::Enum(|| ipvs::VERDICTS.to_vec()), "", IfKnown,
+            "What became of it: sent to the old real server, scheduled anew, or dropped; `legacy` is what ipvs-logger's rule takes for a reuse.",
+            |r| ipvs_word(r, |ipvs| ipvs.verdict);
+        "ipvs.detector", Shape::Enum(|| ipvs::DETECTORS.to_vec()), "", IfKnown,
+            "Who found it: two polls of the kernel's table, or probes in the kernel.",
+            |r| ipvs_word(r, |ipvs| ipvs.detector);
+        "ipvs.severity", Shape::Enum(|| ipvs::SEVERITIES.to_vec()), "", IfKnown,
+            "How much that matters to the client.",
+            |r| ipvs_word(r, |ipvs| ipvs.severity);
+        "ipvs.situation", Shape::Enum(|| ipvs::SITUATIONS.to_vec()), "", IfKnown,
+            "Which of the known situations it is.",
+            |r| ipvs_word(r, |ipvs| ipvs.situation);
+        "network.transport", Shape::Enum(|| ipvs::TRANSPORTS.to_vec()), "", IfKnown,
+            "Protocol of a reuse.",
+            |r| ipvs_word(r, |ipvs| ipvs.transport);
+        "ipvs.service.address", Shape::String, "", IfKnown,
+            "Virtual address that the client spoke to.",
+            |r| ipvs_address(r, |ipvs| ipvs.service);
+        "ipvs.service.port", Shape::Integer, "", IfKnown,
+            "Port to `ipvs.service.address`.",
+            |r| ipvs_port(r, |ipvs| ipvs.service);
+        "ipvs.real_server.address", Shape::String, "", IfKnown,
+            "Address of the real server behind it.",
+            |r| ipvs_address(r, |ipvs| ipvs.real_server);
+        "ipvs.real_server.port", Shape::Integer, "", IfKnown,
+            "Port of the real server.",
+            |r| ipvs_port(r, |ipvs| ipvs.real_server);
+        "ipvs.real_server.weight", Shape::Integer, "", IfKnown,
+            "Its weight; 0 takes no new connections.",
+            |r| ipvs_number(r, |ipvs| ipvs.weight);
+        "ipvs.real_server.absent", Shape::Mark, "", IfKnown,
+            "The service does not have the real server any more.",
+            |r| of_facts(r, |ipvs| mark(ipvs.is_absent));
+        "ipvs.real_server.before.address", Shape::String, "", IfKnown,
+            "Address of the old connection's real server, if it was another one.",
+            |r| ipvs_address(r, |ipvs| ipvs.real_server_before);
+        "ipvs.real_server.before.port", Shape::Integer, "", IfKnown,
+            "Port to `ipvs.real_server.before.address`.",
+            |r| ipvs_port(r, |ipvs| ipvs.real_server_before);
+        "ipvs.state.before", Shape::String, "", IfKnown,
+            "State of the old connection's entry, as last seen.",
+            |r| ipvs_word(r, |ipvs| ipvs.state_before);
+        "ipvs.state", Shape::String, "", IfKnown,
+            "State of the entry when the reuse was found.",
+            |r| ipvs_word(r, |ipvs| ipvs.state);
+        "ipvs.expires.before", Shape::Integer, "s", IfKnown,
+            "Time that was left to the old entry.",
+            |r| ipvs_number(r, |ipvs| ipvs.expires_before);
+        "ipvs.expires", Shape::Integer, "s", IfKnown,
+            "Time left to the entry when the reuse was found.",
+            |r| ipvs_number(r, |ipvs| ipvs.expires);
+        "ipvs.idle", Shape::Number, "s", IfKnown,
+            "Old connection's last packet to the new one's SYN; of a reuse, to the last packet seen.",
+            |r| of_facts(r, |ipvs| seconds(ipvs.idle));
+        "ipvs.entry.may_have_expired", Shape::Mark, "", IfKnown,
+            "The old entry may have run out between two polls, so that the port came back by a new entry.",
+            |r| of_facts(r, |ipvs| mark(ipvs.may_have_expired));
+        "os.version", Shape::String, "", IfKnown,
+            "Release of the kernel that balances.",
+            |r| of_facts(r, |ipvs| optional(ipvs.os_version.as_ref()));
+        "ipvs.conn_reuse_mode", Shape::Integer, "", IfKnown,
+            "Its setting net.ipv4.vs.conn_reuse_mode.",
+            |r| ipvs_number(r, |ipvs| ipvs.conn_reuse_mode);
+        "ipvs.expire_nodest_conn", Shape::Integer, "", IfKnown,
+            "Its setting net.ipv4.vs.expire_nodest_conn.",
+            |r| ipvs_number(r, |ipvs| ipvs.expire_nodest_conn);
+        "ipvs.conntrack", Shape::Integer, "", IfKnown,
+            "Its setting net.ipv4.vs.conntrack.",
+            |r| ipvs_number(r, |ipvs| ipvs.conntrack);
+        "ipvs.explanation", Shape::String, "", IfKnown,
+            "What happens to the client, and what cures it.",
+            |r| ipvs_word(r, |ipvs| ipvs.explanation);
+    }
+}
+
+/// What only records of traffic have.
+#[inline]
+fn of_traffic<'a>(record: &Record, value: Value<'a>) -> Value<'a> {
+    if record.kind == Kind::IpvsReuse { Value::Absent } else { value }
+}
+
+fn of_facts<'a>(record: &'a Record, value: impl FnOnce(&'a IpvsFacts) -> Value<'a>) -> Value<'a> {
+    record.ipvs.as_deref().map_or(Value::Absent, value)
+}
+
+fn ipvs_word<'a>(record: &'a Record, word: fn(&IpvsFacts) -> Option<&'static str>) -> Value<'a> {
+    of_facts(record, |ipvs| word(ipvs).map_or(Value::Absent, Value::Word))
+}
+
+fn ipvs_number<'a>(record: &'a Record, number: fn(&IpvsFacts) -> Option<u32>) -> Value<'a> {
+    of_facts(record, |ipvs| number(ipvs).map_or(Value::Absent, |number| Value::Integer(number.into())))
+}
+
+/// An end of a connection.
+type End = (IpAddr, u16);
+
+fn ipvs_address<'a>(record: &'a Record, end: fn(&IpvsFacts) -> Option<End>) -> Value<'a> {
+    of_facts(record, |ipvs| end(ipvs).map_or(Value::Absent, |(address, _)| Value::Address(address)))
+}
+
+fn ipvs_port<'a>(record: &'a Record, end: fn(&IpvsFacts) -> Option<End>) -> Value<'a> {
+    of_facts(record, |ipvs| end(ipvs).map_or(Value::Absent, |(_, port)| Value::Integer(port.into())))
 }
 
 fn kinds() -> Vec<&'static str> {

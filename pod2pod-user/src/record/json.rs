@@ -1,13 +1,13 @@
 //! A Record as one line of JSON, written straight into a buffer: no tree in between.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use super::{
-    CapturedHeader, Record,
+    CapturedHeader, Record, Role,
     field::{Lead, Value},
     fields::{self, Taker},
     number::{self, Clock},
-    text,
+    party, text,
 };
 
 /// Room that a usual line takes, bytes: asked for once, so that hardly any of its fields has to.
@@ -72,12 +72,38 @@ impl Lines {
         let start = out.len();
         fields::before_ends(record, &mut Line(out, &mut self.clock));
         self.push_ends(out, record);
+        self.push_parties(out, record);
         fields::behind_ends(record, &mut Line(out, &mut self.clock));
+        if record.ipvs.is_some() {
+            self.push_ipvs(out, record);
+        }
         // Every key comes with a comma before it: the first one's is where the object begins.
         if let Some(first) = out.get_mut(start) {
             *first = b'{';
         }
         out.extend_from_slice(b"}\n");
+    }
+
+    /// Each party's text was mostly made for an earlier record.
+    #[inline]
+    fn push_parties(&mut self, out: &mut Vec<u8>, record: &Record) {
+        let clock = &mut self.clock;
+        if let Some(party) = &record.client_party {
+            let text =
+                party.text(Role::Client, || made(|out| party::take_client(record, &mut Line(out, clock))));
+            out.extend_from_slice(text);
+        }
+        if let Some(party) = &record.server_party {
+            let text =
+                party.text(Role::Server, || made(|out| party::take_server(record, &mut Line(out, clock))));
+            out.extend_from_slice(text);
+        }
+    }
+
+    /// Hardly any record has it.
+    #[cold]
+    fn push_ipvs(&mut self, out: &mut Vec<u8>, record: &Record) {
+        fields::of_ipvs(record, &mut Line(out, &mut self.clock));
     }
 
     /// Most connections have several exchanges, and both ends are often seen.
@@ -99,6 +125,13 @@ impl Lines {
             self.ends.keep([record.client, record.server], out.get(start..).unwrap_or_default());
         }
     }
+}
+
+#[cold]
+fn made(push: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut text = Vec::new();
+    push(&mut text);
+    text
 }
 
 /// A line that is being written.
@@ -126,6 +159,12 @@ impl Taker for Line<'_> {
         match value {
             Value::Absent => {}
             Value::Headers(headers) => push_headers(self.0, lead.key, headers),
+            // A party's text is made once.
+            Value::PodUid(uid) => self.quoted(lead, |out| out.extend_from_slice(uid.to_string().as_bytes())),
+            Value::ContainerId(id) => {
+                self.quoted(lead, |out| out.extend_from_slice(id.to_string().as_bytes()))
+            }
+            Value::Pairs(pairs) => push_pairs(self.0, lead.key, pairs),
             Value::Word(word) => self.quoted(lead, |out| out.extend_from_slice(word.as_bytes())),
             Value::Text(bytes) => self.quoted(lead, |out| text::push_content(out, bytes)),
             Value::Texts(texts) => {
@@ -177,6 +216,17 @@ fn push_headers(out: &mut Vec<u8>, prefix: &str, headers: &[CapturedHeader]) {
         text::push_content(out, &first.name);
         out.extend_from_slice(b"\":");
         push_strings(out, group.iter().map(|header| &header.value[..]));
+    }
+}
+
+/// One key per pair.
+fn push_pairs(out: &mut Vec<u8>, prefix: &str, pairs: &[(Arc<str>, Arc<str>)]) {
+    for (key, value) in pairs {
+        out.extend_from_slice(b",\"");
+        out.extend_from_slice(prefix.as_bytes());
+        text::push_content(out, key.as_bytes());
+        out.extend_from_slice(b"\":");
+        text::push_string(out, value.as_bytes());
     }
 }
 

@@ -1,19 +1,26 @@
 //! The Record: the one thing users see and the only type that is serialised. One flat object a line.
 //!
 //! An absent fact is an absent key, never null, "" or 0. What keys there are, their order, types and meaning is said once,
-//! in [`fields::FIELDS`]; the JSON writer, the schema and the README's table all read it from there. Nothing here knows
+//! in [`fields::all`]; the JSON writer, the schema and the README's table all read it from there. Nothing here knows
 //! where a fact comes from.
 
 pub mod field;
 pub mod fields;
+pub mod ipvs;
 pub mod json;
 pub mod number;
+pub mod party;
 pub mod schema;
 pub mod text;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
 use bytes::Bytes;
+pub use ipvs::IpvsFacts;
+pub use party::{Extra, Party, PartyKind, Role};
 use smallvec::SmallVec;
 
 /// What a record is about.
@@ -23,25 +30,31 @@ pub enum Kind {
     Http,
     /// One HTTP/2 connection, recognised and not decoded.
     Http2,
+    /// A connection that met the entry that IPVS had of an older one, found in the kernel's table.
+    IpvsReuse,
+    /// One try to open a TCP connection: it failed, or took long.
+    Connect,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: &'static [Self] = &[Self::Http, Self::Http2];
+    pub const ALL: &'static [Self] = &[Self::Http, Self::Http2, Self::IpvsReuse, Self::Connect];
 
     /// The word in the record.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
             Self::Http2 => "http2",
+            Self::IpvsReuse => "ipvs_reuse",
+            Self::Connect => "connect",
         }
     }
 }
 
-/// What became of an exchange.
+/// What became of an exchange or of a connection attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// Request and final response were seen to their end.
+    /// Request and final response were seen to their end; the connection was opened.
     Complete,
     /// No response, or no progress of it, within the time limit.
     Timeout,
@@ -53,12 +66,24 @@ pub enum Outcome {
     Gap,
     /// The connection speaks another protocol from here on.
     Upgraded,
+    /// A reset answered the connection attempt.
+    Refused,
+    /// An ICMP error answered the connection attempt.
+    Unreachable,
 }
 
 impl Outcome {
     /// Every outcome.
-    pub const ALL: &'static [Self] =
-        &[Self::Complete, Self::Timeout, Self::Reset, Self::Closed, Self::Gap, Self::Upgraded];
+    pub const ALL: &'static [Self] = &[
+        Self::Complete,
+        Self::Timeout,
+        Self::Reset,
+        Self::Closed,
+        Self::Gap,
+        Self::Upgraded,
+        Self::Refused,
+        Self::Unreachable,
+    ];
 
     /// The word in the record.
     pub const fn as_str(self) -> &'static str {
@@ -69,6 +94,8 @@ impl Outcome {
             Self::Closed => "closed",
             Self::Gap => "gap",
             Self::Upgraded => "upgraded",
+            Self::Refused => "refused",
+            Self::Unreachable => "unreachable",
         }
     }
 }
@@ -155,12 +182,18 @@ pub struct Record {
     pub time_to_first_byte: Option<u64>,
     /// First byte to last byte of the request.
     pub request_duration: Option<u64>,
+    /// What the client's duration was longer than the server's, in the second record of an exchange that both told.
+    pub network_duration: Option<u64>,
     /// The client, from a PROXY protocol header if there was one.
     pub client: (IpAddr, u16),
     /// The server's end of the connection.
     pub server: (IpAddr, u16),
     /// The client's end of the connection, if `client` is from a PROXY protocol header.
     pub network_peer: Option<(IpAddr, u16)>,
+    /// Who the client is in Kubernetes.
+    pub client_party: Option<Arc<Party>>,
+    /// Who the server is.
+    pub server_party: Option<Arc<Party>>,
     /// `Host`; a repeated field is several values.
     pub host: SmallVec<[Bytes; 1]>,
     /// `User-Agent`.
@@ -189,10 +222,16 @@ pub struct Record {
     pub retransmits: Option<u64>,
     /// SYN to established.
     pub connect_duration: Option<u64>,
+    /// How often the SYN was seen again.
+    pub connect_retransmits: u8,
+    /// Type and code of the ICMP error that answered the connection attempt.
+    pub icmp: Option<(u8, u8)>,
     /// Framing oddities.
     pub anomalies: Vec<&'static str>,
     /// Share of records like this one that is kept, in millionths; absent if all are.
     pub sample_rate_millionths: Option<u32>,
+    /// What IPVS did with the connection, if it met an old entry.
+    pub ipvs: Option<Box<IpvsFacts>>,
 }
 
 impl Record {
@@ -222,9 +261,12 @@ impl Record {
             duration: 0,
             time_to_first_byte: None,
             request_duration: None,
+            network_duration: None,
             client: NOWHERE,
             server: NOWHERE,
             network_peer: None,
+            client_party: None,
+            server_party: None,
             host: SmallVec::new_const(),
             user_agent: None,
             protocol_version: None,
@@ -239,9 +281,23 @@ impl Record {
             trace_parent_id: None,
             retransmits: None,
             connect_duration: None,
+            connect_retransmits: 0,
+            icmp: None,
             anomalies: Vec::new(),
             sample_rate_millionths: None,
+            ipvs: None,
         }
+    }
+
+    /// What a copy of it takes, about. Bytes.
+    pub fn held_bytes(&self) -> usize {
+        let of_message = |facts: &MessageFacts| {
+            let headers = facts.headers.iter().map(|header| header.name.len() + header.value.len());
+            facts.body.len() + headers.sum::<usize>() + size_of_val(&facts.headers[..])
+        };
+        let texts = [&self.method, &self.path, &self.query, &self.original, &self.user_agent];
+        let texts = texts.into_iter().flatten().map(Bytes::len).sum::<usize>();
+        size_of::<Self>() + texts + of_message(&self.request) + of_message(&self.response)
     }
 
     /// `error.type`: the status of a 5xx, else the outcome if it is a failure. A gap is not one: nothing is known.
@@ -252,9 +308,13 @@ impl Record {
             return Some(ErrorType::Status(status));
         }
         match self.outcome {
-            Some(outcome @ (Outcome::Timeout | Outcome::Reset | Outcome::Closed)) => {
-                Some(ErrorType::Outcome(outcome))
-            }
+            Some(
+                outcome @ (Outcome::Timeout
+                | Outcome::Reset
+                | Outcome::Closed
+                | Outcome::Refused
+                | Outcome::Unreachable),
+            ) => Some(ErrorType::Outcome(outcome)),
             Some(Outcome::Complete | Outcome::Gap | Outcome::Upgraded) | None => None,
         }
     }

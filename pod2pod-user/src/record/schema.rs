@@ -3,20 +3,23 @@
 use serde_json::{Map, Value, json};
 
 use super::{
+    Kind,
     field::{Field, Presence, Shape},
-    fields::FIELDS,
+    fields,
 };
 
 /// The schema of one line.
 pub fn schema() -> Value {
     let mut properties = Map::new();
     let mut patterns = Map::new();
-    let mut required = Vec::new();
-    for field in FIELDS {
-        if field.presence == Presence::Always {
-            required.push(json!(field.key));
+    let (mut required, mut of_traffic) = (Vec::new(), Vec::new());
+    for field in fields::all() {
+        match field.presence {
+            Presence::Always => required.push(json!(field.key)),
+            Presence::OfTraffic => of_traffic.push(json!(field.key)),
+            Presence::IfKnown => {}
         }
-        if matches!(field.shape, Shape::Headers) {
+        if matches!(field.shape, Shape::Headers | Shape::Pairs) {
             patterns.insert(pattern(field.key), property(field));
         } else {
             properties.insert(field.key.to_owned(), property(field));
@@ -25,19 +28,20 @@ pub fn schema() -> Value {
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "pod2pod record",
-        "description": "One HTTP exchange as observed at one place. An absent fact is an absent key.",
+        "description": "One observation: most are HTTP exchanges or tries to open a connection, each as seen at one place. An absent fact is an absent key.",
         "type": "object",
         "properties": properties,
         "patternProperties": patterns,
         "required": required,
+        "if": {"not": {"properties": {"kind": {"const": Kind::IpvsReuse.as_str()}}}},
+        "then": {"required": of_traffic},
         "additionalProperties": false,
     })
 }
 
 /// Matches the keys that begin with `prefix`, but none that has a row of its own.
 fn pattern(prefix: &str) -> String {
-    let own: Vec<_> = FIELDS
-        .iter()
+    let own: Vec<_> = fields::all()
         .filter_map(|field| field.key.strip_prefix(prefix))
         .filter(|rest| !rest.is_empty())
         .collect();
@@ -57,7 +61,7 @@ fn property(field: &Field) -> Value {
     };
     set("description", json!(description));
     match field.shape {
-        Shape::String => set("type", json!("string")),
+        Shape::String | Shape::Pairs => set("type", json!("string")),
         Shape::Enum(words) => {
             set("type", json!("string"));
             set("enum", json!(words()));
@@ -95,7 +99,7 @@ impl Shape {
     /// The type as a word for people.
     pub const fn word(self) -> &'static str {
         match self {
-            Self::String | Self::Enum(_) | Self::Time | Self::Id => "string",
+            Self::String | Self::Enum(_) | Self::Time | Self::Id | Self::Pairs => "string",
             Self::Integer => "integer",
             Self::Number => "number",
             Self::Mark => "true",
@@ -114,7 +118,7 @@ mod tests {
     #[test]
     fn keys_are_unique_and_described() {
         let mut seen = HashSet::new();
-        for field in FIELDS {
+        for field in fields::all() {
             assert!(seen.insert(field.key), "{} twice", field.key);
             assert!(field.sentence.ends_with('.'), "{}", field.key);
             assert!(field.sentence.is_ascii(), "{}", field.key);
@@ -126,8 +130,8 @@ mod tests {
         let schema = schema();
         let properties = schema["properties"].as_object().unwrap();
         let patterns = schema["patternProperties"].as_object().unwrap();
-        assert_eq!(properties.len() + patterns.len(), FIELDS.len());
+        assert_eq!(properties.len() + patterns.len(), fields::all().count());
         assert_eq!(properties["url.path"]["type"], "string");
-        assert_eq!(patterns.len(), 2);
+        assert_eq!(patterns.len(), 6);
     }
 }

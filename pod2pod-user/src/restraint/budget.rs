@@ -5,7 +5,11 @@
 
 use crate::{
     http,
-    metrics::http::{DEFAULT_LABEL_SETS, LABEL_SET_BYTES, MAX_LABEL_SETS},
+    kubernetes::cluster::DEFAULT_MAX_BYTES,
+    metrics::{
+        http::{DEFAULT_LABEL_SETS, LABEL_SET_BYTES, MAX_LABEL_SETS},
+        pairs::{MAX_PAIRS, PAIR_BYTES},
+    },
     reassembly,
 };
 
@@ -22,6 +26,22 @@ pub const QUEUE_SHARE: u64 = 8;
 pub const STORE_SHARE: u64 = 9;
 /// What label sets of routes take beyond those that the process counts. Share of the rest: one of this many.
 pub const LABELS_SHARE: u64 = 8;
+/// What the watch over IPVS takes where there is IPVS. Share of the rest: one of this many.
+pub const IPVS_SHARE: u64 = 8;
+/// What is known of the cluster, where there is one: pods, Services, nodes, owners. Share of what is left to traffic before anything
+/// else is taken of it: so many of a hundred. At the default 12 MiB, which hold 10,000 pods, 1,500 Deployments and 2,000 Services.
+pub const CLUSTER_PERCENT: u64 = 40;
+/// Pairs of workloads that metrics tell apart. Share of the same: one of this many.
+pub const PAIRS_SHARE: u64 = 10;
+/// Records that wait for the names of their ends, and answers that are remembered. Bytes.
+pub const NAMES_BYTES: u64 = 4 << 20;
+/// What it takes where IPVS came only after the start: what the process does not need of [`PROCESS_BYTES`]. Bytes.
+pub const IPVS_LATER_BYTES: u64 = 512 << 10;
+/// Kernel maps of the probes in IPVS: the ring of decisions, the last SYNs, those under way, and what the kernel adds. Bytes.
+pub const EXACT_BYTES: u64 = 5 << 19;
+/// Where IPVS came only after the start, nothing was set aside for them: they are taken of the slack, if that is so many times as
+/// large.
+pub const EXACT_SLACK: u64 = 2;
 /// A collector's batch on its way, its copy, and the connection. Bytes.
 pub const COLLECTOR_BYTES: u64 = 3 << 20;
 /// What a socket end costs in the kernel's state table: key, state, and the table's own (kernel/bpf/hashtab.c). Bytes.
@@ -36,12 +56,25 @@ pub const KERNEL_VERDICTS_PERCENT: u64 = 50;
 /// Connections in the midst of messages, of a hundred: most are idle most of the time. What is open of one past it is told
 /// at once.
 pub const BUSY_PERCENT: u64 = 25;
+/// SYNs that wait for their answer, ten seconds at most, for each connection: one of so many.
+pub const HANDSHAKES_SHARE: u64 = 5;
 /// The kernel's other maps: counters, control, sockets, its log. Bytes.
 pub const KERNEL_OTHER_BYTES: u64 = 1 << 20;
 /// Fewer connections than this are no observer.
 pub const MIN_CONNECTIONS: u64 = 256;
 /// More are of no use: as many as the kernel side can remember.
 pub const MAX_CONNECTIONS: u64 = reassembly::config::DEFAULT_MAX_CONNECTIONS as u64;
+
+/// Whether IPVS is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ipvs {
+    /// No.
+    Never,
+    /// Should it come.
+    Later,
+    /// It is there.
+    Present,
+}
 
 /// What memory is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +89,14 @@ pub struct Wanted {
     pub collector_queue: Option<(u64, bool)>,
     /// Packets on their way to a file. Bytes.
     pub packets: u64,
+    /// Whether IPVS is watched.
+    pub ipvs: Ipvs,
+    /// The kernel's decisions are to be followed where there is IPVS.
+    pub exact: bool,
     /// Metrics have routes as a label.
     pub routes: bool,
+    /// There is a cluster whose names are asked for.
+    pub cluster: bool,
 }
 
 /// What each may take.
@@ -85,6 +124,14 @@ pub struct Shares {
     pub collector_queue: u64,
     /// Sets of labels in the metrics.
     pub label_sets: u64,
+    /// What is known of the cluster. Bytes.
+    pub cluster: u64,
+    /// Pairs of workloads in the metrics.
+    pub pairs: u64,
+    /// The watch over IPVS. Bytes.
+    pub ipvs: u64,
+    /// There is room for what follows the kernel's decisions.
+    pub exact: bool,
 }
 
 /// The budget is too small to work.
@@ -106,6 +153,12 @@ pub struct TooSmall {
 /// # Errors
 /// It is too small for the least of everything.
 pub fn split(wanted: &Wanted) -> Result<Shares, TooSmall> {
+    // Polling does without them.
+    let without = &Wanted { exact: false, ..*wanted };
+    fitting(wanted).or_else(|too_small| if wanted.exact { fitting(without) } else { Err(too_small) })
+}
+
+fn fitting(wanted: &Wanted) -> Result<Shares, TooSmall> {
     shares(wanted).filter(|shares| shares.connections >= MIN_CONNECTIONS).ok_or_else(|| {
         let fixed = fixed(wanted);
         let enough = |rest: &u64| {
@@ -127,7 +180,16 @@ pub fn split(wanted: &Wanted) -> Result<Shares, TooSmall> {
 /// What is taken whatever the traffic is.
 fn fixed(wanted: &Wanted) -> u64 {
     let collector = wanted.collector_queue.map_or(0, |_| COLLECTOR_BYTES);
-    PROCESS_BYTES + wanted.rings + KERNEL_OTHER_BYTES + collector + wanted.packets + chosen(wanted)
+    let exact = if wanted.exact && wanted.ipvs == Ipvs::Present { EXACT_BYTES } else { 0 };
+    let names = if wanted.cluster { NAMES_BYTES } else { 0 };
+    exact
+        + names
+        + PROCESS_BYTES
+        + wanted.rings
+        + KERNEL_OTHER_BYTES
+        + collector
+        + wanted.packets
+        + chosen(wanted)
 }
 
 /// The queues that somebody chose.
@@ -138,6 +200,13 @@ fn chosen(wanted: &Wanted) -> u64 {
 
 fn shares(wanted: &Wanted) -> Option<Shares> {
     let rest = wanted.memory.checked_sub(fixed(wanted))?;
+    let (cluster, pairs) = if wanted.cluster {
+        let pairs = (rest / PAIRS_SHARE / PAIR_BYTES).min(MAX_PAIRS as u64);
+        ((rest * CLUSTER_PERCENT / 100).min(DEFAULT_MAX_BYTES as u64), pairs)
+    } else {
+        (0, 0)
+    };
+    let rest = rest - cluster - pairs * PAIR_BYTES;
     let queue = |(bytes, chosen): (u64, bool)| if chosen { bytes } else { bytes.min(rest / QUEUE_SHARE) };
     let output_queue = queue(wanted.output_queue);
     let collector_queue = wanted.collector_queue.map_or(0, queue);
@@ -148,12 +217,14 @@ fn shares(wanted: &Wanted) -> Option<Shares> {
     let kept = store.min(http::DEFAULT_MAX_KEPT as u64);
     let most_labels = (MAX_LABEL_SETS - DEFAULT_LABEL_SETS) as u64;
     let labels = if wanted.routes { (rest / LABELS_SHARE / LABEL_SET_BYTES).min(most_labels) } else { 0 };
-    let tables = rest - rest / SLACK_SHARE - queues - held - kept - labels * LABEL_SET_BYTES;
+    let of_rest = if wanted.ipvs == Ipvs::Present { rest / IPVS_SHARE } else { 0 };
+    let ipvs = if wanted.ipvs == Ipvs::Later { IPVS_LATER_BYTES } else { of_rest };
+    let tables = rest - rest / SLACK_SHARE - queues - held - kept - labels * LABEL_SET_BYTES - of_rest;
     let connections = most_connections(tables)?;
     Some(Shares {
         connections,
         busy: busy(connections),
-        handshakes: connections / 4,
+        handshakes: connections / HANDSHAKES_SHARE,
         lingering: connections / 4,
         kernel_connections: kernel_connections(connections),
         kernel_verdicts: kernel_verdicts(connections),
@@ -162,6 +233,15 @@ fn shares(wanted: &Wanted) -> Option<Shares> {
         output_queue,
         collector_queue,
         label_sets: DEFAULT_LABEL_SETS as u64 + labels,
+        cluster,
+        pairs,
+        ipvs,
+        exact: wanted.exact
+            && match wanted.ipvs {
+                Ipvs::Never => false,
+                Ipvs::Later => rest / SLACK_SHARE >= EXACT_SLACK * EXACT_BYTES,
+                Ipvs::Present => true,
+            },
     })
 }
 
@@ -190,9 +270,10 @@ const fn kernel_verdicts(connections: u64) -> u64 {
 
 /// What `connections` cost in all tables of kernel and process.
 fn tables(connections: u64) -> u64 {
-    let user = reassembly::config::bytes_of_tables(connections, connections / 4, connections / 4)
-        + http::bytes_of_tables(connections)
-        + busy(connections) * http::BYTES_OF_BUSY as u64;
+    let user =
+        reassembly::config::bytes_of_tables(connections, connections / HANDSHAKES_SHARE, connections / 4)
+            + http::bytes_of_tables(connections)
+            + busy(connections) * http::BYTES_OF_BUSY as u64;
     let kernel = kernel_connections(connections) * KERNEL_CONNECTION_BYTES
         + kernel_verdicts(connections) * KERNEL_VERDICT_BYTES;
     user + kernel
@@ -211,7 +292,10 @@ mod tests {
             output_queue: (8 * MIB, false),
             collector_queue: None,
             packets: 0,
+            ipvs: Ipvs::Later,
+            exact: true,
             routes: false,
+            cluster: false,
         }
     }
 
@@ -219,11 +303,15 @@ mod tests {
     fn total(wanted: &Wanted, shares: &Shares) -> u64 {
         let queues = shares.output_queue + shares.collector_queue;
         let labels = (shares.label_sets - DEFAULT_LABEL_SETS as u64) * LABEL_SET_BYTES;
+        let wanted = &Wanted { exact: shares.exact, ..*wanted };
         fixed(wanted) - chosen(wanted)
             + queues
             + shares.held
             + shares.kept
             + labels
+            + shares.cluster
+            + shares.pairs * PAIR_BYTES
+            + if wanted.ipvs == Ipvs::Present { shares.ipvs } else { 0 }
             + tables(shares.connections)
     }
 
@@ -247,7 +335,10 @@ mod tests {
             for rings in [256 << 10, MIB, 4 * MIB, 16 * MIB, 64 * MIB] {
                 for collector_queue in [None, Some((8 * MIB, false)), Some((3 * MIB, true))] {
                     let routes = memory % 3 == 0;
-                    let wanted = Wanted { collector_queue, routes, ..wanted(memory * MIB, rings) };
+                    let ipvs = if memory % 16 == 0 { Ipvs::Present } else { Ipvs::Never };
+                    let cluster = memory % 5 != 0;
+                    let wanted =
+                        Wanted { collector_queue, routes, ipvs, cluster, ..wanted(memory * MIB, rings) };
                     let Ok(shares) = split(&wanted) else { continue };
                     assert!(total(&wanted, &shares) <= wanted.memory, "{wanted:?} {shares:?}");
                     assert!(shares.connections >= MIN_CONNECTIONS && shares.connections <= MAX_CONNECTIONS);
@@ -262,6 +353,26 @@ mod tests {
         assert!(shares.connections >= 12_800, "{shares:?}");
         assert!(shares.output_queue >= 4 * MIB, "{shares:?}");
         assert!(shares.kept >= 16 * http::DEFAULT_MAX_HEAD as u64, "{shares:?}");
+    }
+
+    #[test]
+    fn a_cluster_has_its_part_only_where_there_is_one() {
+        let of = |memory, cluster| split(&Wanted { cluster, ..wanted(memory, 16 * MIB) }).unwrap();
+        let default = crate::restraint::DEFAULT_MEMORY;
+        let without = of(default, false);
+        assert_eq!((without.cluster, without.pairs), (0, 0));
+        let with = of(default, true);
+        let rest = default - fixed(&Wanted { cluster: true, ..wanted(default, 16 * MIB) });
+        assert_eq!(with.cluster, rest * CLUSTER_PERCENT / 100);
+        assert_eq!(with.pairs, rest / PAIRS_SHARE / PAIR_BYTES);
+        // What 10,000 pods and what is around them take, see the pipeline tier's test of a large cluster.
+        assert!(with.cluster >= 23 * MIB / 2 && with.pairs >= 200, "{with:?}");
+        assert!(with.connections >= 4_900, "{with:?}");
+        let with_ipvs = Wanted { cluster: true, ipvs: Ipvs::Present, ..wanted(default, 16 * MIB) };
+        assert!(split(&with_ipvs).is_ok_and(|shares| shares.exact));
+        let large = of(1 << 40, true);
+        assert_eq!((large.cluster, large.pairs), (DEFAULT_MAX_BYTES as u64, MAX_PAIRS as u64));
+        const { assert!(NAMES_BYTES > crate::named::DEFAULT_MAX_WAITING_BYTES as u64) };
     }
 
     #[test]
@@ -293,6 +404,39 @@ mod tests {
         assert_eq!(split(&chosen).unwrap().output_queue, 20 * MIB);
         let chosen = Wanted { output_queue: (256 * MIB, true), ..wanted(64 * MIB, MIB) };
         assert!(split(&chosen).is_err());
+    }
+
+    #[test]
+    fn ipvs_has_its_part_only_where_it_is() {
+        let of = |ipvs| split(&Wanted { ipvs, ..wanted(64 * MIB, 16 * MIB) }).unwrap();
+        let rest = 64 * MIB - fixed(&wanted(64 * MIB, 16 * MIB));
+        assert_eq!([Ipvs::Never, Ipvs::Later].map(|ipvs| of(ipvs).ipvs), [0, IPVS_LATER_BYTES]);
+        assert_eq!(of(Ipvs::Later).connections, of(Ipvs::Never).connections);
+        assert_eq!(of(Ipvs::Present).ipvs, (rest - EXACT_BYTES) / IPVS_SHARE);
+        assert!(of(Ipvs::Present).connections < of(Ipvs::Never).connections);
+        const { assert!(IPVS_LATER_BYTES < 2 << 20, "the process needs 12 MiB of its 14") };
+    }
+
+    #[test]
+    fn decisions_are_followed_where_there_is_room_for_it() {
+        for (ipvs, memory, exact, expected) in [
+            (Ipvs::Never, 64, true, false),
+            (Ipvs::Present, 64, true, true),
+            (Ipvs::Present, 64, false, false),
+            (Ipvs::Later, 64, true, true),
+            (Ipvs::Later, 64, false, false),
+            // Too little for the slack, and then for the maps themselves.
+            (Ipvs::Later, 48, true, false),
+            (Ipvs::Present, 48, true, true),
+            (Ipvs::Present, 36, true, false),
+        ] {
+            let wanted = Wanted { ipvs, exact, ..wanted(memory * MIB, 16 * MIB) };
+            let shares = split(&wanted).unwrap();
+            assert_eq!(shares.exact, expected, "{wanted:?}");
+            let without = split(&Wanted { exact: false, ..wanted }).unwrap();
+            let takes = without.connections - shares.connections;
+            assert_eq!(takes > 0, expected && ipvs == Ipvs::Present, "{wanted:?} {takes}");
+        }
     }
 
     #[test]

@@ -16,11 +16,12 @@ use hyper::{Request, Uri, client::conn::http1::SendRequest, header};
 use hyper_util::rt::TokioIo;
 
 use super::{
-    own::OwnConnections,
+    own::{OwnConnections, OwnSocket},
     queue::{Batch, Overflow, Queue, SinkStats},
 };
 use crate::{
     record::{Record, json},
+    rights::{self, Part},
     shutdown::Shutdown,
 };
 
@@ -80,6 +81,26 @@ impl Url {
             path,
         })
     }
+
+    /// Host and port, as they were written.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// A name or an address.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// 80 if none was written.
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// With its query.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
 }
 
 /// The sink.
@@ -111,6 +132,7 @@ impl HttpSink {
         let shared = Arc::clone(&queue);
         let client = Client { config, own, connection: None, queue: Arc::clone(&queue) };
         thread::Builder::new().name("http-sink".to_owned()).spawn(move || {
+            let _ = rights::keep(Part::Collector, |_| true);
             runtime.block_on(deliver_all(client, &shared));
             shared.set_done();
         })?;
@@ -133,7 +155,7 @@ impl HttpSink {
     /// Adds `record` to the batch.
     pub fn write(&mut self, record: &Record) {
         self.lines.push(&mut self.batch.bytes, record);
-        self.batch.records += 1;
+        self.batch.count(record);
         if self.batch.records >= self.batch_records || self.batch.bytes.len() >= MAX_BATCH_BYTES {
             self.flush();
         }
@@ -184,30 +206,6 @@ struct Client {
 struct Connection {
     sender: SendRequest<Full<Bytes>>,
     _socket: OwnSocket,
-}
-
-/// A socket that the kernel was told of; it is told again when the socket goes.
-struct OwnSocket {
-    cookie: Option<u64>,
-    own: Arc<OwnConnections>,
-}
-
-impl OwnSocket {
-    fn new(socket: &tokio::net::TcpSocket, own: Arc<OwnConnections>) -> Self {
-        let cookie = rustix::net::sockopt::socket_cookie(socket).ok();
-        if let Some(cookie) = cookie {
-            own.opened(cookie);
-        }
-        Self { cookie, own }
-    }
-}
-
-impl Drop for OwnSocket {
-    fn drop(&mut self) {
-        if let Some(cookie) = self.cookie {
-            self.own.closed(cookie);
-        }
-    }
 }
 
 /// How an attempt ended.
@@ -283,14 +281,7 @@ impl Client {
     }
 
     async fn connect_to(&self, address: SocketAddr) -> anyhow::Result<Connection> {
-        let socket = if address.is_ipv4() {
-            tokio::net::TcpSocket::new_v4()?
-        } else {
-            tokio::net::TcpSocket::new_v6()?
-        };
-        let own_socket = OwnSocket::new(&socket, Arc::clone(&self.own));
-        let stream = socket.connect(address).await?;
-        self.own.connected(stream.local_addr()?, stream.peer_addr()?);
+        let (stream, own_socket) = OwnSocket::connect(address, &self.own).await?;
         let (sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(async move {
             // What goes wrong here shows in the request that waits for it.

@@ -4,7 +4,9 @@
 
 pub mod http;
 pub mod own;
+pub mod pod2pod_log;
 pub mod queue;
+pub mod reuse;
 pub mod text;
 pub mod writer;
 
@@ -27,6 +29,8 @@ pub enum Format {
     Json,
     /// Aligned columns.
     Text,
+    /// The record of kubernetes-pod2pod-log, as JSON lines.
+    Pod2podLog,
 }
 
 /// Bytes queued for the output at most: seconds of a busy node, and far below what a container is given.
@@ -37,6 +41,8 @@ pub const DEFAULT_QUEUE_BYTES: usize = 8 * 1024 * 1024;
 pub struct Config {
     /// How.
     pub format: Format,
+    /// The old record has the request's headers.
+    pub with_headers: bool,
     /// A file to append to; standard output if absent.
     pub file: Option<PathBuf>,
     /// Bytes queued at most.
@@ -45,7 +51,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { format: Format::Auto, file: None, queue_bytes: DEFAULT_QUEUE_BYTES }
+        Self { format: Format::Auto, with_headers: false, file: None, queue_bytes: DEFAULT_QUEUE_BYTES }
     }
 }
 
@@ -56,6 +62,8 @@ pub enum Encoder {
     Json(json::Lines),
     /// Columns.
     Text(Box<text::Columns>),
+    /// Old JSON lines.
+    Old(pod2pod_log::OldLines),
 }
 
 impl Encoder {
@@ -64,6 +72,7 @@ impl Encoder {
         match self {
             Self::Json(lines) => lines.push(out, record),
             Self::Text(columns) => columns.push_line(out, record),
+            Self::Old(lines) => lines.push(out, record),
         }
     }
 }

@@ -2,10 +2,10 @@
 
 use std::{
     collections::{HashSet, VecDeque},
-    fmt,
-    net::SocketAddr,
+    fmt, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -46,6 +46,15 @@ impl OwnConnections {
         }
     }
 
+    /// A socket of ours that is bound to `port` is about to connect: an attempt that fails has no other tuple.
+    pub fn connecting(&self, port: u16, server: SocketAddr) {
+        let any = match server {
+            SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
+            SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
+        };
+        self.connected(any, server);
+    }
+
     /// It is connected: the oldest tuple makes room if there are too many.
     pub fn connected(&self, client: SocketAddr, server: SocketAddr) {
         let mut tuples = self.lock();
@@ -77,6 +86,45 @@ impl fmt::Debug for OwnConnections {
     }
 }
 
+/// A socket that the kernel was told of; it is told again when the socket goes.
+#[derive(Debug)]
+pub struct OwnSocket {
+    cookie: Option<u64>,
+    own: Arc<OwnConnections>,
+}
+
+impl OwnSocket {
+    /// Connects to `address`; to be kept as long as the stream. All is told before the first packet leaves.
+    ///
+    /// # Errors
+    /// As of the system calls.
+    pub async fn connect(
+        address: SocketAddr,
+        own: &Arc<OwnConnections>,
+    ) -> io::Result<(tokio::net::TcpStream, Self)> {
+        let (socket, any): (_, IpAddr) = match address {
+            SocketAddr::V4(_) => (tokio::net::TcpSocket::new_v4()?, Ipv4Addr::UNSPECIFIED.into()),
+            SocketAddr::V6(_) => (tokio::net::TcpSocket::new_v6()?, Ipv6Addr::UNSPECIFIED.into()),
+        };
+        let cookie = rustix::net::sockopt::socket_cookie(&socket).ok();
+        cookie.iter().for_each(|cookie| own.opened(*cookie));
+        let own_socket = Self { cookie, own: Arc::clone(own) };
+        socket.bind(SocketAddr::new(any, 0))?;
+        own.connecting(socket.local_addr()?.port(), address);
+        let stream = socket.connect(address).await?;
+        own.connected(stream.local_addr()?, stream.peer_addr()?);
+        Ok((stream, own_socket))
+    }
+}
+
+impl Drop for OwnSocket {
+    fn drop(&mut self) {
+        if let Some(cookie) = self.cookie {
+            self.own.closed(cookie);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,8 +146,8 @@ mod tests {
 
     #[test]
     fn the_kernel_is_told_of_sockets() {
-        let seen = std::sync::Arc::<Mutex<Vec<(u64, bool)>>>::default();
-        let (opened, closed) = (std::sync::Arc::clone(&seen), std::sync::Arc::clone(&seen));
+        let seen = Arc::<Mutex<Vec<(u64, bool)>>>::default();
+        let (opened, closed) = (Arc::clone(&seen), Arc::clone(&seen));
         let own = OwnConnections::new(
             Box::new(move |cookie| opened.lock().unwrap().push((cookie, true))),
             Box::new(move |cookie| closed.lock().unwrap().push((cookie, false))),

@@ -10,7 +10,10 @@ use std::{
 
 use rustix::process::Pid;
 
-use crate::urgency::Urgency;
+use crate::{
+    record::{Kind, Record},
+    urgency::Urgency,
+};
 
 /// What happens to a batch that does not fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +31,16 @@ pub struct Batch {
     pub bytes: Vec<u8>,
     /// How many records they are.
     pub records: u64,
+    /// How many of these are of reuses.
+    pub reuses: u64,
+}
+
+impl Batch {
+    /// Counts `record`, whose line was added.
+    pub fn count(&mut self, record: &Record) {
+        self.records += 1;
+        self.reuses += u64::from(record.kind == Kind::IpvsReuse);
+    }
 }
 
 /// What a sink counted, in records.
@@ -35,6 +48,8 @@ pub struct Batch {
 pub struct SinkStats {
     /// Given to the sink.
     pub received: u64,
+    /// Of these, records of reuses: whoever finds them writes beside the workers, and tells of none before it is given.
+    pub reuses: u64,
     /// Taken by the target.
     pub delivered: u64,
     /// Lost because the queue was full.
@@ -110,6 +125,7 @@ impl Queue {
     pub fn push(&self, batch: Batch, impatient: impl Fn() -> bool) -> Vec<u8> {
         let mut state = self.lock();
         state.stats.received += batch.records;
+        state.stats.reuses += batch.reuses;
         while self.overflow == Overflow::Wait
             && self.is_full(&state, &batch)
             && !state.abandoned
@@ -269,7 +285,7 @@ mod tests {
     use super::*;
 
     fn batch(bytes: usize) -> Batch {
-        Batch { bytes: vec![b'x'; bytes], records: 1 }
+        Batch { bytes: vec![b'x'; bytes], records: 1, reuses: 0 }
     }
 
     #[test]
@@ -281,6 +297,17 @@ mod tests {
         queue.push(batch(1), || false);
         let stats = queue.stats();
         assert_eq!((stats.received, stats.dropped_queue_full, stats.queued_bytes), (3, 1, 10));
+    }
+
+    #[test]
+    fn reuses_are_counted_with_the_batch_that_they_are_in() {
+        let queue = Queue::new(100, Overflow::DropNewest);
+        let mut batch = Batch::default();
+        batch.count(&Record::blank());
+        batch.count(&Record { kind: Kind::IpvsReuse, ..Record::blank() });
+        queue.push(batch, || false);
+        let stats = queue.stats();
+        assert_eq!((stats.received, stats.reuses), (2, 1));
     }
 
     #[test]

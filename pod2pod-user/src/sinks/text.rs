@@ -2,7 +2,8 @@
 
 use std::{fs::File, io::IsTerminal as _, os::fd::AsFd as _};
 
-use crate::record::{ObservedAt, Outcome, Record, number, text};
+use super::reuse;
+use crate::record::{Kind, ObservedAt, Outcome, Record, number, text};
 
 /// Columns of a terminal that does not say its size.
 const DEFAULT_WIDTH: usize = 120;
@@ -75,12 +76,14 @@ impl Columns {
 
     /// Appends the line of `record`.
     pub fn push_line(&mut self, out: &mut Vec<u8>, record: &Record) {
+        if record.kind == Kind::IpvsReuse {
+            reuse::push(out, record);
+            return;
+        }
         self.push_header(out);
         self.line.clear();
         let mut clock = Vec::with_capacity(12);
-        number::push_clock(&mut clock, record.time / 1_000_000_000 % 86_400);
-        clock.push(b'.');
-        number::push_padded::<3>(&mut clock, record.time / 1_000_000);
+        push_clock(&mut clock, record.time);
         self.paint(DIM);
         pad(&mut self.line, &String::from_utf8_lossy(&clock), 12);
         pad(&mut self.line, record.observed_at.as_str(), 6);
@@ -110,8 +113,9 @@ impl Columns {
         let mut method = String::new();
         match (&record.method, record.kind) {
             (Some(bytes), _) => text::push_printable(&mut method, bytes),
-            (None, crate::record::Kind::Http2) => method.push_str("HTTP/2"),
-            (None, crate::record::Kind::Http) => method.push('-'),
+            (None, Kind::Http2) => method.push_str("HTTP/2"),
+            (None, Kind::Connect) => method.push_str("(SYN)"),
+            (None, Kind::Http | Kind::IpvsReuse) => method.push('-'),
         }
         cut(&mut method, MAX_METHOD);
         self.method_width = self.method_width.max(method.chars().count());
@@ -151,7 +155,13 @@ impl Columns {
         let (colour, word) = match record.outcome {
             Some(Outcome::Complete) => ("", Outcome::Complete.as_str()),
             Some(outcome @ (Outcome::Upgraded | Outcome::Gap)) => (CYAN, outcome.as_str()),
-            Some(outcome @ (Outcome::Timeout | Outcome::Reset | Outcome::Closed)) => (RED, outcome.as_str()),
+            Some(
+                outcome @ (Outcome::Timeout
+                | Outcome::Reset
+                | Outcome::Closed
+                | Outcome::Refused
+                | Outcome::Unreachable),
+            ) => (RED, outcome.as_str()),
             None => (CYAN, "open"),
         };
         self.paint(colour);
@@ -159,7 +169,27 @@ impl Columns {
         if record.late {
             self.line.push_str(" (late)");
         }
+        self.push_connect(record);
         self.paint(RESET);
+        if let Some(ipvs) = &record.ipvs {
+            reuse::push_short(&mut self.line, ipvs);
+        }
+    }
+
+    /// What a connect was like that was not as it should be.
+    fn push_connect(&mut self, record: &Record) {
+        if record.kind != Kind::Connect {
+            return;
+        }
+        if let Some((kind, code)) = record.icmp {
+            let version = if record.server.0.is_ipv4() { "" } else { "v6" };
+            self.line.push_str(&format!(", ICMP{version} {kind}/{code}"));
+        }
+        match record.connect_retransmits {
+            0 => {}
+            1 => self.line.push_str(", SYN sent twice"),
+            times => self.line.push_str(&format!(", SYN sent {} times", u16::from(times) + 1)),
+        }
     }
 
     fn path_width(&self) -> usize {
@@ -171,6 +201,13 @@ impl Columns {
             self.line.push_str(code);
         }
     }
+}
+
+/// The time of day, UTC, to the millisecond.
+pub(super) fn push_clock(out: &mut Vec<u8>, time: u64) {
+    number::push_clock(out, time / 1_000_000_000 % 86_400);
+    out.push(b'.');
+    number::push_padded::<3>(out, time / 1_000_000);
 }
 
 fn pad(line: &mut String, text: &str, width: usize) {

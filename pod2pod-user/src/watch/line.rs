@@ -1,204 +1,15 @@
-//! A reuse as a line: JSON, text for people, or ipvs-logger's. Writes to memory only.
+//! ipvs-logger's line, and when something was. Writes to memory only.
 
-use std::{fmt::Write as _, net::IpAddr};
-
-use crate::{
-    ipvs::{
-        End, Reuse, kernel::Kernel, legacy, parse::Protocol, services::Standing, situation::Situation,
-        state::State,
-    },
-    record::{
-        number::{Clock, push_address, push_integer, push_seconds},
-        text::push_string,
-    },
+use std::{
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
-/// Writes one JSON object, key by key.
-pub(super) struct Object<'a>(&'a mut Vec<u8>);
-
-impl<'a> Object<'a> {
-    /// Begins it, with its time in nanoseconds since 1970 and its kind.
-    pub(super) fn new(out: &'a mut Vec<u8>, time: u64, kind: &str) -> Self {
-        out.extend_from_slice(b"{\"time\":\"");
-        Clock::default().push_time(out, time);
-        out.push(b'"');
-        let mut object = Self(out);
-        object.text("kind", kind);
-        object
-    }
-
-    fn key(&mut self, key: &str) -> &mut Vec<u8> {
-        self.0.push(b',');
-        push_string(self.0, key.as_bytes());
-        self.0.push(b':');
-        self.0
-    }
-
-    pub(super) fn text(&mut self, key: &str, text: &str) {
-        push_string(self.key(key), text.as_bytes());
-    }
-
-    pub(super) fn integer(&mut self, key: &str, value: u64) {
-        push_integer(self.key(key), value);
-    }
-
-    pub(super) fn setting(&mut self, key: &str, value: Option<u32>) {
-        if let Some(value) = value {
-            self.integer(key, value.into());
-        }
-    }
-
-    pub(super) fn mark(&mut self, key: &str, is_set: bool) {
-        if is_set {
-            self.key(key).extend_from_slice(b"true");
-        }
-    }
-
-    pub(super) fn seconds(&mut self, key: &str, nanoseconds: u64) {
-        push_seconds(self.key(key), nanoseconds);
-    }
-
-    pub(super) fn end(&mut self, key: &str, (address, port): End) {
-        self.address(key, address);
-        self.integer(&format!("{key}.port"), port.into());
-    }
-
-    fn address(&mut self, key: &str, address: IpAddr) {
-        let out = self.key(&format!("{key}.address"));
-        out.push(b'"');
-        push_address(out, address);
-        out.push(b'"');
-    }
-
-    /// Whose, and which virtual address.
-    pub(super) fn protocol(&mut self, protocol: Protocol) {
-        self.text("network.transport", &transport(protocol));
-    }
-
-    pub(super) fn finish(self) {
-        self.0.extend_from_slice(b"}\n");
-    }
-}
-
-/// A protocol as OpenTelemetry has it: in lower case.
-pub(super) fn transport(protocol: Protocol) -> String {
-    protocol.to_string().to_ascii_lowercase()
-}
-
-/// A reuse as a JSON object; `time` in nanoseconds since 1970.
-pub(super) fn push_json(out: &mut Vec<u8>, reuse: &Reuse, kernel: &Kernel, time: u64) {
-    let Reuse { tuple, before, now, .. } = reuse;
-    let mut object = Object::new(out, time, "ipvs_reuse");
-    object.text("ipvs.verdict", reuse.verdict.as_str());
-    object.text("ipvs.confidence", reuse.confidence.as_str());
-    object.text("ipvs.severity", reuse.severity.as_str());
-    object.text("ipvs.situation", reuse.situation.as_str());
-    object.protocol(tuple.protocol);
-    object.end("client", tuple.client);
-    object.end("server", tuple.service);
-    object.end("ipvs.real_server", now.server);
-    match reuse.standing {
-        Standing::Weight(weight) => object.integer("ipvs.real_server.weight", weight.into()),
-        Standing::Absent => object.mark("ipvs.real_server.absent", true),
-        Standing::Unknown => {}
-    }
-    if before.server != now.server {
-        object.end("ipvs.real_server.before", before.server);
-    }
-    object.text("ipvs.state.before", before.state.as_str());
-    object.text("ipvs.state", now.state.as_str());
-    object.integer("ipvs.expires.before", before.expires.into());
-    object.integer("ipvs.expires", now.expires.into());
-    if let Some(idle) = reuse.idle {
-        object.seconds("ipvs.idle", u64::try_from(idle.as_nanos()).unwrap_or(u64::MAX));
-    }
-    object.mark("ipvs.entry.may_have_expired", reuse.may_have_expired);
-    push_kernel(&mut object, kernel);
-    object.text("ipvs.explanation", reuse.situation.sentence());
-    object.finish();
-}
-
-/// What the kernel is set to.
-pub(super) fn push_kernel(object: &mut Object<'_>, kernel: &Kernel) {
-    if let Some(release) = &kernel.release {
-        object.text("os.version", release);
-    }
-    object.setting("ipvs.conn_reuse_mode", kernel.conn_reuse_mode);
-    object.setting("ipvs.expire_nodest_conn", kernel.expire_nodest_conn);
-    object.setting("ipvs.conntrack", kernel.conntrack);
-}
-
-/// A finding of the old rule as a JSON object: what it knows.
-pub(super) fn push_finding(out: &mut Vec<u8>, finding: &legacy::Finding, time: u64) {
-    let mut object = Object::new(out, time, "ipvs_reuse");
-    object.text("ipvs.verdict", "legacy");
-    let end = |end: legacy::End| (IpAddr::from(end.address), u16::try_from(end.port).unwrap_or(0));
-    object.protocol(Protocol::TCP);
-    object.end("client", end(finding.client));
-    object.end("server", end(finding.service));
-    object.end("ipvs.real_server", end(finding.server));
-    object.text("ipvs.state", State::parse(&finding.state).as_str());
-    object.integer("ipvs.expires.before", u64::try_from(finding.previous).unwrap_or(0));
-    object.integer("ipvs.expires", u64::try_from(finding.current).unwrap_or(0));
-    object.finish();
-}
-
-/// An end for people.
-pub(super) fn shown((address, port): End) -> String {
-    std::net::SocketAddr::new(address, port).to_string()
-}
-
-/// A reuse as text.
-pub(super) fn push_text(out: &mut Vec<u8>, reuse: &Reuse, time: u64) {
-    let Reuse { tuple, before, now, .. } = reuse;
-    let mut line = clock(time);
-    let standing = match reuse.standing {
-        Standing::Weight(weight) => format!(" (weight {weight})"),
-        Standing::Absent => " (removed)".to_owned(),
-        Standing::Unknown => String::new(),
-    };
-    let from = if before.server == now.server {
-        String::new()
-    } else {
-        format!(", before {}", shown(before.server))
-    };
-    let _ = writeln!(
-        line,
-        " {:8} {:8} {:11} {} {} → {} → {}{standing}{from}  {} {} → {} {}",
-        reuse.severity.as_str(),
-        reuse.confidence.as_str(),
-        reuse.verdict.as_str(),
-        transport(tuple.protocol),
-        shown(tuple.client),
-        shown(tuple.service),
-        shown(now.server),
-        before.state.as_str(),
-        before.expires,
-        now.state.as_str(),
-        now.expires,
-    );
-    out.extend_from_slice(line.as_bytes());
-}
-
-/// What a situation means, below its first line.
-pub(super) fn push_explanation(out: &mut Vec<u8>, situation: Situation) {
-    out.extend_from_slice(format!("             {}\n", situation.sentence()).as_bytes());
-}
-
-/// A finding of the old rule as text.
-pub(super) fn push_finding_text(out: &mut Vec<u8>, finding: &legacy::Finding, time: u64) {
-    let mut line = clock(time);
-    let legacy::Finding { client, service, server, previous, current, .. } = finding;
-    let state = State::parse(&finding.state).as_str();
-    let _ = writeln!(line, " legacy   tcp {client} → {service} → {server}  {state} {previous} → {current}");
-    out.extend_from_slice(line.as_bytes());
-}
-
-/// The time of day, UTC, to the millisecond.
-fn clock(nanoseconds: u64) -> String {
-    let (seconds, milliseconds) = (nanoseconds / 1_000_000_000 % 86_400, nanoseconds / 1_000_000 % 1000);
-    format!("{:02}:{:02}:{:02}.{milliseconds:03}", seconds / 3600, seconds / 60 % 60, seconds % 60)
-}
+use super::object::shown;
+use crate::{
+    ipvs::{Reuse, legacy},
+    record::number::Clock,
+};
 
 /// When something was found, as ipvs-logger prints it: Go's form of a wall time with the time since the start.
 #[derive(Clone, Copy, Debug)]
@@ -236,6 +47,22 @@ fn push_go_time(out: &mut Vec<u8>, time: GoTime) {
     let text = text.trim_end_matches('Z').trim_end_matches('0').trim_end_matches('.');
     let (seconds, nanoseconds) = (time.since_start / 1_000_000_000, time.since_start % 1_000_000_000);
     out.extend_from_slice(format!("{text} +0000 UTC m=+{seconds}.{nanoseconds:09}").as_bytes());
+}
+
+/// Nanoseconds since 1970.
+pub(crate) fn wall_clock() -> u64 {
+    nanoseconds(SystemTime::now())
+}
+
+/// When a saved file was written; now if that cannot be told.
+pub(super) fn wall_time(path: &Path) -> u64 {
+    let modified = path.metadata().and_then(|metadata| metadata.modified());
+    nanoseconds(modified.unwrap_or_else(|_| SystemTime::now()))
+}
+
+fn nanoseconds(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

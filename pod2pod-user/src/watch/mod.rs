@@ -1,46 +1,55 @@
-//! `pod2pod ipvs`: the watch over IPVS alone, live or over saved tables. Needs no eBPF, only a readable table.
+//! `pod2pod ipvs`: the watch over IPVS alone, live or over saved tables. Needs a readable table only; where eBPF may be used, what
+//! the kernel decides is followed too.
 //!
 //! Files, clock and output are here; what a change proves is decided in `ipvs`.
 
-mod line;
+mod asked;
+pub mod board;
+pub mod config;
+pub mod exact;
+pub(crate) mod line;
+mod live;
+mod object;
 pub mod options;
 mod overview;
+pub mod poller;
 pub mod source;
 
 use std::{
     collections::HashSet,
     io::{self, IsTerminal as _, Write as _},
-    os::fd::AsFd as _,
     path::Path,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use pod2pod_common::decision::DecisionCounter;
 
 use crate::{
-    exit,
+    enrich, exit,
     ipvs::{
-        self, Detector,
-        kernel::Kernel,
+        self,
+        exact::settle::{Settle, Settled},
         legacy, selection,
-        services::Services,
+        services::Limits,
         situation::{Severity, Situation},
     },
+    record::json::Lines,
     shutdown::Shutdown,
+    sinks::{Encoder, text::Columns},
 };
-use line::GoTime;
+use exact::{Exact, Kept, Mode};
+use line::{GoTime, wall_clock, wall_time};
+use live::Live;
 use options::{Format, Options, Rule, Task};
 use overview::Overview;
+use poller::Poller;
 use source::{Reading, Source, SourceError};
-
-/// Settings of the kernel are read again after so long.
-const SETTINGS_PERIOD: Duration = Duration::from_secs(60);
 
 /// What is wrong with the table, or that it takes long to read, is said this often at most: it is so in every poll.
 const WARNING_PERIOD: Duration = Duration::from_secs(60);
 
-/// Reading takes at most one part in so many of the time: 5 %.
-const READING_SHARE: u32 = 20;
+/// From one look at the kernel's decisions to the next at least: many come in one look where there are many.
+pub(crate) const MIN_PAUSE: Duration = Duration::from_millis(20);
 
 /// Entries that polling is enough for. Reading more takes over 2 s (measured on Linux 6.1: 40,000 in 1.0 s, quadratic), so
 /// polls are 45 s apart and more, and closed entries, which live one or two minutes, begin to be missed.
@@ -61,6 +70,10 @@ pub fn run(options: Options, shutdown: &Shutdown) -> u8 {
             exit::tell(&error);
             error.exit_code()
         }
+        Err(End::Exact(reason)) => {
+            exit::tell(format_args!("exact mode is not to be had: {reason}"));
+            exit::PRIVILEGE
+        }
         Err(End::Output(error)) => {
             exit::tell(format_args!("cannot write to standard output: {error}"));
             exit::FAILURE
@@ -74,6 +87,8 @@ enum End {
     ReaderGone,
     Output(io::Error),
     Source(SourceError),
+    /// It was asked for, and cannot be.
+    Exact(String),
 }
 
 impl From<SourceError> for End {
@@ -90,12 +105,16 @@ impl From<io::Error> for End {
 
 struct Watch {
     options: Options,
-    detector: Detector,
+    poller: Poller,
+    /// Absent if it is not wanted, or the table is not the kernel's.
+    exact: Option<Exact>,
     legacy: legacy::Rule,
-    kernel: Kernel,
+    /// Where a table is drawn.
+    live: Option<Live>,
     start: Instant,
+    encoder: Encoder,
     /// Situations that were explained.
-    explained: HashSet<Situation>,
+    explained: HashSet<&'static str>,
     /// When something of a table was found wrong last that was said, and when it was said to take long.
     warned: Option<Instant>,
     slow: Option<Instant>,
@@ -113,19 +132,34 @@ struct Counted {
     damaged: u64,
     reuses: u64,
     critical: u64,
+    /// Of the reuses.
+    exact: u64,
 }
 
 impl Watch {
     fn new(mut options: Options) -> Self {
         if options.format == Format::Auto {
-            options.format = if io::stdout().is_terminal() { Format::Text } else { Format::Json };
+            options.format = match (io::stdout().is_terminal(), &options.task, options.rule) {
+                (false, ..) => Format::Json,
+                (true, Task::Watch, Rule::Exact) => Format::Table,
+                (true, ..) => Format::Text,
+            };
         }
+        let is_watch = options.task == Task::Watch && options.rule == Rule::Exact;
+        let draws = options.format == Format::Table && is_watch;
+        let live = draws.then(|| Live::new(io::stdout().is_terminal()));
+        let encoder = match options.format {
+            Format::Text | Format::Table | Format::Auto => Encoder::Text(Box::new(Columns::new(0, false))),
+            Format::Json | Format::Legacy => Encoder::Json(Lines::default()),
+        };
         Self {
+            poller: Poller::new(ipvs::detect::Config::default(), Limits::default(), options.services.clone()),
+            exact: None,
             options,
-            detector: Detector::new(ipvs::detect::Config::default()),
             legacy: legacy::Rule::default(),
-            kernel: Kernel::default(),
+            live,
             start: Instant::now(),
+            encoder,
             explained: HashSet::new(),
             warned: None,
             slow: None,
@@ -138,7 +172,7 @@ impl Watch {
     /// One look at everything.
     fn once(mut self) -> Result<(), End> {
         let source = Source::new(self.options.path.clone());
-        let services = source.services();
+        let services = source.services(Limits::default());
         let services = services.as_ref();
         let kernel = source.kernel();
         let mut overview = Overview::default();
@@ -155,140 +189,223 @@ impl Watch {
             overview.push_json(&mut self.out, services, patterns, time);
             overview::push_totals(&mut self.out, totals, &kernel, overview.beside(), time);
         } else {
-            overview.push_text(&mut self.out, services, patterns);
+            overview.push_text(&mut self.out, services, patterns, None);
             overview::push_totals_text(&mut self.out, totals, overview.beside());
         }
         self.write()
     }
 
-    /// Two saved tables; the services are those beside the second one.
+    /// Two saved tables; settings are those beside the second one.
     fn diff(mut self, before: Source, after: Source) -> Result<(), End> {
-        self.kernel = after.kernel();
-        self.look(&before, None, Duration::ZERO, wall_time(before.path()))?;
-        let services = after.services();
-        self.look(&after, services.as_ref(), self.options.interval, wall_time(after.path()))?;
+        self.poller.set_kernel(after.kernel());
+        self.look(&before, Duration::ZERO, wall_time(before.path()))?;
+        self.look(&after, self.options.interval, wall_time(after.path()))?;
         self.finish()
     }
 
-    /// Polls until a signal comes.
+    /// Polls until a signal comes, and follows the kernel where it can.
     fn watch(mut self, shutdown: &Shutdown) -> Result<(), End> {
         let source = Source::new(self.options.path.clone());
-        let mut settings_at = None;
-        let mut was_missing = false;
+        let is_legacy = self.options.format == Format::Legacy || self.options.rule == Rule::Legacy;
+        if self.options.mode != Mode::Polling && !is_legacy {
+            self.exact = Exact::of(source.path(), Settle::default());
+            if self.exact.is_none() && self.options.mode == Mode::Exact {
+                return Err(End::Exact(format!("{} is no table of this kernel", source.path().display())));
+            }
+        }
+        if self.options.mode == Mode::Exact {
+            self.follow(&source, shutdown)
+        } else {
+            self.polls(&source, shutdown)
+        }
+    }
+
+    /// Exact mode alone.
+    fn follow(mut self, source: &Source, shutdown: &Shutdown) -> Result<(), End> {
         while !shutdown.is_requested() {
             let begin = Instant::now();
-            if settings_at.is_none_or(|at: Instant| begin.duration_since(at) >= SETTINGS_PERIOD) {
-                self.kernel = source.kernel();
-                settings_at = Some(begin);
-            }
-            let services = source.services();
-            match self.look(&source, services.as_ref(), begin.duration_since(self.start), wall_clock()) {
-                Ok(()) => was_missing = false,
-                // The module may be loaded later.
-                Err(End::Source(error @ SourceError::Missing(_))) => {
-                    if !was_missing {
+            self.poller.refresh(source);
+            self.keep()?;
+            self.wait(shutdown, begin + self.options.interval)?;
+        }
+        self.finish()
+    }
+
+    fn polls(mut self, source: &Source, shutdown: &Shutdown) -> Result<(), End> {
+        let (mut is_first, mut was_refused) = (true, false);
+        while !shutdown.is_requested() {
+            self.keep()?;
+            let (begin, busy_before) = (Instant::now(), poller::thread_time());
+            match self.look(source, begin.duration_since(self.start), wall_clock()) {
+                Ok(()) => was_refused = false,
+                // The module may be loaded later, and what was there once may come again.
+                Err(End::Source(error)) if !is_first || error.is_missing() => {
+                    if !was_refused {
                         exit::tell(format_args!("{error} It is waited for."));
                     }
-                    was_missing = true;
+                    was_refused = true;
                 }
                 Err(end) => return Err(end),
             }
-            let took = begin.elapsed();
-            let period = self.options.interval.max(took * READING_SHARE);
+            is_first = false;
+            let busy = poller::thread_time().saturating_sub(busy_before);
+            let period = poller::period(self.options.interval, busy);
             if period > self.options.interval && is_due(&mut self.slow, begin) {
-                let (rows, period) = (self.detector.entries(), period.as_secs_f64());
+                let (rows, period) = (self.poller.detector().entries(), period.as_secs_f64());
                 tracing::info!(
                     rows,
                     period,
-                    took = took.as_secs_f64(),
+                    took = busy.as_secs_f64(),
                     "reading takes long: polls are further apart"
                 );
             }
-            wait(shutdown, period.saturating_sub(took));
+            self.wait(shutdown, begin + period)?;
         }
         self.finish()
     }
 
-    /// A poll: reads the table, and writes what it proves.
-    fn look(
-        &mut self,
-        source: &Source,
-        services: Option<&Services>,
-        at: Duration,
-        wall: u64,
-    ) -> Result<(), End> {
-        let begin = Instant::now();
-        let mut findings = Vec::new();
-        let rule = self.options.rule;
-        match rule {
-            Rule::Exact => self.detector.begin(at),
-            Rule::Legacy => self.legacy.begin(),
-        }
-        let Self { options, detector, legacy, .. } = self;
-        let patterns = options.services.as_slice();
-        let reading = source.read(&mut |line, row| match (rule, row) {
-            (Rule::Exact, Some(row)) if selection::selects(patterns, row.tuple.service) => detector.push(row),
-            (Rule::Exact, _) => {}
-            (Rule::Legacy, _) => {
-                let is_wanted = |end: legacy::End| {
-                    let port = u16::try_from(end.port).unwrap_or(0);
-                    selection::selects(patterns, (end.address.into(), port))
-                };
-                findings.extend(legacy.line(line, is_wanted));
+    /// Turns exact mode on or off, as it can be, and says so.
+    fn keep(&mut self) -> Result<(), End> {
+        let start = self.start;
+        match self.exact.as_mut().map(|exact| exact.keep(|| start.elapsed())) {
+            None | Some(Kept::Same) => {}
+            Some(Kept::Began) => exit::tell("exact mode: every SYN that IPVS decides on is followed."),
+            Some(Kept::Ended) => exit::tell("exact mode: the module ip_vs is gone. It is waited for."),
+            Some(Kept::Refused(reason)) if self.options.mode != Mode::Exact => {
+                exit::tell(format_args!("exact mode: {reason}: polling."));
             }
-        })?;
-        if !reading.is_whole() && (self.options.task != Task::Watch || is_due(&mut self.warned, begin)) {
+            Some(Kept::Refused(reason)) if reason.may_come() => {
+                exit::tell(format_args!("exact mode: {reason}. It is waited for."));
+            }
+            Some(Kept::Refused(reason)) => return Err(End::Exact(reason.to_string())),
+        }
+        Ok(())
+    }
+
+    /// Waits until then, and tells what is decided meanwhile.
+    fn wait(&mut self, shutdown: &Shutdown, until: Instant) -> Result<(), End> {
+        while !shutdown.is_requested() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            match &self.exact {
+                None => shutdown.wait(left),
+                Some(exact) => {
+                    if exact.wait(shutdown, left) {
+                        self.tell_decisions();
+                        if self.live.is_none() {
+                            self.write()?;
+                        }
+                        shutdown.wait(MIN_PAUSE.min(left));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells what the kernel decided so far.
+    fn tell_decisions(&mut self) {
+        let at = self.start.elapsed();
+        let Self { exact: Some(exact), options, poller, encoder, explained, counted, out, .. } = self else {
+            return;
+        };
+        let wall = wall_clock();
+        exact.drain(at, &mut |decision| {
+            let is_wanted = selection::selects(&options.services, decision.tuple.service);
+            let time = exact::wall_time(decision.at, wall);
+            let record = enrich::reuse::decision(decision, &poller.kernel, time).filter(|_| is_wanted);
+            let Some((record, (situation, severity))) = record.zip(decision.situation(&poller.kernel)) else {
+                return;
+            };
+            counted.reuses += 1;
+            counted.exact += 1;
+            counted.critical += u64::from(severity == Severity::Critical);
+            encoder.push(out, &record);
+            explain(encoder, explained, situation, out);
+        });
+    }
+
+    /// A poll: reads the table, and writes what it proves.
+    fn look(&mut self, source: &Source, at: Duration, wall: u64) -> Result<(), End> {
+        let begin = Instant::now();
+        let is_live = self.options.task == Task::Watch;
+        let time = GoTime { wall, since_start: u64::try_from(at.as_nanos()).unwrap_or(u64::MAX) };
+        let reading = match self.options.rule {
+            Rule::Exact => {
+                self.exact.iter_mut().for_each(|exact| exact.poll(at));
+                let Self { poller, live, .. } = self;
+                let live_since = is_live.then(|| self.start + at);
+                let poll = poller.poll(source, at, live_since, &mut |row, services| {
+                    live.iter_mut().for_each(|live| live.row(row, services));
+                })?;
+                // What the table shows was decided by now.
+                self.tell_decisions();
+                self.exact.iter_mut().for_each(|exact| exact.polled(self.start.elapsed()));
+                for reuse in &poll.reuses {
+                    if self.exact.as_mut().is_none_or(|exact| exact.settle(reuse) == Settled::Open) {
+                        self.tell(reuse, time);
+                    }
+                }
+                if let Some(live) = &mut self.live {
+                    let services = poll.services.as_ref();
+                    let told = self.counted.reuses;
+                    live.draw(at, (&poll.reuses, told), services, &self.options.services, &mut self.out);
+                }
+                poll.reading
+            }
+            Rule::Legacy => {
+                let (reading, findings) = self.legacy_poll(source)?;
+                findings.iter().for_each(|finding| self.tell_finding(finding, time));
+                reading
+            }
+        };
+        if !reading.is_whole() && (!is_live || is_due(&mut self.warned, begin)) {
             tell_reading(source.path(), &reading);
         }
-        if self.options.task == Task::Watch && reading.rows > MAX_POLLED_ENTRIES && !self.is_large {
-            let rows = reading.rows;
-            tracing::warn!(
-                rows,
-                most = MAX_POLLED_ENTRIES,
-                "so many entries that polling misses some reuses"
-            );
+        if is_live && reading.rows > MAX_POLLED_ENTRIES && !self.is_large {
+            tell_large(reading.rows);
             self.is_large = true;
         }
         self.counted.polls += 1;
         self.counted.rows += reading.rows;
         self.counted.damaged += reading.damage.lines;
-        let live = if self.options.task == Task::Watch { begin.elapsed() } else { Duration::ZERO };
-        let time = GoTime { wall, since_start: u64::try_from(at.as_nanos()).unwrap_or(u64::MAX) };
-        if rule == Rule::Exact {
-            let reuses = self.detector.finish(live, services, &self.kernel);
-            for reuse in &reuses {
-                self.tell(reuse, time);
-            }
-        }
-        for finding in &findings {
-            self.tell_finding(finding, time);
-        }
         self.write()?;
-        tracing::debug!(rows = reading.rows, reuses = self.counted.reuses, "polled");
+        let ipvs::Stats { missed, doubles, .. } = *self.poller.detector().stats();
+        tracing::debug!(rows = reading.rows, reuses = self.counted.reuses, missed, doubles, "polled");
         Ok(())
+    }
+
+    fn legacy_poll(&mut self, source: &Source) -> Result<(Reading, Vec<legacy::Finding>), SourceError> {
+        let mut findings = Vec::new();
+        let Self { options, legacy, .. } = self;
+        let is_wanted = |end: legacy::End| {
+            let port = u16::try_from(end.port).unwrap_or(0);
+            selection::selects(&options.services, (end.address.into(), port))
+        };
+        legacy.begin();
+        let reading = source.read(&mut |line, _| findings.extend(legacy.line(line, is_wanted)))?;
+        Ok((reading, findings))
     }
 
     fn tell(&mut self, reuse: &ipvs::Reuse, time: GoTime) {
         self.counted.reuses += 1;
         self.counted.critical += u64::from(reuse.severity == Severity::Critical);
-        match self.options.format {
-            Format::Legacy => line::push_legacy_reuse(&mut self.out, time, reuse),
-            Format::Json => line::push_json(&mut self.out, reuse, &self.kernel, time.wall),
-            Format::Text | Format::Auto => {
-                line::push_text(&mut self.out, reuse, time.wall);
-                if self.explained.insert(reuse.situation) {
-                    line::push_explanation(&mut self.out, reuse.situation);
-                }
-            }
+        if self.options.format == Format::Legacy {
+            return line::push_legacy_reuse(&mut self.out, time, reuse);
         }
+        self.encoder.push(&mut self.out, &enrich::reuse::record(reuse, &self.poller.kernel, time.wall));
+        explain(&self.encoder, &mut self.explained, reuse.situation, &mut self.out);
     }
 
     fn tell_finding(&mut self, finding: &legacy::Finding, time: GoTime) {
         self.counted.reuses += 1;
         match self.options.format {
             Format::Legacy => line::push_legacy(&mut self.out, time, finding),
-            Format::Json => line::push_finding(&mut self.out, finding, time.wall),
-            Format::Text | Format::Auto => line::push_finding_text(&mut self.out, finding, time.wall),
+            Format::Json | Format::Text | Format::Table | Format::Auto => {
+                self.encoder.push(&mut self.out, &enrich::reuse::finding(finding, time.wall));
+            }
         }
     }
 
@@ -303,8 +420,8 @@ impl Watch {
 
     /// The last line, on standard error.
     fn finish(self) -> Result<(), End> {
-        let Counted { polls, rows, damaged, reuses, critical } = self.counted;
-        let stats = self.detector.stats();
+        let Counted { polls, rows, damaged, reuses, critical, exact } = self.counted;
+        let stats = self.poller.detector().stats();
         exit::tell(format_args!(
             "polls {polls}, rows {rows}, unparsable {damaged}, reuses {reuses} (critical {critical}); templates {}, not \
              watched {}, doubled {}, missed once {}, ports returned {}, left out {}",
@@ -315,12 +432,39 @@ impl Watch {
             stats.returned,
             stats.untracked + self.legacy.left_out,
         ));
+        if let Some(follower) = &self.exact {
+            let (counts, settled) = (follower.counts(), follower.settled().stats());
+            let values: Vec<String> = DecisionCounter::ALL
+                .iter()
+                .map(|counter| format!("{} {}", counter.name().replace('_', " "), counts.kernel.of(*counter)))
+                .collect();
+            exit::tell(format_args!(
+                "exact mode: reuses {exact}; {}, probes missed {}; of polling, told before {}, disproved {}, unexplained {}",
+                values.join(", "),
+                counts.missed,
+                settled.told,
+                settled.disproved,
+                settled.unexplained,
+            ));
+        }
         Ok(())
     }
 }
 
+/// Says below a line of text what its situation means, the first time.
+fn explain(
+    encoder: &Encoder,
+    explained: &mut HashSet<&'static str>,
+    situation: Situation,
+    out: &mut Vec<u8>,
+) {
+    if matches!(encoder, Encoder::Text(_)) && explained.insert(situation.as_str()) {
+        out.extend_from_slice(format!("             {}\n", situation.sentence()).as_bytes());
+    }
+}
+
 /// Whether it is to be said again at `now` what was said at `last`; then that is noted.
-fn is_due(last: &mut Option<Instant>, now: Instant) -> bool {
+pub(crate) fn is_due(last: &mut Option<Instant>, now: Instant) -> bool {
     let is_due = last.is_none_or(|last| now.duration_since(last) >= WARNING_PERIOD);
     if is_due {
         *last = Some(now);
@@ -328,8 +472,13 @@ fn is_due(last: &mut Option<Instant>, now: Instant) -> bool {
     is_due
 }
 
+/// Says that polling is not enough for so many entries.
+pub(crate) fn tell_large(rows: u64) {
+    tracing::warn!(rows, most = MAX_POLLED_ENTRIES, "so many entries that polling misses some reuses");
+}
+
 /// Says what of a file was not understood or not read.
-fn tell_reading(path: &Path, reading: &Reading) {
+pub(crate) fn tell_reading(path: &Path, reading: &Reading) {
     let file = path.display();
     if reading.damage.lines > 0 {
         let first = String::from_utf8_lossy(&reading.damage.first);
@@ -337,36 +486,6 @@ fn tell_reading(path: &Path, reading: &Reading) {
     }
     if let Some(cut) = &reading.cut {
         tracing::warn!(%file, "{cut}");
-    }
-}
-
-/// Nanoseconds since 1970.
-fn wall_clock() -> u64 {
-    nanoseconds(SystemTime::now())
-}
-
-/// When a saved file was written; now if that cannot be told.
-fn wall_time(path: &Path) -> u64 {
-    let modified = path.metadata().and_then(|metadata| metadata.modified());
-    nanoseconds(modified.unwrap_or_else(|_| SystemTime::now()))
-}
-
-fn nanoseconds(time: SystemTime) -> u64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// Waits for so long, or for the end of the program.
-fn wait(shutdown: &Shutdown, time: Duration) {
-    let until = Instant::now() + time;
-    while !shutdown.is_requested() {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return;
-        }
-        let timeout = PollTimeout::try_from(left.as_millis().saturating_add(1)).unwrap_or(PollTimeout::MAX);
-        // Whatever it says, the conditions above are asked again.
-        let _ = poll(&mut [PollFd::new(shutdown.as_fd(), PollFlags::POLLIN)], timeout);
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
 use clap::Args;
 use tracing_subscriber::filter::LevelFilter;
 
+use super::exact::Mode;
 use crate::{
     config::value::Given,
     ipvs::selection::{self, Pattern},
@@ -35,12 +36,15 @@ pub struct Flags {
     /// Service to watch: an address, a network, or an address and a port; can be repeated
     #[arg(long, alias = "service-ip", value_name = "SERVICE")]
     pub service: Vec<String>,
-    /// auto, json, text, or legacy: ipvs-logger's line
+    /// auto, json, text, table, or legacy: ipvs-logger's line
     #[arg(long)]
     pub format: Option<String>,
     /// exact, or legacy: ipvs-logger's rule
     #[arg(long, value_name = "RULE")]
     pub detector: Option<String>,
+    /// auto, exact: the kernel's own decisions by eBPF, or polling
+    #[arg(long)]
+    pub mode: Option<String>,
     /// Tells once what is there, then ends
     #[arg(long)]
     pub once: bool,
@@ -66,8 +70,10 @@ pub enum Task {
 /// How reuses are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// Text on a terminal, JSON elsewhere.
+    /// The live table on a terminal, JSON elsewhere; of one look, or of two tables, text on a terminal.
     Auto,
+    /// A table of services and real servers, anew with each poll.
+    Table,
     /// A JSON object a line.
     Json,
     /// A line for people.
@@ -100,6 +106,8 @@ pub struct Options {
     pub format: Format,
     /// Which rule finds them.
     pub rule: Rule,
+    /// Whether the kernel's decisions are followed.
+    pub mode: Mode,
     /// Least severe level that is logged.
     pub log_level: LevelFilter,
 }
@@ -113,9 +121,16 @@ impl Flags {
         let mut mistakes = Vec::new();
         let interval =
             chosen(&mut mistakes, "--interval", self.interval, DEFAULT_INTERVAL, INTERVALS, interval);
-        let format =
-            chosen(&mut mistakes, "--format", self.format, Format::Auto, "auto, json, text, legacy", format);
+        let format = chosen(
+            &mut mistakes,
+            "--format",
+            self.format,
+            Format::Auto,
+            "auto, json, text, table, legacy",
+            format,
+        );
         let rule = chosen(&mut mistakes, "--detector", self.detector, Rule::Exact, "exact, legacy", rule);
+        let mode = chosen(&mut mistakes, "--mode", self.mode, Mode::Auto, "auto, exact, polling", mode);
         let level = |text: &str| text.parse().ok();
         let levels = "off, error, warn, info, debug, trace";
         let log_level =
@@ -140,19 +155,25 @@ impl Flags {
         if task == Task::Once && (format == Format::Legacy || rule == Rule::Legacy) {
             mistakes.push("--once: there is nothing legacy about it; it takes auto, json or text".to_owned());
         }
-        let options = Options { task, path, interval, services, format, rule, log_level };
+        if mode == Mode::Exact && (task != Task::Watch || format == Format::Legacy || rule == Rule::Legacy) {
+            mistakes.push(
+                "--mode: exact is of the live watch only, without --once, --diff, and what is legacy"
+                    .to_owned(),
+            );
+        }
+        let options = Options { task, path, interval, services, format, rule, mode, log_level };
         if mistakes.is_empty() { Ok(options) } else { Err(mistakes) }
     }
 }
 
 const INTERVALS: &str = "a number of seconds, or a duration such as 500ms, 5s, 1m; from 100ms to 1m";
 
-fn refused(flag: &str, text: &str, allowed: &str) -> String {
+pub(crate) fn refused(flag: &str, text: &str, allowed: &str) -> String {
     format!("{flag}: {text:?} is not allowed; allowed: {allowed}")
 }
 
 /// The value of a flag, or its default; a mistake is noted.
-fn chosen<T>(
+pub(crate) fn chosen<T>(
     mistakes: &mut Vec<String>,
     flag: &str,
     text: Option<String>,
@@ -178,6 +199,7 @@ fn format(text: &str) -> Option<Format> {
         "auto" => Some(Format::Auto),
         "json" => Some(Format::Json),
         "text" => Some(Format::Text),
+        "table" => Some(Format::Table),
         "legacy" => Some(Format::Legacy),
         _ => None,
     }
@@ -187,6 +209,15 @@ fn rule(text: &str) -> Option<Rule> {
     match text {
         "exact" => Some(Rule::Exact),
         "legacy" => Some(Rule::Legacy),
+        _ => None,
+    }
+}
+
+fn mode(text: &str) -> Option<Mode> {
+    match text {
+        "auto" => Some(Mode::Auto),
+        "exact" => Some(Mode::Exact),
+        "polling" => Some(Mode::Polling),
         _ => None,
     }
 }
@@ -259,16 +290,31 @@ mod tests {
             flags.interval = Some("0".to_owned());
             flags.format = Some("xml".to_owned());
             flags.detector = Some("guess".to_owned());
+            flags.mode = Some("sure".to_owned());
             flags.log_level = Some("loud".to_owned());
             flags.service = vec!["10.96.0.10,web".to_owned(), "10.0.0.0/99".to_owned()];
             flags.once = true;
             flags.diff = vec!["a".into(), "b".into()];
         });
-        assert_eq!(mistakes.unwrap_err().len(), 7);
+        assert_eq!(mistakes.unwrap_err().len(), 8);
         assert_eq!(
             flags(|flags| (flags.once, flags.format) = (true, Some("legacy".to_owned()))).unwrap_err().len(),
             1
         );
+    }
+
+    #[test]
+    fn exact_mode_is_of_the_live_watch() {
+        for (mode, expected) in [("auto", Mode::Auto), ("exact", Mode::Exact), ("polling", Mode::Polling)] {
+            let set = |flags: &mut Flags| flags.mode = Some(mode.to_owned());
+            assert_eq!(flags(set).unwrap().mode, expected);
+            let once = flags(|flags| (flags.mode, flags.once) = (Some(mode.to_owned()), true));
+            assert_eq!(once.is_err(), expected == Mode::Exact, "{mode}");
+            let legacy = |flags: &mut Flags| {
+                (flags.mode, flags.format) = (Some(mode.to_owned()), Some("legacy".to_owned()));
+            };
+            assert_eq!(flags(legacy).is_err(), expected == Mode::Exact, "{mode}");
+        }
     }
 
     #[test]

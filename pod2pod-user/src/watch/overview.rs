@@ -2,9 +2,10 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use super::line::{Object, push_kernel, shown, transport};
+use super::object::{Object, push_kernel, shown, transport};
 use crate::ipvs::{
     End,
+    drain::{Draining, Drains},
     kernel::Kernel,
     parse::{
         Row,
@@ -133,8 +134,14 @@ impl Overview {
         }
     }
 
-    /// As a table.
-    pub(super) fn push_text(&self, out: &mut Vec<u8>, services: Option<&Services>, patterns: &[Pattern]) {
+    /// As a table; `drains` knows who never drains.
+    pub(super) fn push_text(
+        &self,
+        out: &mut Vec<u8>,
+        services: Option<&Services>,
+        patterns: &[Pattern],
+        drains: Option<&Drains>,
+    ) {
         let head = ["SERVICE", "REAL SERVER", "FORWARD", "WEIGHT", "ACTIVE", "INACTIVE", "", "ENTRIES"];
         let mut rows = vec![head.map(str::to_owned)];
         for told in self.told(services, patterns) {
@@ -154,7 +161,10 @@ impl Overview {
                 number(|server| server.weight),
                 number(|server| server.active),
                 number(|server| server.inactive),
-                told.note().to_owned(),
+                match drains.map(|drains| drains.of(&told.place)) {
+                    Some(Draining::Never) => Draining::Never.as_str().to_owned(),
+                    _ => told.note().to_owned(),
+                },
                 states.join(", "),
             ]);
         }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    io::{Read as _, Write as _},
+    io::{self, Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -11,9 +11,14 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use support::process::{BINARY_VARIABLE, PATIENCE, Running, binary};
+use support::{
+    netns::Namespace,
+    process::{BINARY_VARIABLE, PATIENCE, Running, binary},
+    scale,
+};
 
 use super::{
+    interfaces::ADMIN,
     seen::Seen,
     stage::{Stage, party, prepare},
 };
@@ -36,7 +41,7 @@ pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < deadline, "still not: {what}");
-        std::thread::park_timeout(PAUSE);
+        std::thread::park_timeout(scale::pause(PAUSE));
     }
 }
 
@@ -44,6 +49,8 @@ pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 pub(crate) struct Agent {
     running: Running,
     admin: SocketAddr,
+    /// Where that is, if not where the test is.
+    namespace: Option<Namespace>,
     records: PathBuf,
     _directory: tempfile::TempDir,
 }
@@ -65,6 +72,23 @@ impl Agent {
     /// Watches `cgroup` or the root, with `settings`. Returns when it is ready.
     pub(crate) fn start(cgroup: Option<&Path>, settings: &[&str]) -> Self {
         let agent = Self::launch(party(Path::new("-"), Path::new("-")), cgroup, free_address(), settings);
+        wait_until("ready", || agent.is_ready());
+        agent
+    }
+
+    /// The same, started by `program` with arguments.
+    pub(crate) fn start_by(program: &[String], cgroup: Option<&Path>, settings: &[&str]) -> Self {
+        let mut party = party(Path::new("-"), Path::new("-"));
+        party.args(program);
+        let agent = Self::launch(party, cgroup, free_address(), settings);
+        wait_until("ready", || agent.is_ready());
+        agent
+    }
+
+    /// Watches the root from `namespace`, where its metrics are too, with `settings`. Returns when it is ready.
+    pub(crate) fn start_in(namespace: &Namespace, settings: &[&str]) -> Self {
+        let mut agent = Self::launch(party(&namespace.path(), Path::new("-")), None, ADMIN, settings);
+        agent.namespace = Some(namespace.clone());
         wait_until("ready", || agent.is_ready());
         agent
     }
@@ -95,19 +119,31 @@ impl Agent {
             party.args(["--set", &setting]);
         };
         set(format!("metrics.listen={admin}"));
+        // Agents of several tests run side by side.
+        set("admin.listen=off".to_owned());
         set(format!("output.file={}", records.display()));
         settings.iter().for_each(|setting| set((*setting).to_owned()));
         if let Some(cgroup) = cgroup {
             set(format!("capture.cgroup={}", cgroup.display()));
         }
         party.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        Self { running: Running::start(party), admin, records, _directory: directory }
+        Self { running: Running::start(party), admin, namespace: None, records, _directory: directory }
     }
 
     fn is_ready(&self) -> bool {
         assert!(!self.running.stderr().contains("pod2pod: "), "it ended: {}", self.running.stderr());
-        let answer = TcpStream::connect(self.admin).map(|stream| get(stream, "/ready"));
-        answer.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+        self.ask("/ready").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+    }
+
+    fn ask(&self, target: &str) -> io::Result<String> {
+        let connect = || TcpStream::connect(self.admin);
+        let stream = self.namespace.as_ref().map_or_else(connect, |namespace| namespace.within(connect));
+        Ok(get(stream?, target))
+    }
+
+    /// Where its metrics are.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.admin
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -137,7 +173,7 @@ impl Agent {
 
     /// All metrics, by name and labels as they are rendered, without `pod2pod_`.
     pub(crate) fn metrics(&self) -> Metrics {
-        Metrics::parse(&get(TcpStream::connect(self.admin).unwrap(), "/metrics"))
+        Metrics::parse(&self.ask("/metrics").unwrap())
     }
 
     /// Waits until the metrics are as wanted; gives those. They are published once a second.
@@ -147,7 +183,7 @@ impl Agent {
         while !wanted(&metrics) {
             let balance = metrics.balance();
             assert!(start.elapsed() < PATIENCE, "still not: {what}; {balance:?}\n{}", metrics.0);
-            std::thread::park_timeout(PAUSE);
+            std::thread::park_timeout(scale::pause(PAUSE));
             metrics = self.metrics();
         }
         metrics
@@ -155,9 +191,14 @@ impl Agent {
 
     /// Whole records so far.
     pub(crate) fn records(&self) -> Vec<Seen> {
+        Seen::parse(&self.lines())
+    }
+
+    /// The same as they were written.
+    pub(crate) fn lines(&self) -> String {
         let text = std::fs::read(&self.records).unwrap_or_default();
         let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        Seen::parse(&String::from_utf8_lossy(&text[..whole]))
+        String::from_utf8_lossy(&text[..whole]).into_owned()
     }
 
     /// Waits until `wanted` of the records so far.
@@ -298,7 +339,7 @@ pub(crate) fn get(mut stream: TcpStream, target: &str) -> String {
 
 /// The release build if it is newer than all it was made from: as people run it, and the fast one. Otherwise the build
 /// of the tests.
-fn fresh_binary() -> &'static Path {
+pub(crate) fn fresh_binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
         let own = std::env::current_exe().unwrap();

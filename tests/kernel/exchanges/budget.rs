@@ -33,6 +33,8 @@ const BODY: usize = 40_000;
 /// Exchanges of a connection, the first of them with that body: new ones come all the time.
 const EXCHANGES: usize = 10;
 const SMALL_BODY: usize = 100;
+/// Time between two looks at the count of answers.
+const LOOK: Duration = Duration::from_millis(1);
 /// Time between two looks at the metrics, which are published once a second: to look costs processor time too.
 const PAUSE: Duration = Duration::from_millis(400);
 /// Each level takes a second at least, and one is taken back after five; a machine that is busy is slower.
@@ -133,7 +135,7 @@ fn over_its_budget_of_time_the_agent_sheds_in_order_and_takes_it_back() {
             thread::scope(|scope| {
                 scope.spawn(|| load(&stop, &told, target));
                 while told.load(Ordering::Relaxed) == 0 {
-                    thread::yield_now();
+                    thread::park_timeout(scale::pause(LOOK));
                 }
                 stop.store(true, Ordering::Relaxed);
             });

@@ -10,7 +10,7 @@ use super::{
 };
 
 /// Ids of all programs that the kernel holds.
-fn loaded() -> BTreeSet<u32> {
+pub(crate) fn loaded() -> BTreeSet<u32> {
     // One may go while it is looked at.
     loaded_programs().flatten().map(|program| program.id()).collect()
 }

@@ -105,3 +105,32 @@ fn a_killed_agent_leaves_nothing_that_the_next_one_does_not_take_away() {
     agent.end();
     assert!(!left(), "after the next one");
 }
+
+/// What kubernetes-pod2pod-log's environment says.
+#[test]
+fn the_old_environment_watches_its_interface_and_writes_its_record() {
+    let node = Node::routed();
+    let mut party = party(&node.node.path(), Path::new("-"));
+    party.envs([("IFACE", VETH_ONE), ("TIMEOUT_AFTER_MS", "5000"), ("SEND_LOGS_TO", "fluentd")]);
+    let agent = Agent::launch(party, None, ADMIN, &[AMPLE_RING, "output.format=pod2pod-log"]);
+    let mut here = ready(&node, &agent);
+    assert_eq!(metrics(&mut here).counter("interfaces_attaches"), 1);
+    for told in
+        ["IFACE: taken as capture.interfaces: one", "SEND_LOGS_TO is not used here: ", "http.timeout: 5000ms"]
+    {
+        assert!(agent.log().contains(told), "{told}: {}", agent.log());
+    }
+    let [mut one, mut two] = [&node.one, &node.two].map(place);
+    let _server = Server::start(two.listen(address(TWO)));
+    let mut client = Client::connect(&mut one, address(TWO));
+    client.get("/health");
+    client.get("/old/record");
+    wait_until("it is written", || agent.lines().contains("/old/record"));
+    let text = agent.end().text;
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let [record] = &lines[..] else { panic!("one record: {text}") };
+    let ends = [&record["srcIP"], &record["dstIP"]].map(|end| end.as_str().unwrap());
+    assert_eq!((ends, &record["type"], &record["url"]), ([ONE, TWO], &"outgo".into(), &"/old/record".into()));
+    assert_eq!(record["resCode"], "200", "{record}");
+}

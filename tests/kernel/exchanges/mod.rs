@@ -3,25 +3,32 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a failure here is the test's failure")]
 
-mod agent;
-mod http;
+pub(crate) mod agent;
+pub(crate) mod http;
 mod seen;
-mod stage;
+pub(crate) mod stage;
 
 mod agent_itself;
 mod bodies;
 mod budget;
 mod bulk;
+mod connects;
 mod detach;
 mod ends;
 mod filter;
 mod follow;
 mod interfaces;
+mod ipvs;
 mod late;
 mod load;
 mod loss;
 mod packet_file;
 mod paths;
+mod pods;
 mod restraint;
+mod rights;
 mod root;
 mod switch;
+mod unreachable;
+mod update;
+mod views;

@@ -36,7 +36,7 @@ fn exchanges(lines: &str) -> BTreeSet<String> {
         let record: Value = serde_json::from_str(line).unwrap();
         keys.map(|key| record[key].to_string()).join(" ")
     };
-    lines.lines().map(one).collect()
+    lines.lines().filter(|line| line.contains(r#""kind":"http""#)).map(one).collect()
 }
 
 fn replay(file: &Path) -> String {

@@ -11,6 +11,8 @@ use std::{
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use support::{wire::MAX_WAIT, world::World};
 
+use crate::machine;
+
 /// The process that makes sockets in namespaces.
 const PARTY: &str = env!("CARGO_BIN_EXE_pod2pod-party");
 /// Begins the names of the tests' cgroups.
@@ -25,6 +27,8 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) fn new() -> Self {
+        // Before anybody connects: who waits for the machine keeps nobody waiting for an answer.
+        machine::share();
         let world = World::build(CGROUP_PREFIX).unwrap();
         let place = |name, namespace: &Path| Place::new(namespace, &world.cgroup.part(name).unwrap());
         let client = place("client", &world.client.path());

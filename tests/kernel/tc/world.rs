@@ -2,7 +2,7 @@
 
 use std::{
     process::{Command, Stdio},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use pod2pod_user::capture::kernel::{Config, Pattern, SourceChoice, TcWay};
@@ -74,7 +74,7 @@ impl Node {
 }
 
 /// Makes a router of a namespace.
-fn forward(namespace: &Namespace) {
+pub(crate) fn forward(namespace: &Namespace) {
     let namespace = namespace.clone();
     let done = std::thread::spawn(move || {
         namespace.enter();
@@ -99,12 +99,15 @@ pub(crate) fn said(namespace: &Namespace, line: &str) -> String {
     told.join().unwrap()
 }
 
+/// Between two looks at a condition.
+const PAUSE: Duration = Duration::from_millis(5);
+
 /// Waits until `condition`.
 pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < deadline, "still not: {what}");
-        std::thread::yield_now();
+        std::thread::park_timeout(scale::pause(PAUSE));
     }
 }
 

@@ -4,6 +4,7 @@ mod compressed;
 mod damage;
 mod formats;
 mod fragments;
+mod icmp;
 mod links;
 mod tunnels;
 

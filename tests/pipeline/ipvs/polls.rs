@@ -50,6 +50,26 @@ fn an_entry_that_one_poll_misses_is_still_known() {
     }
 }
 
+/// The kernel expires an entry and drops the SYN; the client sends it again after a second. Polls may be more than one in it.
+#[test]
+fn an_entry_that_is_away_while_a_syn_is_sent_again_is_still_known() {
+    let (before, after) = (row(1, ONE, "ESTABLISHED", 890), row(1, TWO, "SYN_RECV", 59));
+    let table = |rows: &str| format!("{HEADER}{rows}").into_bytes();
+    for (milliseconds, count, returned) in [(1000, 1, 0), (3000, 1, 0), (3001, 0, 1), (10_000, 0, 1)] {
+        let mut detector = Detector::new(Config::default());
+        let kernel = Kernel::default();
+        let mut found = Vec::new();
+        let tables = [before.as_str(), "", "", "", &after].map(table);
+        for (index, table) in tables.iter().enumerate() {
+            let at = Duration::from_millis(milliseconds * index as u64 / 4);
+            found.extend(poll(&mut detector, table, at, None, &kernel));
+        }
+        let verdicts: Vec<Verdict> = found.iter().map(|reuse| reuse.verdict).collect();
+        assert_eq!(verdicts, vec![Verdict::Rescheduled; count], "{milliseconds}");
+        assert_eq!(detector.stats().returned, returned, "{milliseconds}");
+    }
+}
+
 #[test]
 fn a_dying_entry_beside_its_successor_is_told_once() {
     let (old, dying) = (row(1, ONE, "TIME_WAIT", 110), row(1, ONE, "TIME_WAIT", 0));
@@ -149,6 +169,21 @@ fn there_is_room_for_so_many_entries() {
     };
     let found = polls(&mut detector, &[rows(1..=3, "TIME_WAIT"), rows(1..=4, "SYN_RECV")]).concat();
     assert_eq!((found.len(), detector.entries(), detector.stats().untracked), (3, 3, 1));
+    // One of IPv6 takes the room of two.
+    let six = |port: u16| {
+        let [client, service, server] =
+            ["1", "2", "3"].map(|last| format!("fd00:{}000{last}", "0000:".repeat(6)));
+        format!("TCP {client} {port:04X} {service} 0050 {server} 1F90 TIME_WAIT        50\n")
+    };
+    for (rows, kept) in [
+        ([row(1, ONE, "TIME_WAIT", 50), six(1), six(2)], 2),
+        ([six(1), row(1, ONE, "TIME_WAIT", 50), row(2, ONE, "TIME_WAIT", 50)], 2),
+        ([row(1, ONE, "TIME_WAIT", 50), row(2, ONE, "TIME_WAIT", 50), six(1)], 2),
+    ] {
+        let mut detector = Detector::new(Config { max_entries });
+        polls(&mut detector, &[rows.concat()]);
+        assert_eq!((detector.entries(), detector.stats().untracked), (kept, 1), "{rows:?}");
+    }
     assert_eq!(Config::default().max_entries, DEFAULT_MAX_ENTRIES);
 }
 

@@ -6,7 +6,7 @@ use std::{fs, time::Duration};
 use pod2pod_user::ipvs::{
     Confidence, Detector, Verdict, detect, kernel::Kernel, services::Standing, situation::Severity,
 };
-use support::ipvs::{HEADER, compared, folder, poll, services};
+use support::ipvs::{HEADER, compared, folder, poll, service_table, services};
 
 const CLIENT: &str = "0AF40102 C351";
 const SERVICE: &str = "0A60000A 0050";
@@ -32,16 +32,15 @@ fn table(entries: &str) -> String {
 
 /// The services after `event` happened to the server of the first connection.
 fn after_event(event: &str, first: &str) -> String {
-    let mut text = "IP Virtual Server version 1.2.1 (size=4096)\nProt LocalAddress:Port Scheduler Flags\n  -> RemoteAddress:Port Forward Weight ActiveConn InActConn\nTCP  0A60000A:0050 rr  \n".to_owned();
-    for name in ["s1", "s2"] {
+    let servers = ["s1", "s2"].into_iter().filter_map(|name| {
         let weight = match event.trim_end_matches("+dead") {
             "weight0" if name == first => 0,
-            "deleted" if name == first => continue,
+            "deleted" if name == first => return None,
             _ => 1,
         };
-        text += &format!("  -> {}:1F90      Masq    {weight}      0          1         \n", server(name));
-    }
-    text
+        Some((format!("{}:1F90", server(name)), "Masq", weight, 1))
+    });
+    service_table(servers)
 }
 
 /// A row of `reuse/table-KERNEL.tsv`.
@@ -56,6 +55,7 @@ impl Case<'_> {
             conn_reuse_mode: number(4),
             expire_nodest_conn: number(5),
             sloppy_tcp: Some(0),
+            ..Kernel::default()
         }
     }
 

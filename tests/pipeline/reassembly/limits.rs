@@ -123,6 +123,9 @@ fn times_of_handshakes_and_of_ended_connections() {
     assert_eq!(observer.reassembler().next_deadline(), None, "nothing is awaited");
     let syn = of_port(1).segments().swap_remove(0);
     observer.push(&syn);
+    let waited = syn.time.plus(config.attempt_timeout);
+    assert_eq!(observer.reassembler().next_deadline(), Some(waited));
+    observer.expire(waited);
     let deadline = syn.time.plus(config.handshake_timeout);
     assert_eq!(observer.reassembler().next_deadline(), Some(deadline));
     observer.expire(KernelInstant::from_nanos(deadline.as_nanos() - 1));

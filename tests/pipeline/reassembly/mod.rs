@@ -1,5 +1,7 @@
 //! Reassembly over the conversation builder: what comes out for what a network and a capture can do to a connection.
 
+mod attempts;
+mod edges;
 mod limits;
 mod noise;
 mod openings;

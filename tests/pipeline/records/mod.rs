@@ -1,10 +1,12 @@
 //! Exchange → Record → line: the facts, redaction, sampling, the ignore list, the schema, the README's tables.
 
+mod connects;
 mod content;
 mod facts;
 mod fates;
 mod identity;
 mod metrics;
+mod names;
 mod readme;
 mod redaction;
 mod routes;
@@ -47,6 +49,7 @@ fn connection() -> Connection {
         syn_time: Some(KernelInstant::from_nanos(START - 400_000)),
         established_time: Some(KernelInstant::from_nanos(START - 100_000)),
         retransmits: 0,
+        syn_retransmits: 0,
         cgroup_id: 0,
         socket_cookie: 0,
         interface_index: 0,

@@ -3,15 +3,18 @@
 use std::{fmt::Write as _, fs, path::Path};
 
 use pod2pod_user::{
-    config::keys::keys,
-    record::{field::Presence, fields::FIELDS},
+    config::{keys::keys, legacy::NAMES},
+    record::{field::Presence, fields},
+    rights::RIGHTS,
 };
 
 #[test]
 fn tables_are_as_the_code_has_them() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
     let mut readme = fs::read_to_string(&path).unwrap();
-    for (name, table) in [("fields", fields()), ("configuration", configuration())] {
+    for (name, table) in
+        [("fields", fields()), ("configuration", configuration()), ("rights", rights()), ("legacy", legacy())]
+    {
         let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- end of {name} -->"));
         let from = readme.find(&begin).unwrap_or_else(|| panic!("{begin} is missing")) + begin.len();
         let to = readme.find(&end).unwrap_or_else(|| panic!("{end} is missing"));
@@ -28,9 +31,13 @@ fn tables_are_as_the_code_has_them() {
 
 fn fields() -> String {
     let mut table = "| key | type | unit | meaning |\n|---|---|---|---|\n".to_owned();
-    for field in FIELDS {
+    for field in fields::all() {
         let name = if field.key.ends_with('.') { "<name>" } else { "" };
-        let always = if field.presence == Presence::Always { " (always)" } else { "" };
+        let always = match field.presence {
+            Presence::Always => " (always)",
+            Presence::OfTraffic => " (always, but for `ipvs_reuse`)",
+            Presence::IfKnown => "",
+        };
         let word = field.shape.word();
         writeln!(table, "| `{}{name}` | {word}{always} | {} | {} |", field.key, field.unit, field.sentence)
             .unwrap();
@@ -45,6 +52,28 @@ fn configuration() -> String {
         let (path, environment) = (key.path, key.environment());
         writeln!(table, "| `{path}` | `{environment}` | {} | {default} | {} |", key.allowed, key.sentence)
             .unwrap();
+    }
+    table
+}
+
+fn rights() -> String {
+    let mut table =
+        "| capability | in the manifests | what for | lost without it | kept by |\n|---|---|---|---|---|\n"
+            .to_owned();
+    for right in RIGHTS {
+        let in_manifest = if right.in_manifest { "yes" } else { "no" };
+        let mut kept: Vec<&str> = right.kept_by.iter().map(|part| part.as_str()).collect();
+        kept.dedup();
+        let (kept, name) = (kept.join(", "), right.capability.name());
+        writeln!(table, "| `{name}` | {in_manifest} | {} | {} | {kept} |", right.why, right.lost).unwrap();
+    }
+    table
+}
+
+fn legacy() -> String {
+    let mut table = "| variable | what it does here |\n|---|---|\n".to_owned();
+    for name in NAMES {
+        writeln!(table, "| `{}` | {} |", name.name, name.meaning).unwrap();
     }
     table
 }

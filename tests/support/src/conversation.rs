@@ -16,7 +16,7 @@ mod render;
 
 use std::{net::SocketAddr, time::Duration};
 
-use pod2pod_user::capture::{Direction, KernelInstant, Scope, Segment, TcpFlags};
+use pod2pod_user::capture::{Direction, KernelInstant, Scope, Segment, TcpFlags, Unreachable};
 
 pub use network::{duplicate, overlapping, restamp, shuffle_from};
 
@@ -64,6 +64,8 @@ pub struct OwnedSegment {
     pub socket_cookie: u64,
     /// As in [`Segment::interface_index`].
     pub interface_index: u32,
+    /// As in [`Segment::unreachable`].
+    pub unreachable: Option<Unreachable>,
     /// As in [`Segment::scope_is_cookie`].
     pub scope_is_cookie: bool,
 }
@@ -88,6 +90,7 @@ impl OwnedSegment {
             cgroup_id: segment.cgroup_id,
             socket_cookie: segment.socket_cookie,
             interface_index: segment.interface_index,
+            unreachable: segment.unreachable,
             scope_is_cookie: segment.scope_is_cookie,
         }
     }
@@ -111,6 +114,7 @@ impl OwnedSegment {
             cgroup_id: self.cgroup_id,
             socket_cookie: self.socket_cookie,
             interface_index: self.interface_index,
+            unreachable: self.unreachable,
             scope_is_cookie: self.scope_is_cookie,
         }
     }

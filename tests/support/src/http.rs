@@ -265,6 +265,7 @@ pub fn connection(token: u64, start: Start) -> Connection {
         syn_time: None,
         established_time: None,
         retransmits: 0,
+        syn_retransmits: 0,
         cgroup_id: 0,
         socket_cookie: 0,
         interface_index: 0,

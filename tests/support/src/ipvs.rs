@@ -1,6 +1,7 @@
 //! IPVS tables for tests: recorded ones from `tests/data/ipvs`, rows as the kernel writes them, and the parser's properties.
 
 use std::{
+    fmt::Display,
     fs,
     net::IpAddr,
     path::{Path, PathBuf},
@@ -17,6 +18,32 @@ use pod2pod_user::ipvs::{
 
 /// Header of `ip_vs_conn`.
 pub const HEADER: &str = "Pro FromIP   FPrt ToIP     TPrt DestIP   DPrt State       Expires PEName PEData\n";
+
+/// `ip_vs` with the service 10.96.0.10:80 over TCP, and these real servers: where they are as the kernel writes it, how they are
+/// reached, weight, connections that are not active.
+pub fn service_table<S: Display>(servers: impl IntoIterator<Item = (S, &'static str, u32, u32)>) -> String {
+    let mut text = "\
+IP Virtual Server version 1.2.1 (size=4096)
+Prot LocalAddress:Port Scheduler Flags
+  -> RemoteAddress:Port Forward Weight ActiveConn InActConn
+TCP  0A60000A:0050 rr  
+"
+    .to_owned();
+    for (server, forward, weight, inactive) in servers {
+        text.push_str(&format!("  -> {server}      {forward:7} {weight:<6} {:<10} {inactive:<10}\n", 0));
+    }
+    text
+}
+
+/// The same in the midst of an update: the first one takes no new connections.
+pub fn updated_services() -> String {
+    service_table([("0AF40203:1F90", "Masq", 0, 1), ("0AF40202:1F90", "Masq", 1, 0)])
+}
+
+/// An entry of `ip_vs_conn`: from this port of 10.244.1.2 to that service, at the first of these servers.
+pub fn entry(port: u16, state: &str, left: u32) -> String {
+    format!("TCP 0AF40102 {port:04X} 0A60000A 0050 0AF40203 1F90 {state:11} {left:>7}\n")
+}
 
 /// The recorded tables.
 pub fn folder() -> PathBuf {

@@ -26,6 +26,8 @@ use nix::sched::{CloneFlags, setns, unshare};
 const CGROUP_PREFIX: &str = "pod2pod-test-";
 /// How long the kernel may take to empty a cgroup of threads that have been joined.
 const MAX_CGROUP_WAIT: Duration = Duration::from_secs(10);
+/// Between two looks.
+const CGROUP_PAUSE: Duration = Duration::from_millis(1);
 
 /// A network namespace with its loopback up, as long as a clone of this lives.
 #[derive(Clone)]
@@ -54,6 +56,18 @@ impl Namespace {
         setns(&*self.0, CloneFlags::CLONE_NEWNET).unwrap();
     }
 
+    /// Does `work` on a thread inside, and waits for it. A socket belongs to the namespace in which it was made, whoever uses it.
+    pub fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let done = thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                self.enter();
+                work()
+            });
+            inside.join()
+        });
+        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
     /// Runs a command line, split at spaces, in it.
     pub fn run(&self, line: &str) {
         self.run_with(line, "");
@@ -71,10 +85,7 @@ impl Namespace {
     }
 
     fn status(&self, line: &str, input: &str) -> ExitStatus {
-        let namespace = self.clone();
-        let (line, input) = (line.to_owned(), input.to_owned());
-        let done = thread::spawn(move || {
-            namespace.enter();
+        self.within(|| {
             let mut words = line.split(' ');
             let mut child = Command::new(words.next().unwrap())
                 .args(words)
@@ -84,8 +95,7 @@ impl Namespace {
                 .unwrap_or_else(|error| panic!("cannot run {line}: {error}"));
             child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
             child.wait().unwrap()
-        });
-        done.join().unwrap()
+        })
     }
 
     /// A wire from interface `here` of this namespace to interface `there` of `other`, each with its addresses.
@@ -183,7 +193,7 @@ impl Drop for Cgroup {
         // A thread that was joined may still be at its very end in the kernel.
         let deadline = Instant::now() + MAX_CGROUP_WAIT;
         while fs::remove_dir(&self.0).is_err() && Instant::now() < deadline {
-            thread::yield_now();
+            thread::park_timeout(CGROUP_PAUSE);
         }
     }
 }

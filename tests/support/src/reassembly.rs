@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use pod2pod_user::{
     capture::{Direction, KernelInstant, Scope, TcpFlags},
     reassembly::{
-        Chunk, CloseCause, Config, Connection, ConnectionToken, Content, GapCause, Reassembler, Side, Stats,
+        Attempt, Chunk, CloseCause, Config, Connection, ConnectionToken, Content, GapCause, Reassembler,
+        Side, Start, Stats,
     },
 };
 
@@ -47,6 +48,8 @@ pub enum What {
 pub struct Outcome {
     /// The steps.
     pub told: Vec<Told>,
+    /// Connection attempts.
+    pub attempts: Vec<Attempt>,
     /// Each connection as told last.
     pub facts: BTreeMap<ConnectionToken, Connection>,
     /// Counters.
@@ -76,9 +79,8 @@ impl Observer {
 
     /// As the agent's loop does: first what is due, then the segment.
     pub fn push(&mut self, segment: &OwnedSegment) {
-        let outcome = &mut self.outcome;
         if self.reassembler.next_deadline().is_some_and(|deadline| deadline <= segment.time) {
-            self.reassembler.expire(segment.time, &mut |chunk| outcome.tell(&chunk));
+            self.expire(segment.time);
         }
         self.push_at_once(segment);
     }
@@ -87,6 +89,7 @@ impl Observer {
     fn push_at_once(&mut self, segment: &OwnedSegment) {
         let outcome = &mut self.outcome;
         self.reassembler.push(&segment.borrow(), segment.time, &mut |chunk| outcome.tell(&chunk));
+        outcome.attempts.extend(std::iter::from_fn(|| self.reassembler.pop_attempt()));
         outcome.most_held = outcome.most_held.max(self.reassembler.held_bytes());
         outcome.most_connections = outcome.most_connections.max(self.reassembler.connections());
     }
@@ -112,7 +115,12 @@ impl Observer {
     /// Lets time pass.
     pub fn expire(&mut self, now: KernelInstant) {
         let outcome = &mut self.outcome;
-        self.reassembler.expire(now, &mut |chunk| outcome.tell(&chunk));
+        let mut is_full = true;
+        while is_full {
+            self.reassembler.expire(now, &mut |chunk| outcome.tell(&chunk));
+            is_full = self.reassembler.attempts_are_full();
+            outcome.attempts.extend(std::iter::from_fn(|| self.reassembler.pop_attempt()));
+        }
         let next = self.reassembler.next_deadline();
         assert!(next.is_none_or(|next| next > now), "{next:?} is not after {now:?}");
     }
@@ -122,10 +130,26 @@ impl Observer {
         &self.reassembler
     }
 
+    /// The source lost something.
+    pub fn note_loss(&mut self, now: KernelInstant) {
+        self.reassembler.note_loss(now);
+    }
+
+    /// The stage, without what it told.
+    pub fn into_reassembler(self) -> Reassembler {
+        self.reassembler
+    }
+
     /// Ends the source; nothing may be left then.
     pub fn finish(mut self) -> Outcome {
         let outcome = &mut self.outcome;
-        self.reassembler.finish(&mut |chunk| outcome.tell(&chunk));
+        let mut is_full = true;
+        while is_full {
+            self.reassembler.finish(&mut |chunk| outcome.tell(&chunk));
+            is_full = self.reassembler.attempts_are_full();
+            outcome.attempts.extend(std::iter::from_fn(|| self.reassembler.pop_attempt()));
+        }
+        assert_eq!(self.reassembler.open_attempts(), 0);
         assert_eq!(self.reassembler.held_bytes(), 0);
         assert_eq!(self.reassembler.connections(), 0);
         assert!(outcome.open.values().all(|open| !open), "a connection was not closed");
@@ -138,6 +162,7 @@ impl Observer {
             + stats.closed_source_ended
             + stats.closed_refused;
         assert_eq!(stats.opened_handshake + stats.opened_middle, closed);
+        outcome.check_attempts(&stats);
         outcome.stats = stats;
         self.outcome
     }
@@ -180,6 +205,41 @@ impl Outcome {
             self.last.insert(token, self.told.len());
             self.told.push(told);
         }
+    }
+
+    /// Every attempt came to one end, and what was told is what was counted.
+    fn check_attempts(&self, stats: &Stats) {
+        let told = stats.attempts_answered_told
+            + stats.attempts_refused
+            + stats.attempts_unreachable
+            + stats.attempts_timed_out
+            + stats.attempts_unknown;
+        assert_eq!(self.attempts.len() as u64, told + stats.attempts_late);
+        let untold = stats.attempts_answered - stats.attempts_answered_told
+            + stats.attempts_withdrawn
+            + stats.attempts_unanswered
+            + stats.attempts_cut_off
+            + stats.attempts_forgotten;
+        assert_eq!(stats.attempts_begun, told + untold, "{stats:?}");
+        let late = self.attempts.iter().filter(|attempt| attempt.late).count() as u64;
+        assert_eq!(late, stats.attempts_late);
+        for attempt in &self.attempts {
+            assert!(
+                attempt.connection.start == Start::Handshake && attempt.connection.originator_isn.is_some()
+            );
+            assert!(attempt.connection.syn_time.is_some() || attempt.duration() == 0, "{attempt:?}");
+        }
+    }
+
+    /// The connection attempts as text: client, what came of it, milliseconds, copies of the SYN.
+    pub fn attempt_lines(&self) -> Vec<String> {
+        let line = |attempt: &Attempt| {
+            let Attempt { connection, fate, late, .. } = attempt;
+            let late = if *late { " late" } else { "" };
+            let (port, copies) = (connection.originator.port(), connection.syn_retransmits);
+            format!("{port} {fate:?} {} ms +{copies}{late}", attempt.duration() / 1_000_000)
+        };
+        self.attempts.iter().map(line).collect()
     }
 
     /// The steps as text.
@@ -332,6 +392,7 @@ fn decode(data: &[u8]) -> Vec<OwnedSegment> {
             cgroup_id: 0,
             socket_cookie: cookie,
             interface_index: 0,
+            unreachable: None,
             scope_is_cookie,
         }
     });

@@ -6,6 +6,10 @@ use std::{sync::OnceLock, time::Duration};
 /// Number by which counts are divided; 1 without it.
 pub const SCALE_VARIABLE: &str = "POD2POD_TEST_SCALE";
 
+/// Times as long between two looks where everything is slow. It is ten times as slow there, and a wait shall not be half
+/// a pause longer than it must be.
+const SLOW_PAUSE: u32 = 5;
+
 /// `count`, or the share of it that this run makes, but at least `least`.
 pub fn count(count: usize, least: usize) -> usize {
     (count / scale() as usize).max(least)
@@ -19,6 +23,11 @@ pub fn bytes(size: u64, least: u64) -> u64 {
 /// `time`, or the share of it that this run lasts, but at least `least`.
 pub fn time(time: Duration, least: Duration) -> Duration {
     (time / scale()).max(least)
+}
+
+/// How long to wait between two looks: where everything is slow, to look costs more too.
+pub fn pause(between: Duration) -> Duration {
+    if is_slow() { between * SLOW_PAUSE } else { between }
 }
 
 /// Whether everything is slow here.

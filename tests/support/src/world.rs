@@ -207,15 +207,13 @@ impl Cgroup {
         self.0.file_name().and_then(|name| name.to_str()).unwrap_or_default()
     }
 
-    /// The directory of the part called `name`, made if there is none.
+    /// The directory of the part called `name`, made if there is none; a path of names is parts of parts.
     ///
     /// # Errors
     /// No privilege.
     pub fn part(&self, name: &str) -> Result<PathBuf> {
         let path = self.0.join(name);
-        if !path.exists() {
-            make(&path)?;
-        }
+        fs::create_dir_all(&path).with_context(|| format!("cannot make the cgroup {}", path.display()))?;
         Ok(path)
     }
 }
@@ -237,8 +235,10 @@ fn make(path: &Path) -> Result<()> {
 /// Removes a cgroup with its parts; whether it is gone, by us or by another.
 fn remove(cgroup: &Path) -> bool {
     for part in fs::read_dir(cgroup).into_iter().flatten().flatten() {
-        // If it cannot be removed, neither can its parent; the cgroup's files are no directories.
-        let _ = fs::remove_dir(part.path());
+        // If it cannot be removed, neither can its parent. The cgroup's files go with it.
+        if part.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove(&part.path());
+        }
     }
     fs::remove_dir(cgroup).is_ok() || !cgroup.exists()
 }

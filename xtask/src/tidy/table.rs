@@ -39,6 +39,7 @@ const PURE: &[&str] = &[
     "pod2pod-user/src/filter/",
     "pod2pod-user/src/http/",
     "pod2pod-user/src/ipvs/",
+    "pod2pod-user/src/kubernetes/",
     "pod2pod-user/src/enrich/",
     "pod2pod-user/src/record",
     "pod2pod-user/src/pcap/block",
@@ -158,23 +159,47 @@ pub(super) struct Layer {
 
 /// Lowest first. A module that is not here may import everything: it is wiring.
 pub(super) const LAYERS: &[Layer] = &[
-    Layer { module: "record", may_import: &[] },
+    Layer { module: "kubernetes", may_import: &[] },
+    // Who an end is, is a word of records, metrics and filters.
+    Layer { module: "record", may_import: &["kubernetes"] },
     Layer { module: "capture", may_import: &[] },
-    // Verdicts for the kernel are about connections as reassembly knows them.
-    Layer { module: "capture/kernel", may_import: &["reassembly"] },
+    Layer { module: "netlink", may_import: &[] },
+    // Verdicts for the kernel are about connections as reassembly knows them; decisions of IPVS are told as `ipvs` has them.
+    Layer { module: "capture/kernel", may_import: &["finding", "ipvs", "netlink", "reassembly", "rights"] },
     Layer { module: "reassembly", may_import: &["capture"] },
-    Layer { module: "filter", may_import: &["capture", "reassembly"] },
+    Layer { module: "filter", may_import: &["capture", "kubernetes", "reassembly"] },
     Layer { module: "http", may_import: &["capture", "reassembly"] },
-    Layer { module: "enrich", may_import: &["capture", "reassembly", "http", "record"] },
+    Layer {
+        module: "enrich",
+        may_import: &["capture", "reassembly", "http", "ipvs", "kubernetes", "record"],
+    },
     // A service is chosen as a filter's networks are.
-    Layer { module: "ipvs", may_import: &["filter"] },
-    Layer { module: "sinks", may_import: &["record", "shutdown", "urgency"] },
+    Layer { module: "ipvs", may_import: &["filter", "netlink"] },
+    // Its connections are our own, as a sink's are.
+    Layer {
+        module: "kubernetes_api",
+        may_import: &["finding", "kubernetes", "mode", "restraint", "rights", "shutdown", "sinks"],
+    },
+    Layer { module: "sinks", may_import: &["record", "rights", "shutdown", "urgency"] },
     // Beside the stages: sees what they make of a segment's bytes, and shares the sinks' queue.
     Layer {
         module: "pcap",
-        may_import: &["capture", "reassembly", "http", "enrich", "record", "sinks", "shutdown", "exit"],
+        may_import: &[
+            "capture",
+            "reassembly",
+            "http",
+            "enrich",
+            "record",
+            "rights",
+            "sinks",
+            "shutdown",
+            "exit",
+        ],
     },
-    Layer { module: "shutdown", may_import: &[] },
+    Layer { module: "finding", may_import: &[] },
+    Layer { module: "mode", may_import: &[] },
+    Layer { module: "rights", may_import: &[] },
+    Layer { module: "shutdown", may_import: &["rights"] },
     Layer { module: "urgency", may_import: &[] },
     Layer { module: "logging", may_import: &[] },
 ];

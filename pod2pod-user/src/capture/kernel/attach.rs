@@ -21,6 +21,7 @@ use super::{
     tc::{TcPrograms, load_tc},
     tc_follow::Follower,
 };
+use crate::rights::Feature;
 
 /// Times that a program is given to a verifier that was interrupted, as libbpf does.
 const LOAD_TRIES: u32 = 5;
@@ -59,7 +60,7 @@ impl Capture {
     /// Something is missing; the error says what, and what to do.
     pub fn open(config: &Config) -> Result<Self, OpenError> {
         const CHOSEN: &str = "capture.source says so";
-        preflight::check()?;
+        preflight::check(Feature::Capture)?;
         let (source, reason, opened) = match config.source {
             SourceChoice::Cgroup => ("cgroup", CHOSEN.to_owned(), Self::open_cgroup(config)?),
             SourceChoice::Tc => ("tc", CHOSEN.to_owned(), Self::open_at(config, Place::Interfaces)?),

@@ -19,6 +19,9 @@ use super::{OpenError, ScopeChoice};
 /// is another cgroup: an attach there succeeds and sees nothing.
 const ROOT_INODE: u64 = 1;
 
+/// Controllers of resources that container runtimes use.
+const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
+
 /// Opens the directory of the cgroup to attach to: `named` from the root on, an absolute path, or the root. Its path is
 /// for people; that of a private mount is gone.
 ///
@@ -49,14 +52,28 @@ pub(super) fn choose_scope(choice: ScopeChoice) -> u32 {
     match choice {
         ScopeChoice::Cgroup => SCOPE_CGROUP,
         ScopeChoice::Cookie => SCOPE_COOKIE,
-        ScopeChoice::Auto if mounts().iter().any(has_v1_controller) => SCOPE_COOKIE,
+        ScopeChoice::Auto if !v1_controllers().is_empty() => SCOPE_COOKIE,
         ScopeChoice::Auto => SCOPE_CGROUP,
     }
 }
 
-fn has_v1_controller(mount: &MountInfo) -> bool {
-    mount.fs_type == "cgroup"
-        && ["cpu", "memory", "pids"].iter().any(|controller| mount.super_options.contains_key(*controller))
+/// Controllers that cgroup v1 has, those of resources: where it does, container runtimes put containers there, and a number of
+/// cgroup v2 does not tell them apart. None if it cannot be read.
+pub(super) fn v1_controllers() -> Vec<&'static str> {
+    fs::read_to_string("/proc/self/cgroup").map(|text| controllers_of_v1(&text)).unwrap_or_default()
+}
+
+/// Those in the lines of `/proc/self/cgroup`: it has one for each hierarchy, wherever that is mounted (cgroups(7)). The one whose
+/// number is 0 is of version 2, and a named one, as that of systemd, has no controllers.
+fn controllers_of_v1(text: &str) -> Vec<&'static str> {
+    let of_line = |line: &str| {
+        let (number, rest) = line.split_once(':')?;
+        let (controllers, _) = rest.split_once(':')?;
+        (number != "0").then(|| controllers.to_owned())
+    };
+    let all: Vec<String> = text.lines().filter_map(of_line).collect();
+    let is_there = |controller: &&str| all.iter().any(|line| line.split(',').any(|one| one == *controller));
+    CONTROLLERS.into_iter().filter(is_there).collect()
 }
 
 /// Every mount of this mount namespace; none if they cannot be read.
@@ -125,6 +142,20 @@ mod tests {
     fn a_directory_elsewhere_is_no_cgroup() {
         for path in ["/", "/no/such/cgroup"] {
             assert!(matches!(open(Some(Path::new(path))), Err(OpenError::CgroupNotFound { .. })), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_hybrid_machine_is_told_from_one_with_version_2_only() {
+        for (text, expected) in [
+            ("0::/user.slice/session-1.scope\n", &[][..]),
+            ("1:name=systemd:/user.slice\n0::/user.slice\n", &[]),
+            ("4:memory:/user.slice\n1:name=systemd:/user.slice\n0::/user.slice\n", &["memory"]),
+            ("3:cpu,cpuacct:/\n2:cpuset:/\n1:pids:/\n", &["cpu", "pids"]),
+            ("2:cpuset:/memory:/\nnonsense\n", &[]),
+            ("", &[]),
+        ] {
+            assert_eq!(controllers_of_v1(text), expected, "{text}");
         }
     }
 

@@ -118,6 +118,11 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Whether it is said that interfaces are to be watched.
+    pub fn watches_interfaces(&self) -> bool {
+        self.source == SourceChoice::Tc || !self.interfaces.is_empty()
+    }
+
     /// Names among [`Self::interfaces`] that no interface of this network namespace has.
     pub fn missing_interfaces(&self) -> Vec<&str> {
         let names = self.interfaces.iter().filter_map(|pattern| match pattern {

@@ -1,70 +1,14 @@
-//! rtnetlink messages (netlink(7), rtnetlink(7)): requests put together, answers taken apart. Opens no socket.
+//! rtnetlink messages (rtnetlink(7)): what to ask of interfaces and routes, and what is answered. Opens no socket.
 
 use super::interfaces::Interface;
+use crate::netlink::{Request, attributes, text, u16_at, u32_at};
 
-/// Bytes of `struct nlmsghdr`.
-const HEADER: usize = 16;
-/// Bytes of `struct rtattr`.
-const ATTRIBUTE_HEADER: usize = 4;
 /// Bytes of `struct ifinfomsg`.
 const LINK_BODY: usize = 16;
 /// Bytes of `struct rtmsg`.
 const ROUTE_BODY: usize = 12;
-/// Flags in an attribute's kind (linux/netlink.h, NLA_TYPE_MASK).
-const ATTRIBUTE_KIND: u16 = 0x3fff;
 /// `IFLA_EXT_MASK` (linux/if_link.h).
 const IFLA_EXT_MASK: u16 = 29;
-
-/// A request under construction.
-pub(super) struct Request(Vec<u8>);
-
-impl Request {
-    /// `kind` is `RTM_*`, `flags` are `NLM_F_*` beside NLM_F_REQUEST, `body` is the fixed part.
-    pub(super) fn new(kind: u16, flags: libc::c_int, body: &[u8]) -> Self {
-        let flags = (libc::NLM_F_REQUEST | flags) as u16;
-        let mut bytes = vec![0; 4];
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend(flags.to_ne_bytes());
-        bytes.extend([0; 8]);
-        bytes.extend(body);
-        Self(bytes)
-    }
-
-    /// Adds an attribute.
-    pub(super) fn with(mut self, kind: u16, data: &[u8]) -> Self {
-        self.put(kind, data);
-        self
-    }
-
-    /// Adds an attribute that holds others.
-    pub(super) fn with_nested(mut self, kind: u16, inner: &[(u16, &[u8])]) -> Self {
-        let mut nested = Self(Vec::new());
-        for (kind, data) in inner {
-            nested.put(*kind, data);
-        }
-        self.put(kind, &nested.0);
-        self
-    }
-
-    /// The message, numbered by `sequence`.
-    pub(super) fn finish(mut self, sequence: u32) -> Vec<u8> {
-        let length = self.0.len() as u32;
-        for (place, byte) in self.0.iter_mut().zip(length.to_ne_bytes()) {
-            *place = byte;
-        }
-        for (place, byte) in self.0.iter_mut().skip(8).zip(sequence.to_ne_bytes()) {
-            *place = byte;
-        }
-        self.0
-    }
-
-    fn put(&mut self, kind: u16, data: &[u8]) {
-        self.0.extend(((ATTRIBUTE_HEADER + data.len()) as u16).to_ne_bytes());
-        self.0.extend(kind.to_ne_bytes());
-        self.0.extend(data);
-        self.0.resize(aligned(self.0.len()), 0);
-    }
-}
 
 /// Asks for every interface.
 pub(super) fn all_links() -> Request {
@@ -83,50 +27,6 @@ pub(super) fn way_out(family: libc::c_int) -> Request {
     body[0] = family as u8;
     body[1] = (address.len() * 8) as u8;
     Request::new(libc::RTM_GETROUTE, libc::NLM_F_ACK, &body).with(libc::RTA_DST, address)
-}
-
-/// A message as received.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Message<'a> {
-    /// `RTM_*` or `NLMSG_*`.
-    pub(super) kind: u16,
-    /// `NLM_F_*`.
-    pub(super) flags: u16,
-    /// Of the request that it answers.
-    pub(super) sequence: u32,
-    /// Behind the header.
-    pub(super) body: &'a [u8],
-}
-
-/// The messages of a datagram; ends at the first that is none.
-pub(super) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
-    std::iter::from_fn(move || {
-        let length = u32_at(bytes, 0)? as usize;
-        let message = Message {
-            kind: u16_at(bytes, 4)?,
-            flags: u16_at(bytes, 6)?,
-            sequence: u32_at(bytes, 8)?,
-            body: bytes.get(HEADER..length)?,
-        };
-        bytes = bytes.get(aligned(length)..).unwrap_or_default();
-        Some(message)
-    })
-}
-
-/// The attributes in `bytes`, by kind; ends at the first that is none.
-pub(super) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let length = usize::from(u16_at(bytes, 0)?);
-        let kind = u16_at(bytes, 2)? & ATTRIBUTE_KIND;
-        let data = bytes.get(ATTRIBUTE_HEADER..length)?;
-        bytes = bytes.get(aligned(length)..).unwrap_or_default();
-        Some((kind, data))
-    })
-}
-
-/// The error number of an NLMSG_ERROR or NLMSG_DONE body; 0 is none.
-pub(super) fn error_number(body: &[u8]) -> i32 {
-    u32_at(body, 0).map_or(0, |number| number.cast_signed().wrapping_neg())
 }
 
 /// The interface that an RTM_NEWLINK or RTM_DELLINK body is about; absent if it is about a bridge's port, which comes and
@@ -159,28 +59,10 @@ pub(super) fn route_interface(body: &[u8]) -> Option<u32> {
     u32_at(index, 0)
 }
 
-/// A name with the C terminator.
-pub(super) fn text(data: &[u8]) -> String {
-    let end = data.iter().position(|byte| *byte == 0).unwrap_or(data.len());
-    String::from_utf8_lossy(data.get(..end).unwrap_or_default()).into_owned()
-}
-
-/// The number at `offset`, in the machine's byte order.
-pub(super) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    Some(u32::from_ne_bytes(*bytes.get(offset..)?.first_chunk()?))
-}
-
-fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
-    Some(u16::from_ne_bytes(*bytes.get(offset..)?.first_chunk()?))
-}
-
-const fn aligned(length: usize) -> usize {
-    length.next_multiple_of(4)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::netlink::messages;
 
     /// A message as the kernel would send it about a veth.
     fn veth() -> Vec<u8> {
@@ -219,22 +101,16 @@ mod tests {
         for length in 0..whole.len() {
             let cut = &whole[..length];
             assert_eq!(messages(cut).count(), 0, "{length}");
-            let _ = link(cut.get(HEADER..).unwrap_or_default());
+            let _ = link(cut.get(16..).unwrap_or_default());
         }
         for place in 0..whole.len() {
             for byte in [0, 1, 0xff] {
                 let mut damaged = whole.clone();
                 damaged[place] = byte;
                 for message in messages(&damaged) {
-                    let _ = (link(message.body), route_interface(message.body), error_number(message.body));
+                    let _ = (link(message.body), route_interface(message.body));
                 }
             }
         }
-    }
-
-    #[test]
-    fn errors_are_positive_numbers() {
-        assert_eq!(error_number(&(-libc::EEXIST).to_ne_bytes()), libc::EEXIST);
-        assert_eq!(error_number(&[]), 0);
     }
 }

@@ -4,73 +4,37 @@
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    time::Duration,
 };
 
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind,
-    netlink::SocketAddrNetlink,
-    recv, send, socket_with,
-    sockopt::{self, Timeout},
-};
+use rustix::net::{RecvFlags, recv, sockopt};
 
 use super::{
     interfaces::Interface,
-    interfaces_message::{
-        Message, Request, all_links, error_number, link, messages, route_interface, way_out,
-    },
+    interfaces_message::{all_links, link, route_interface, way_out},
 };
+use crate::netlink::{self, Message, Request, messages, open};
 
 /// Most bytes of one datagram: the kernel fills at most 32 KiB of a dump (net/netlink/af_netlink.c).
 const DATAGRAM_BYTES: usize = 64 * 1024;
-/// The kernel answers within the system call, but for the lock that all changes to the network take.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// News that wait to be read: some thousand interfaces at once. Beyond, everything is asked for again.
 const NEWS_BYTES: usize = 1024 * 1024;
 /// A list that changed while it was told is asked for again this often at most.
 const DUMP_TRIES: u32 = 8;
 
 /// Asks one question at a time.
-pub(super) struct Questions {
-    socket: OwnedFd,
-    sequence: u32,
-    buffer: Vec<u8>,
-}
+pub(super) struct Questions(netlink::Questions);
 
 impl Questions {
     pub(super) fn open() -> io::Result<Self> {
-        let socket = open(0)?;
-        sockopt::set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
-        Ok(Self { socket, sequence: 0, buffer: vec![0; DATAGRAM_BYTES] })
+        netlink::Questions::open(None).map(Self)
     }
 
     /// Sends `request` and hands on what answers it. A request that is no dump must ask for an acknowledgement.
     ///
     /// # Errors
     /// The kernel refuses, or a dump is not consistent (`Interrupted`).
-    pub(super) fn ask(&mut self, request: Request, mut answer: impl FnMut(Message<'_>)) -> io::Result<()> {
-        self.sequence = self.sequence.wrapping_add(1);
-        send(&self.socket, &request.finish(self.sequence), SendFlags::empty())?;
-        let mut consistent = true;
-        loop {
-            let (length, _) = recv(&self.socket, &mut self.buffer[..], RecvFlags::empty())?;
-            for message in messages(self.buffer.get(..length).unwrap_or_default()) {
-                if message.sequence != self.sequence {
-                    continue;
-                }
-                consistent &= libc::c_int::from(message.flags) & libc::NLM_F_DUMP_INTR == 0;
-                match i32::from(message.kind) {
-                    libc::NLMSG_ERROR | libc::NLMSG_DONE => {
-                        return match error_number(message.body) {
-                            0 if consistent => Ok(()),
-                            0 => Err(io::ErrorKind::Interrupted.into()),
-                            number => Err(io::Error::from_raw_os_error(number)),
-                        };
-                    }
-                    _ => answer(message),
-                }
-            }
-        }
+    pub(super) fn ask(&mut self, request: Request, answer: impl FnMut(Message<'_>)) -> io::Result<()> {
+        self.0.ask(request, answer)
     }
 
     /// Every interface, with who is an uplink.
@@ -119,7 +83,7 @@ pub(super) struct NewsSocket {
 
 impl NewsSocket {
     pub(super) fn open() -> io::Result<Self> {
-        let socket = open(libc::RTMGRP_LINK as u32)?;
+        let socket = open(None, libc::RTMGRP_LINK as u32)?;
         // Beyond what the system allows by default only with CAP_NET_ADMIN, which attaching needs too.
         let forced = sockopt::set_socket_recv_buffer_size_force(&socket, NEWS_BYTES);
         forced.or_else(|_| sockopt::set_socket_recv_buffer_size(&socket, NEWS_BYTES))?;
@@ -152,13 +116,6 @@ impl AsFd for NewsSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
-}
-
-fn open(groups: u32) -> io::Result<OwnedFd> {
-    // No protocol is NETLINK_ROUTE, number 0 (linux/netlink.h).
-    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
-    bind(&socket, &SocketAddrNetlink::new(0, groups))?;
-    Ok(socket)
 }
 
 #[cfg(test)]

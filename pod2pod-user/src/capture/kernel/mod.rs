@@ -8,6 +8,8 @@ mod batch;
 mod census;
 mod cgroup;
 mod config;
+mod decisions;
+pub mod findings;
 mod interfaces;
 mod interfaces_message;
 mod interfaces_socket;
@@ -41,8 +43,10 @@ use self::{attach::Attachment, batch::Entries, census::Census, own_sockets::OwnS
 pub use self::{
     census::Table,
     config::{Config, MAX_RING_BYTES, MIN_RING_BYTES, Pattern, ScopeChoice, SourceChoice, TcWay, Workers},
+    decisions::{Decisions, DecisionsConfig, Unavailable},
     interfaces::{HOST_VETHS, MAX_INTERFACE_NAME},
     open_error::OpenError,
+    preflight::locks_memory,
     reader::{Reader, Stats},
     ring::Drained,
     snapshot::{IN_PROGRAM_PER_CPU, Snapshot, Unread},
@@ -56,6 +60,11 @@ pub use self::{
 /// There is none, or it is not visible.
 pub fn cgroup_root() -> Result<std::fs::File, OpenError> {
     cgroup::open(None).map(|(root, _)| root)
+}
+
+/// Controllers of resources that cgroup v1 has here: numbers of cgroups do not tell containers apart then.
+pub fn v1_controllers() -> Vec<&'static str> {
+    cgroup::v1_controllers()
 }
 
 /// The running kernel side. Detaches when dropped.

@@ -1,8 +1,14 @@
 //! Why the capture cannot start: what is missing and what to do. Nothing here is about traffic.
 
-use std::{fmt, io, path::PathBuf};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+};
 
 use aya::{EbpfError, maps::MapError, programs::ProgramError};
+
+use super::{findings::unforeseen, preflight::HOW_TO_GET};
+use crate::{finding::Finding, rights::Capability};
 
 /// Exit code of a program that lacks a privilege or a kernel that it needs.
 const EXIT_PRIVILEGE_OR_KERNEL: u8 = 77;
@@ -13,45 +19,29 @@ const EXIT_FAILURE: u8 = 1;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The build script found no object.
-    #[error(
-        "this binary was built without the eBPF object, so it can replay captures but not watch this host: \
-         run `cargo xtask setup` once, then `cargo xtask build`"
-    )]
+    #[error("{}", no_object())]
     NoObject,
     /// Older than the programs are made for.
-    #[error(
-        "Linux {release} is too old: pod2pod watches a host from Linux 5.10 on; `pod2pod replay` runs anywhere"
-    )]
+    #[error("{}", kernel_too_old(release))]
     KernelTooOld {
         /// As the kernel names itself.
         release: String,
     },
     /// Capabilities.
-    #[error(
-        "no right to load eBPF programs, {} missing: run as root, or give these capabilities to the binary (setcap) or \
-         to the container (securityContext.capabilities.add)",
-        missing.join(" and ")
-    )]
+    #[error("{}", missing_privilege(missing))]
     MissingPrivilege {
-        /// Names of the missing capabilities.
-        missing: Vec<&'static str>,
+        /// The missing capabilities.
+        missing: Vec<Capability>,
     },
     /// There is no hierarchy and none could be mounted.
-    #[error(
-        "cgroup v2 is not mounted and cannot be mounted here ({cause}): mount it (mount -t cgroup2 none \
-         /sys/fs/cgroup/unified), or in a container mount the host's with a hostPath volume of /sys/fs/cgroup"
-    )]
+    #[error("{}", no_cgroup2(cause))]
     NoCgroup2 {
         /// Why the private mount failed.
         #[source]
         cause: io::Error,
     },
     /// A cgroup namespace hides the root.
-    #[error(
-        "{} is not the root of cgroup v2 (inode {inode} instead of 1): inside a container only its own cgroup would be \
-         watched; mount the host's /sys/fs/cgroup with a hostPath volume, or name a cgroup by its absolute path",
-        path.display()
-    )]
+    #[error("{}", not_the_root(path, *inode))]
     NotTheRootCgroup {
         /// Mount point that was found.
         path: PathBuf,
@@ -59,11 +49,7 @@ pub enum OpenError {
         inode: u64,
     },
     /// The configured cgroup.
-    #[error(
-        "cannot open the cgroup {} ({cause}): capture.cgroup is a directory of the cgroup v2 hierarchy, such as \
-         kubepods.slice",
-        path.display()
-    )]
+    #[error("{}", cgroup_not_found(path, cause))]
     CgroupNotFound {
         /// What was opened.
         path: PathBuf,
@@ -72,7 +58,7 @@ pub enum OpenError {
         cause: io::Error,
     },
     /// The kernel, or a container's seccomp profile, refused a map or the object is damaged.
-    #[error("the eBPF object cannot be loaded ({}): {}", chain(cause), advice(cause))]
+    #[error("{}", forbidden("bpf", cause))]
     Load {
         /// What aya says.
         #[source]
@@ -100,10 +86,7 @@ pub enum OpenError {
         cause: Box<ProgramError>,
     },
     /// The interfaces.
-    #[error(
-        "cannot watch network interfaces ({cause}): run as root or with CAP_NET_ADMIN, and allow netlink sockets \
-         (seccomp, security modules)"
-    )]
+    #[error("{}", no_interfaces(cause))]
     Interfaces {
         /// What the kernel says.
         #[source]
@@ -151,6 +134,25 @@ impl OpenError {
         }
     }
 
+    /// The same as a finding.
+    pub fn finding(&self) -> Finding {
+        match self {
+            Self::NoObject => no_object(),
+            Self::KernelTooOld { release } => kernel_too_old(release),
+            Self::MissingPrivilege { missing } => missing_privilege(missing),
+            Self::NoCgroup2 { cause } => no_cgroup2(cause),
+            Self::NotTheRootCgroup { path, inode } => not_the_root(path, *inode),
+            Self::CgroupNotFound { path, cause } => cgroup_not_found(path, cause),
+            Self::Load { cause } => forbidden("bpf", cause),
+            Self::Interfaces { cause } => no_interfaces(cause),
+            Self::Verifier { .. }
+            | Self::Attach { .. }
+            | Self::ObjectMismatch { .. }
+            | Self::Map { .. }
+            | Self::Ring { .. } => unforeseen(self),
+        }
+    }
+
     /// Whether another place than a cgroup may do.
     pub(super) const fn is_of_cgroup(&self) -> bool {
         matches!(
@@ -173,6 +175,80 @@ impl OpenError {
     }
 }
 
+/// Lost without anything that all of capture needs.
+const ALL: &str = "nothing can be watched; `pod2pod replay` runs anywhere";
+const CGROUP: &str = "cgroup v2";
+const ROOT: &str = "the root of cgroup v2, to see every socket of the machine";
+const SOCKETS: &str = "sockets cannot be watched, only network interfaces";
+/// The oldest kernel, as a finding has it.
+pub(super) const OLDEST_KERNEL_TEXT: &str = "Linux 5.10";
+
+fn no_object() -> Finding {
+    Finding::missing("programs", "this binary was built without the eBPF object").with(
+        "the programs, to watch this host",
+        ALL,
+        "run `cargo xtask setup` once, then `cargo xtask build`",
+    )
+}
+
+fn kernel_too_old(release: &str) -> Finding {
+    Finding::missing("kernel", format!("Linux {release} is too old")).with(
+        OLDEST_KERNEL_TEXT,
+        ALL,
+        "pod2pod watches a host from Linux 5.10 on; `pod2pod replay` runs anywhere",
+    )
+}
+
+fn missing_privilege(missing: &[Capability]) -> Finding {
+    let names = missing.iter().map(|one| one.name()).collect::<Vec<_>>().join(" and ");
+    let found = format!("no right to load eBPF programs, {names} missing");
+    Finding::missing("capabilities", found).with("the right to load eBPF programs", ALL, HOW_TO_GET)
+}
+
+fn no_cgroup2(cause: &io::Error) -> Finding {
+    let found = format!("cgroup v2 is not mounted and cannot be mounted here ({cause})");
+    Finding::missing(CGROUP, found).with(
+        ROOT,
+        SOCKETS,
+        "mount it (mount -t cgroup2 none /sys/fs/cgroup/unified), or in a container mount the host's with a hostPath \
+         volume of /sys/fs/cgroup",
+    )
+}
+
+fn not_the_root(path: &Path, inode: u64) -> Finding {
+    let path = path.display();
+    let found = format!("{path} is not the root of cgroup v2 (inode {inode} instead of 1)");
+    Finding::missing(CGROUP, found).with(
+        ROOT,
+        SOCKETS,
+        "inside a container only its own cgroup would be watched; mount the host's /sys/fs/cgroup with a hostPath \
+         volume, or name a cgroup by its absolute path",
+    )
+}
+
+fn cgroup_not_found(path: &Path, cause: &io::Error) -> Finding {
+    let found = format!("cannot open the cgroup {} ({cause})", path.display());
+    Finding::missing(CGROUP, found).with(
+        "the cgroup that is to be watched",
+        SOCKETS,
+        "capture.cgroup is a directory of the cgroup v2 hierarchy, such as kubepods.slice",
+    )
+}
+
+fn no_interfaces(cause: &io::Error) -> Finding {
+    Finding::missing("interfaces", format!("cannot watch network interfaces ({cause})")).with(
+        "netlink, to list interfaces and to attach to them",
+        "network interfaces cannot be watched",
+        "run as root or with CAP_NET_ADMIN, and allow netlink sockets (seccomp, security modules)",
+    )
+}
+
+/// A program or a map that the kernel does not take.
+pub(super) fn forbidden(name: &'static str, cause: &(dyn std::error::Error + 'static)) -> Finding {
+    let found = format!("the eBPF object cannot be loaded ({})", chain(cause));
+    Finding::missing(name, found).with("bpf(2), to load programs and make maps", ALL, advice(cause))
+}
+
 /// Lines of a verifier log that say why, from its end: what precedes is megabytes of states.
 const VERIFIER_LINES: usize = 4;
 
@@ -184,7 +260,7 @@ fn last_lines(log: &str) -> String {
 }
 
 /// An error with its causes, on one line.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     use fmt::Write as _;
 
     let mut text = error.to_string();
@@ -223,7 +299,7 @@ mod tests {
             (OpenError::NoObject, "cargo xtask build", EXIT_FAILURE),
             (OpenError::KernelTooOld { release: "4.19.0".into() }, "5.10", EXIT_PRIVILEGE_OR_KERNEL),
             (
-                OpenError::MissingPrivilege { missing: vec!["CAP_BPF", "CAP_NET_ADMIN"] },
+                OpenError::MissingPrivilege { missing: vec![Capability::Bpf, Capability::NetAdmin] },
                 "CAP_BPF and CAP_NET_ADMIN missing: run as root",
                 EXIT_PRIVILEGE_OR_KERNEL,
             ),

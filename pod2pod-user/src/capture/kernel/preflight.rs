@@ -3,64 +3,59 @@
 
 use aya::util::KernelVersion;
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
-use procfs::process::Process;
 
 use super::OpenError;
+use crate::rights::{self, Capability, Feature, RIGHTS, Set};
 
 /// Oldest kernel whose verifier, ring buffer and cgroup links the programs are made for.
 const OLDEST_KERNEL: (u8, u8) = (5, 10);
 /// From here on map memory is charged to the cgroup, not to the process's locked memory.
 const KERNEL_WITHOUT_MEMLOCK: (u8, u8) = (5, 11);
 
-/// linux/capability.h.
-const CAP_NET_ADMIN: Capability = Capability { bit: 12, name: "CAP_NET_ADMIN" };
-const CAP_SYS_ADMIN: Capability = Capability { bit: 21, name: "CAP_SYS_ADMIN" };
-const CAP_PERFMON: Capability = Capability { bit: 38, name: "CAP_PERFMON" };
-const CAP_BPF: Capability = Capability { bit: 39, name: "CAP_BPF" };
+/// How a capability is come by.
+pub(super) const HOW_TO_GET: &str = "run as root, or give these capabilities to the binary (setcap) or to the container \
+                                     (securityContext.capabilities.add)";
 
-struct Capability {
-    bit: u32,
-    name: &'static str,
-}
-
-impl Capability {
-    const fn is_in(&self, set: u64) -> bool {
-        set >> self.bit & 1 != 0
-    }
-}
-
-/// Finds everything that is known to be missing.
+/// Finds everything that is known to be missing to the calling thread for a feature that loads programs.
 ///
 /// # Errors
 /// The first thing that makes loading hopeless.
-pub(super) fn check() -> Result<(), OpenError> {
-    // An unknown version is no reason to give up: the kernel itself will refuse.
-    if let Ok(kernel) = KernelVersion::current() {
-        if kernel < KernelVersion::new(OLDEST_KERNEL.0, OLDEST_KERNEL.1, 0) {
-            return Err(OpenError::KernelTooOld { release: kernel.to_string() });
-        }
-        if kernel < KernelVersion::new(KERNEL_WITHOUT_MEMLOCK.0, KERNEL_WITHOUT_MEMLOCK.1, 0) {
-            // Refused without CAP_SYS_RESOURCE; creating the maps then says that memory is short.
-            let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
-        }
+pub(super) fn check(feature: Feature) -> Result<(), OpenError> {
+    kernel()?;
+    if locks_memory() {
+        // Refused without CAP_SYS_RESOURCE; creating the maps then says that memory is short.
+        let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
     }
-    let effective = Process::myself().and_then(|process| process.status()).map(|status| status.capeff);
-    match effective.map(missing) {
-        Ok(missing) if !missing.is_empty() => Err(OpenError::MissingPrivilege { missing }),
+    let missing = missing(rights::effective(), feature);
+    if missing.is_empty() { Ok(()) } else { Err(OpenError::MissingPrivilege { missing }) }
+}
+
+/// Whether the kernel is new enough. An unknown version is no reason to give up: the kernel itself will refuse.
+///
+/// # Errors
+/// It is not.
+pub(super) fn kernel() -> Result<(), OpenError> {
+    match KernelVersion::current() {
+        Ok(kernel) if kernel < version(OLDEST_KERNEL) => {
+            Err(OpenError::KernelTooOld { release: kernel.to_string() })
+        }
         Ok(_) | Err(_) => Ok(()),
     }
 }
 
-/// Names what is missing from a set of effective capabilities.
-fn missing(effective: u64) -> Vec<&'static str> {
-    if CAP_SYS_ADMIN.is_in(effective) && CAP_NET_ADMIN.is_in(effective) {
-        return Vec::new();
-    }
-    [CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON]
-        .iter()
-        .filter(|capability| !capability.is_in(effective))
-        .map(|capability| capability.name)
-        .collect()
+/// Whether map memory counts as locked memory.
+pub fn locks_memory() -> bool {
+    KernelVersion::current().is_ok_and(|kernel| kernel < version(KERNEL_WITHOUT_MEMLOCK))
+}
+
+const fn version((major, minor): (u8, u8)) -> KernelVersion {
+    KernelVersion::new(major, minor, 0)
+}
+
+/// What a feature needs that is not in a set of effective capabilities.
+pub(super) fn missing(effective: Set, feature: Feature) -> Vec<Capability> {
+    let needed = RIGHTS.iter().filter(|right| right.feature == feature).map(|right| right.capability);
+    needed.filter(|capability| !effective.allows(*capability)).collect()
 }
 
 #[cfg(test)]
@@ -69,15 +64,18 @@ mod tests {
 
     #[test]
     fn root_and_the_three_capabilities_suffice() {
-        let cases: [(u64, &[&str]); 5] = [
+        use Capability::{Bpf, NetAdmin, Perfmon};
+        let cases: [(u64, &[Capability]); 6] = [
             (u64::MAX, &[]),
             (0x1ff_ffff_ffff, &[]),
             (1 << 39 | 1 << 12 | 1 << 38, &[]),
-            (1 << 39, &["CAP_NET_ADMIN", "CAP_PERFMON"]),
-            (0, &["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"]),
+            (1 << 21 | 1 << 12, &[]),
+            (1 << 39, &[NetAdmin, Perfmon]),
+            (0, &[Bpf, NetAdmin, Perfmon]),
         ];
         for (effective, expected) in cases {
-            assert_eq!(missing(effective), expected, "{effective:#x}");
+            assert_eq!(missing(Set(effective), Feature::Capture), expected, "{effective:#x}");
         }
+        assert_eq!(missing(Set(1 << 39), Feature::Exact), [Perfmon]);
     }
 }

@@ -55,6 +55,11 @@ impl TcPrograms {
         Self { ebpf, way, stale_removed: 0 }
     }
 
+    /// Whether filters are what keeps the programs at interfaces, which outlive an agent.
+    pub(super) fn uses_filters(&self) -> bool {
+        self.way == TcWay::Clsact
+    }
+
     /// Attaches both programs so that each sees its direction of the end that `view` says.
     pub(super) fn attach(
         &mut self,

@@ -17,10 +17,8 @@ use aya::{
 use nix::time::{ClockId, clock_gettime};
 use pod2pod_common::{control::Control, names};
 
-use super::{
-    interfaces_message::{Request, attributes, text, u32_at},
-    interfaces_socket::Questions,
-};
+use super::interfaces_socket::Questions;
+use crate::netlink::{Request, attributes, text, u32_at};
 
 /// linux/pkt_sched.h: handle and parent of the clsact discipline, and of the filters at its two hooks.
 const CLSACT_HANDLE: u32 = 0xffff_0000;

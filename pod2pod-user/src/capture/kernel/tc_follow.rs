@@ -22,6 +22,7 @@ use super::{
     tc::{Attached, TcPrograms},
     tc_filter::ABANDONED_AFTER,
 };
+use crate::rights::{self, Feature, Part};
 
 /// An agent that was killed just before this one began is known to be dead by then.
 const STALE_SWEEP: Duration = ABANDONED_AFTER.saturating_add(Duration::from_secs(1));
@@ -154,6 +155,13 @@ impl Drop for Follower {
     }
 }
 
+/// What this thread does not need any more.
+fn give_up(part: Part, is_used: impl Fn(Feature) -> bool) {
+    if let Err(error) = rights::keep(part, is_used) {
+        tracing::warn!(%error, "rights cannot be given up");
+    }
+}
+
 struct Known {
     interface: Interface,
     view: View,
@@ -174,6 +182,8 @@ struct Following {
 
 impl Following {
     fn run(mut self, mut news: NewsSocket, stop: &OwnedFd) {
+        let may_be_stale = self.programs.uses_filters();
+        give_up(Part::InterfacesAtFirst, |feature| feature != Feature::StaleFilters || may_be_stale);
         let mut again = Some(Instant::now() + STALE_SWEEP);
         let mut rescan = false;
         while !self.wait(&news, stop, again) {
@@ -192,6 +202,7 @@ impl Following {
             }
             if again.is_some_and(|at| at <= Instant::now()) {
                 self.sweep();
+                give_up(Part::Interfaces, |_| true);
                 again = None;
             }
             if rescan {

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use super::{
     Layer, Step,
     fragments::{Fragment, Key},
-    tunnel,
+    icmp, tunnel,
     view::{Refusal, View},
 };
 
@@ -22,11 +22,11 @@ pub(super) struct Addresses {
 }
 
 impl Addresses {
-    fn v4(source: [u8; 4], destination: [u8; 4]) -> Self {
+    pub(super) fn v4(source: [u8; 4], destination: [u8; 4]) -> Self {
         Self { source: Ipv4Addr::from(source).into(), destination: Ipv4Addr::from(destination).into() }
     }
 
-    fn v6(source: [u8; 16], destination: [u8; 16]) -> Self {
+    pub(super) fn v6(source: [u8; 16], destination: [u8; 16]) -> Self {
         Self {
             source: Ipv6Addr::from(source).to_canonical(),
             destination: Ipv6Addr::from(destination).to_canonical(),
@@ -131,6 +131,8 @@ pub(super) fn protocol(protocol: u8, addresses: Addresses, view: View<'_>) -> Re
             step(Layer::Protocol(view.u8(0)?, addresses), view.skip(length)?)
         }
         44 => v6_fragment(addresses, view),
+        1 => icmp::v4(view),
+        58 => icmp::v6(view),
         50 => Err(Refusal::Encrypted),
         _ => Err(Refusal::NotTcp),
     }

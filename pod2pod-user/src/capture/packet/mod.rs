@@ -1,7 +1,7 @@
 //! Packets: the captured bytes of one frame in, its TCP [`Segment`]s out, through link layers, tunnels and fragments.
 //!
-//! Pure: no file, no clock. Checksums are looked at only where they tell forged segments (`checksum`), TCP inside an
-//! ICMP error is not traffic, and nothing is decrypted.
+//! Pure: no file, no clock. Checksums are looked at only where they tell forged segments (`checksum`), of TCP inside an
+//! ICMP error only a SYN is told, as what could not be delivered, and nothing is decrypted.
 //!
 //! Every segment has scope 0: the two directions of a connection may travel in different VLANs or tunnels and over
 //! different interfaces, so neither splits a tuple. That is also what tshark does.
@@ -9,6 +9,7 @@
 pub(crate) mod checksum;
 mod ethernet;
 mod fragments;
+mod icmp;
 mod ip;
 mod link;
 mod serial;
@@ -26,7 +27,9 @@ pub use link::{MAX_ENDACE_EXTENSIONS, MAX_LOG_ATTRIBUTES};
 pub use serial::MAX_FRAME_RELAY_ADDRESS_BYTES;
 pub use tunnel::{MAX_GTP_EXTENSIONS, MAX_SOURCE_ROUTES, MAX_TZSP_TAGS};
 
-use crate::capture::{Direction, KernelInstant, Scope, Segment};
+use pod2pod_common::segment::TCP_SYN;
+
+use crate::capture::{Direction, KernelInstant, Scope, Segment, TcpFlags};
 use checksum::Checksums;
 use fragments::{Fragment, Fragments};
 use ip::{Addresses, Next};
@@ -68,7 +71,9 @@ pub struct Stats {
     pub payload_cut_bytes: u64,
     /// Frames without IP.
     pub not_ip: u64,
-    /// IP without TCP, ICMP errors among them.
+    /// ICMP errors that quote a SYN, delivered as such.
+    pub unreachables: u64,
+    /// IP without TCP, other ICMP among it.
     pub not_tcp: u64,
     /// Frames cut by the capture inside a header.
     pub truncated_header: u64,
@@ -124,6 +129,8 @@ enum Layer {
     Protocol(u8, Addresses),
     /// TCP between two addresses.
     Tcp(Addresses),
+    /// A SYN that an ICMP error quotes.
+    Quoted(icmp::Quoted),
 }
 
 /// A header and what is left of the packet from it on.
@@ -204,6 +211,7 @@ impl PacketDecoder {
                 Ok(header) => self.deliver(&header, addresses, frame, deliver),
                 Err(refusal) => self.count(refusal),
             },
+            Ok(Found::Quoted(quoted)) => self.deliver_quoted(&quoted, frame, deliver),
             Ok(Found::Fragment(fragment)) => {
                 let Some(datagram) = self.fragments.push(&fragment, frame.time) else { return };
                 let layer = Layer::Protocol(datagram.protocol, fragment.addresses());
@@ -250,6 +258,32 @@ impl PacketDecoder {
             cgroup_id: 0,
             socket_cookie: 0,
             interface_index: frame.interface,
+            unreachable: None,
+            scope_is_cookie: false,
+        });
+    }
+
+    fn deliver_quoted(&mut self, quoted: &icmp::Quoted, frame: &Frame<'_>, deliver: &mut Deliver<'_>) {
+        self.stats.unreachables += 1;
+        let (source, destination) = quoted.addresses.with_ports(quoted.source_port, quoted.destination_port);
+        deliver(&Segment {
+            time: frame.time,
+            scope: Scope(0),
+            direction: Direction::Path,
+            source,
+            destination,
+            sequence: quoted.sequence,
+            acknowledgement: 0,
+            flags: TcpFlags(TCP_SYN),
+            payload_length: 0,
+            payload: &[],
+            lost_before: false,
+            skipped_before: false,
+            generation: None,
+            cgroup_id: 0,
+            socket_cookie: 0,
+            interface_index: frame.interface,
+            unreachable: Some(quoted.error),
             scope_is_cookie: false,
         });
     }
@@ -276,6 +310,7 @@ impl PacketDecoder {
 /// Where the walk through the headers of a packet ends.
 enum Found<'a> {
     Tcp(Addresses, View<'a>),
+    Quoted(icmp::Quoted),
     Fragment(Fragment<'a>),
     WirelessAggregate(View<'a>),
 }
@@ -298,6 +333,7 @@ fn find<'a>(mut step: Step<'a>, allowance: &mut Allowance) -> Result<Found<'a>, 
             Layer::Ipv6 => allowance.nest().and_then(|()| ip::v6(view)),
             Layer::Protocol(protocol, addresses) => ip::protocol(protocol, addresses, view),
             Layer::Tcp(addresses) => return Ok(Found::Tcp(addresses, view)),
+            Layer::Quoted(quoted) => return Ok(Found::Quoted(quoted)),
             Layer::WirelessAggregate => return Ok(Found::WirelessAggregate(view)),
         };
         step = match next? {

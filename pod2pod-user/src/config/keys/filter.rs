@@ -1,7 +1,15 @@
 //! Keys that say which connections are wanted: the section `filter`, and `roles`.
 
 use super::{CGROUPS, INTERFACES, Key, NETWORKS, PORTS, all, put};
-use crate::filter::{CgroupRule, NamePattern, Network, PortRange, Roles};
+use crate::filter::{
+    CgroupRule, NamePattern, Network, PortRange, Roles,
+    selection::{self, ObjectPattern},
+};
+
+const NAMES: &str = "a list of names and globs such as shop, kube-*";
+const OBJECTS: &str = "a list of names and globs, with a namespace or without, such as web-*, shop/web-*";
+const WORKLOADS: &str = "a list such as web, shop/web, deployment:shop/web-*";
+const SELECTOR: &str = "a label selector such as app=web,tier in (front,back),!canary";
 
 pub(super) static KEYS: &[Key] = &[
     Key {
@@ -45,6 +53,82 @@ pub(super) static KEYS: &[Key] = &[
         default: "",
         sentence: "Sockets of these cgroups and those below them only; agent only.",
         set: |config, given| put(&mut config.filter.cgroups, all(given, CgroupRule::parse)),
+    },
+    Key {
+        path: "filter.namespaces",
+        allowed: NAMES,
+        default: "",
+        sentence: "Exchanges with an end in these namespaces only. Of these lists of names one end must fit each that is given.",
+        set: |config, given| put(&mut config.names.selection.only.namespaces, all(given, selection::name)),
+    },
+    Key {
+        path: "filter.ignore_namespaces",
+        allowed: NAMES,
+        default: "",
+        sentence: "No exchanges with an end in these namespaces.",
+        set: |config, given| put(&mut config.names.selection.ignore.namespaces, all(given, selection::name)),
+    },
+    Key {
+        path: "filter.pods",
+        allowed: OBJECTS,
+        default: "",
+        sentence: "Exchanges with an end in these pods only.",
+        set: |config, given| put(&mut config.names.selection.only.pods, all(given, ObjectPattern::parse)),
+    },
+    Key {
+        path: "filter.ignore_pods",
+        allowed: OBJECTS,
+        default: "",
+        sentence: "No exchanges with an end in these pods.",
+        set: |config, given| put(&mut config.names.selection.ignore.pods, all(given, ObjectPattern::parse)),
+    },
+    Key {
+        path: "filter.workloads",
+        allowed: WORKLOADS,
+        default: "",
+        sentence: "Exchanges with an end in a pod that one of these made only.",
+        set: |config, given| {
+            put(&mut config.names.selection.only.workloads, all(given, ObjectPattern::parse_workload))
+        },
+    },
+    Key {
+        path: "filter.ignore_workloads",
+        allowed: WORKLOADS,
+        default: "",
+        sentence: "No exchanges with an end in a pod that one of these made.",
+        set: |config, given| {
+            put(&mut config.names.selection.ignore.workloads, all(given, ObjectPattern::parse_workload))
+        },
+    },
+    Key {
+        path: "filter.containers",
+        allowed: NAMES,
+        default: "",
+        sentence: "Exchanges whose observed end is in containers of these names only.",
+        set: |config, given| put(&mut config.names.selection.only.containers, all(given, selection::name)),
+    },
+    Key {
+        path: "filter.ignore_containers",
+        allowed: NAMES,
+        default: "",
+        sentence: "No exchanges whose observed end is in containers of these names.",
+        set: |config, given| put(&mut config.names.selection.ignore.containers, all(given, selection::name)),
+    },
+    Key {
+        path: "filter.labels",
+        allowed: SELECTOR,
+        default: "",
+        sentence: "Exchanges with an end in a pod with such labels only.",
+        set: |config, given| put(&mut config.selectors.only, given.text().map(|text| Some(text.to_owned()))),
+    },
+    Key {
+        path: "filter.ignore_labels",
+        allowed: SELECTOR,
+        default: "",
+        sentence: "No exchanges with an end in a pod with such labels.",
+        set: |config, given| {
+            put(&mut config.selectors.ignore, given.text().map(|text| Some(text.to_owned())))
+        },
     },
     Key {
         path: "filter.expression",

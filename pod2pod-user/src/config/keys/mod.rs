@@ -3,6 +3,8 @@
 
 mod capture;
 mod filter;
+mod ipvs;
+mod kubernetes;
 mod output;
 mod process;
 mod records;
@@ -10,7 +12,7 @@ mod records;
 use std::time::Duration;
 
 use super::{Config, value::Given};
-use crate::{capture::kernel::SourceChoice, restraint, sinks::Format};
+use crate::{capture::kernel::SourceChoice, kubernetes_api, mode::Mode, restraint, sinks::Format, watch};
 
 /// A configuration key.
 #[derive(Clone, Copy, Debug)]
@@ -44,10 +46,13 @@ const CGROUPS: &str =
     "a list of units such as nginx.service, container ids (six digits or more), paths, and globs of them";
 const GLOBS: &str = "a list of globs (*, ?, [abc], {a,b})";
 const SWITCH: &str = "on, off";
+const MODE: &str = "auto, on, off";
 
 /// Every key, in the order of the README.
 pub fn keys() -> impl Iterator<Item = &'static Key> {
-    [capture::KEYS, filter::KEYS, records::KEYS, output::KEYS, process::KEYS].into_iter().flatten()
+    [capture::KEYS, filter::KEYS, records::KEYS, output::KEYS, ipvs::KEYS, kubernetes::KEYS, process::KEYS]
+        .into_iter()
+        .flatten()
 }
 
 /// What cannot be together.
@@ -80,6 +85,25 @@ pub fn contradictions(config: &Config) -> Vec<String> {
     }
     if config.pcap.file.is_some() && config.pcap.file == config.output.file {
         found.push("capture.write_pcap.file and output.file: packets and records need a file each");
+    }
+    let ipvs_switched_on = watch::config::Config { mode: Mode::Auto, ..config.ipvs.clone() };
+    if config.ipvs.mode == Mode::Off && ipvs_switched_on != watch::config::Config::default() {
+        found.push("ipvs: values are given, but ipvs.mode is off");
+    }
+    found.extend(config.admin.contradiction());
+    let cluster = &config.kubernetes;
+    let cluster_switched_on = kubernetes_api::Config { mode: Mode::Auto, ..cluster.clone() };
+    if cluster.mode == Mode::Off && cluster_switched_on != kubernetes_api::Config::default() {
+        found.push("kubernetes: values are given, but kubernetes.mode is off");
+    }
+    let rules = &config.names.rules;
+    if !rules.headers && !rules.more_headers.is_empty() {
+        found.push("kubernetes.pods_headers: names are given, but pods may not ask for headers (kubernetes.pods_may)");
+    }
+    if !rules.body_bytes && rules.more_body_bytes > 0 {
+        found.push(
+            "kubernetes.pods_body_bytes: a size is given, but pods may not ask for body-bytes (kubernetes.pods_may)",
+        );
     }
     let mut found: Vec<String> = found.into_iter().map(str::to_owned).collect();
     let budget = restraint::budget::split(&config.wanted());
@@ -126,6 +150,10 @@ mod tests {
             assert!((key.set)(&mut config, &Given::one(key.default)).is_some(), "{}", key.path);
             if key.path == "metrics.listen" {
                 assert_eq!(config.metrics.listen, Listen::At(crate::admin::DEFAULT_LISTEN));
+                continue;
+            }
+            if key.path == "admin.listen" {
+                assert_eq!(config.admin.listen, Listen::At(crate::admin::DEFAULT_ADMIN_LISTEN));
                 continue;
             }
             assert_eq!(format!("{config:?}"), format!("{:?}", Config::default()), "{}", key.path);
@@ -179,6 +207,58 @@ mod tests {
     }
 
     #[test]
+    fn ipvs_has_its_limits_and_is_not_configured_when_off() {
+        let set = |path: &str, value: &str, config: &mut Config| {
+            let key = keys().find(|key| key.path == path).unwrap();
+            (key.set)(config, &Given::one(value)).is_some()
+        };
+        for (path, value, allowed) in [
+            ("ipvs.interval", "100ms", true),
+            ("ipvs.interval", "99ms", false),
+            ("ipvs.interval", "1m", true),
+            ("ipvs.interval", "61s", false),
+            ("ipvs.interval", "5", false),
+            ("ipvs.mode", "on", true),
+            ("ipvs.mode", "maybe", false),
+            ("ipvs.path", "", false),
+            ("ipvs.services", "10.96.0.0/16, [fd00:96::10]:80", true),
+            ("ipvs.services", "10.96.0.0/16, web", false),
+        ] {
+            assert_eq!(set(path, value, &mut Config::default()), allowed, "{path} {value}");
+        }
+        let mut config = Config::default();
+        assert!(set("ipvs.mode", "off", &mut config));
+        assert_eq!(contradictions(&config).len(), 0);
+        assert!(set("ipvs.interval", "10s", &mut config));
+        assert_eq!(contradictions(&config).len(), 1);
+    }
+
+    #[test]
+    fn kubernetes_is_not_configured_when_off() {
+        let set = |path: &str, value: &str, config: &mut Config| {
+            let key = keys().find(|key| key.path == path).unwrap();
+            (key.set)(config, &Given::one(value)).is_some()
+        };
+        for (path, value, allowed) in [
+            ("kubernetes.mode", "maybe", false),
+            ("kubernetes.node", "node-1.example", true),
+            ("kubernetes.node", "", false),
+            ("kubernetes.labels", "app, app.kubernetes.io/name", true),
+            ("kubernetes.annotations", "a=b", false),
+            ("kubernetes.pod_networks", "10.244.0.0/16, fd00::/48", true),
+            ("kubernetes.pod_networks", "10.244.0.0", false),
+            ("kubernetes.kubeconfig", "", false),
+        ] {
+            assert_eq!(set(path, value, &mut Config::default()), allowed, "{path} {value}");
+        }
+        let mut config = Config::default();
+        assert!(set("kubernetes.mode", "off", &mut config));
+        assert_eq!(contradictions(&config).len(), 0);
+        assert!(set("kubernetes.node", "a", &mut config));
+        assert_eq!(contradictions(&config).len(), 1);
+    }
+
+    #[test]
     fn a_packet_file_is_named_and_is_its_own() {
         let count = |file: Option<&str>, output: Option<&str>, max_files| {
             let mut config = Config::default();
@@ -202,7 +282,21 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_by_every_key_but_paths_and_globs() {
-        let any_text = ["output.file", "capture.write_pcap.file", "capture.cgroup", "filter.expression"];
+        let any_text = [
+            "admin.tls_certificate",
+            "admin.tls_key",
+            "admin.token_file",
+            "data_dir",
+            "output.file",
+            "capture.write_pcap.file",
+            "capture.cgroup",
+            "filter.expression",
+            "filter.labels",
+            "filter.ignore_labels",
+            "ipvs.path",
+            "kubernetes.kubeconfig",
+            "data_dir",
+        ];
         let is_glob = |key: &&Key| [GLOBS, INTERFACES, CGROUPS].contains(&key.allowed);
         for key in keys().filter(|key| !is_glob(key) && !any_text.contains(&key.path)) {
             let mut config = Config::default();

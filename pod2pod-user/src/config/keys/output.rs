@@ -6,14 +6,15 @@ use crate::sinks::{self, Format};
 pub(super) static KEYS: &[Key] = &[
     Key {
         path: "output.format",
-        allowed: "auto, json, text",
+        allowed: "auto, json, text, pod2pod-log",
         default: "auto",
-        sentence: "JSON lines, or columns of text; auto is text on a terminal and JSON elsewhere.",
+        sentence: "JSON lines, columns of text, or kubernetes-pod2pod-log's record as JSON lines; auto is text on a terminal and JSON elsewhere.",
         set: |config, given| {
             config.output.format = match given.text()? {
                 "auto" => Format::Auto,
                 "json" => Format::Json,
                 "text" => Format::Text,
+                "pod2pod-log" => Format::Pod2podLog,
                 _ => return None,
             };
             Some(())

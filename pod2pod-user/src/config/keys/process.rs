@@ -1,16 +1,25 @@
-//! Keys of what is beside the records: the sections `limits`, `metrics` and `log`.
+//! Keys of what is beside the records: `data_dir`, and the sections `limits`, `metrics`, `admin` and `log`.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
 use tracing_subscriber::filter::LevelFilter;
 
 use super::{BYTES, Key, put};
-use crate::{admin::Listen, logging, metrics::routes};
+use crate::{admin::Listen, config::value::Given, logging, metrics::routes};
 
 const LISTEN: &str = "an address and port such as 127.0.0.1:9464, or off";
+const ADMIN_LISTEN: &str = "an address and port such as 127.0.0.1:9465, or off";
+const PATH: &str = "a path";
 const CORES: &str = "a number of cores such as 0.2, a percentage of one core, or off";
 
 pub(super) static KEYS: &[Key] = &[
+    Key {
+        path: "data_dir",
+        allowed: PATH,
+        default: "",
+        sentence: "Directory of what the next agent on this node has to know: until when this one watched, so that the time in between is counted. Agent only.",
+        set: |config, given| put(&mut config.data_dir, path(given)),
+    },
     Key {
         path: "limits.memory",
         allowed: BYTES,
@@ -30,13 +39,7 @@ pub(super) static KEYS: &[Key] = &[
         allowed: LISTEN,
         default: "127.0.0.1:9464",
         sentence: "Where /metrics, /live and /ready are served; replay serves them only if this is given.",
-        set: |config, given| {
-            config.metrics.listen = match given.text()? {
-                "off" | "false" => Listen::Off,
-                text => Listen::At(text.parse::<SocketAddr>().ok()?),
-            };
-            Some(())
-        },
+        set: |config, given| put(&mut config.metrics.listen, listen(given)),
     },
     Key {
         path: "metrics.routes",
@@ -44,6 +47,34 @@ pub(super) static KEYS: &[Key] = &[
         default: "off",
         sentence: "Routes as the label `http_route` of the HTTP metrics: the first template that matches the path; `auto` learns the rest from the paths.",
         set: |config, given| put(&mut config.routes, routes::Config::read(&given.items())),
+    },
+    Key {
+        path: "admin.listen",
+        allowed: ADMIN_LISTEN,
+        default: "127.0.0.1:9465",
+        sentence: "Where /config is served: the effective settings, without secrets. Elsewhere than on loopback it needs TLS and a token; replay serves it only if this is given.",
+        set: |config, given| put(&mut config.admin.listen, listen(given)),
+    },
+    Key {
+        path: "admin.tls_certificate",
+        allowed: PATH,
+        default: "",
+        sentence: "Certificate chain of that listener, PEM; read again when it changes.",
+        set: |config, given| put(&mut config.admin.tls_certificate, path(given)),
+    },
+    Key {
+        path: "admin.tls_key",
+        allowed: PATH,
+        default: "",
+        sentence: "Key of that certificate, PEM.",
+        set: |config, given| put(&mut config.admin.tls_key, path(given)),
+    },
+    Key {
+        path: "admin.token_file",
+        allowed: PATH,
+        default: "",
+        sentence: "File with the token that is asked for there (Authorization: Bearer), 16 to 4096 characters; read again when it changes.",
+        set: |config, given| put(&mut config.admin.token_file, path(given)),
     },
     Key {
         path: "log.level",
@@ -71,3 +102,14 @@ pub(super) static KEYS: &[Key] = &[
         },
     },
 ];
+
+fn listen(given: &Given) -> Option<Listen> {
+    Some(match given.text()? {
+        "off" | "false" => Listen::Off,
+        text => Listen::At(text.parse::<SocketAddr>().ok()?),
+    })
+}
+
+fn path(given: &Given) -> Option<Option<PathBuf>> {
+    given.text().filter(|path| !path.is_empty()).map(|path| Some(path.into()))
+}

@@ -2,29 +2,11 @@
 //! connections they keep.
 
 use super::*;
-use crate::{
-    capture::Scope,
-    reassembly::{ConnectionToken, Start},
-};
+use crate::{capture::Scope, reassembly::Start};
 
 fn connection(originator: &str, responder: &str) -> Connection {
-    Connection {
-        token: ConnectionToken(1),
-        scope: Scope(0),
-        originator: originator.parse().unwrap(),
-        responder: responder.parse().unwrap(),
-        local: None,
-        start: Start::Handshake,
-        behind_loss: false,
-        originator_isn: None,
-        responder_isn: None,
-        syn_time: None,
-        established_time: None,
-        retransmits: 0,
-        cgroup_id: 0,
-        socket_cookie: 0,
-        interface_index: 0,
-    }
+    let ends = (originator.parse().unwrap(), responder.parse().unwrap());
+    Connection::between(Scope(0), ends, None, Start::Handshake)
 }
 
 /// Which of three connections an expression keeps: 10.0.0.1:40000 to 10.0.0.2:8080, 192.168.1.1:50000 to 192.168.1.2:80,

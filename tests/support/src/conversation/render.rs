@@ -122,6 +122,7 @@ impl<'a> Renderer<'a> {
             cgroup_id: 0,
             socket_cookie: script.cookie,
             interface_index: script.interface,
+            unreachable: None,
             scope_is_cookie: false,
         });
         self.time = self.time.plus(script.step);

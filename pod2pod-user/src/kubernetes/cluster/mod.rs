@@ -1,0 +1,1213 @@
+//! What is known of the cluster: news of the API go in, and who an end of a connection is comes out.
+//!
+//! Instants are those at which news came, never those of objects, so that clocks need not agree. Nothing is asked here, and
+//! whoever asks the API is not here. A pod is never named that may be the wrong one; what rests on that is in
+//! [`super::addresses`].
+
+mod networks;
+mod nodes;
+mod owners;
+mod pods;
+mod services;
+mod strings;
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use hashbrown::HashMap;
+pub use networks::Network;
+pub use nodes::MAX_NODES;
+pub use owners::MAX_OWNERS;
+pub use pods::{MAX_ANNOTATION, MAX_CONTAINERS, MAX_PODS};
+pub use services::{MAX_ENDPOINTS, MAX_SERVICES};
+
+use self::{
+    networks::Networks, nodes::Nodes, owners::Owners, pods::Pods, services::Services, strings::Strings,
+};
+use super::{
+    addresses::{self, Found, News, View},
+    cgroup::{Place, PodUid},
+    identity::{Identity, Service},
+    objects::{self, Change, Event, Kind, Metadata},
+};
+
+/// Longest name of an object or a namespace (RFC 1123 subdomain, as the API has it), in bytes.
+pub const MAX_NAME: usize = 253;
+
+/// Memory that all of it may take, where nobody says how much: that of 100,000 pods and what is around them. Bytes.
+pub const DEFAULT_MAX_BYTES: usize = 128 << 20;
+
+/// What is kept, and where we are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Name of our own node; absent if it is not known, and no pod is our own then.
+    pub node: Option<Arc<str>>,
+    /// Keys of labels that are kept.
+    pub labels: Vec<Arc<str>>,
+    /// Keys of annotations that are kept, of our own node's pods.
+    pub annotations: Vec<Arc<str>>,
+    /// Networks of pods, beside those that nodes name and those around pods' addresses.
+    pub networks: Vec<Network>,
+    /// Bytes that all of it may take: past it what is new is not taken in, but for the own node's pods. What is not known has no
+    /// name, and nobody else gets one in its stead.
+    pub max_bytes: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            node: None,
+            labels: Vec::new(),
+            annotations: Vec::new(),
+            networks: Vec::new(),
+            max_bytes: DEFAULT_MAX_BYTES,
+        }
+    }
+}
+
+/// Why an object is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ignored {
+    /// It has no name or namespace, or one that is too long.
+    Name,
+    /// It has no uid.
+    Uid,
+    /// A slice that says no Service.
+    Service,
+    /// There are too many.
+    Room,
+}
+
+impl Ignored {
+    /// Every reason.
+    pub const ALL: [Self; 4] = [Self::Name, Self::Uid, Self::Service, Self::Room];
+
+    /// The word for metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Name => "name",
+            Self::Uid => "uid",
+            Self::Service => "service",
+            Self::Room => "room",
+        }
+    }
+}
+
+/// What was counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Objects that are known, in the order of [`Kind::ALL`].
+    pub objects: [u64; Kind::ALL.len()],
+    /// News of objects that are not, by reason, in the order of [`Ignored::ALL`].
+    pub ignored: [u64; Ignored::ALL.len()],
+    /// Holders of addresses that were forgotten before their time.
+    pub forgotten: u64,
+    /// Values of annotations that were too long to keep.
+    pub long_values: u64,
+    /// Bytes of memory, nearly.
+    pub bytes: u64,
+}
+
+/// The cluster, as far as it was heard of.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    config: Config,
+    pods: Pods,
+    services: Services,
+    nodes: Nodes,
+    owners: Owners,
+    networks: Networks,
+    strings: Strings,
+    /// Lists begun, a kind.
+    rounds: [u32; Kind::ALL.len()],
+    /// Kinds whose first list is complete.
+    listed: [bool; Kind::ALL.len()],
+    /// When contact was lost, a kind; absent while there is.
+    lost: [Option<Duration>; Kind::ALL.len()],
+    ignored: [u64; Ignored::ALL.len()],
+    /// The last list, a kind, in or after which there was no room for an object; absent once a whole list had room.
+    refused: [Option<u32>; Kind::ALL.len()],
+}
+
+impl Cluster {
+    /// An empty one, with contact.
+    pub fn new(mut config: Config) -> Self {
+        for keys in [&mut config.labels, &mut config.annotations] {
+            keys.sort_unstable();
+            keys.dedup();
+        }
+        let mut networks = Networks::default();
+        config.networks.iter().for_each(|network| networks.add(*network));
+        Self {
+            config,
+            pods: Pods::default(),
+            services: Services::default(),
+            nodes: Nodes::default(),
+            owners: Owners::default(),
+            networks,
+            strings: Strings::default(),
+            rounds: Default::default(),
+            listed: Default::default(),
+            lost: Default::default(),
+            ignored: Default::default(),
+            refused: Default::default(),
+        }
+    }
+
+    /// Takes in what the API told.
+    pub fn apply(&mut self, event: Event, news: News) {
+        let kind = event.kind();
+        self.look_for_room();
+        let taken = match event {
+            Event::Pod(change) => self.pod(change, news),
+            Event::Service(change) => self.service(change, news),
+            Event::Slice(change) => self.slice(change, news),
+            Event::Node(change) => self.node(change, news),
+            Event::ReplicaSet(change) => self.owner(Kind::ReplicaSets, change),
+            Event::Job(change) => self.owner(Kind::Jobs, change),
+        };
+        if let Err(ignored) = taken {
+            self.ignored[ignored as usize] += 1;
+            if ignored == Ignored::Room {
+                self.refused[kind as usize] = Some(self.round(kind));
+            }
+        }
+    }
+
+    /// Whether anything new may be taken in: it fits, also if a table has to grow for it.
+    fn look_for_room(&mut self) {
+        let Self { pods, services, nodes, owners, .. } = self;
+        let growth = pods.growth() + services.growth() + nodes.growth() + owners.growth();
+        let is_full = self.bytes() + growth > self.config.max_bytes;
+        (self.pods.is_full, self.services.is_full) = (is_full, is_full);
+        (self.nodes.is_full, self.owners.is_full) = (is_full, is_full);
+    }
+
+    /// Whether all objects of the kind were taken in, as far as there is a list.
+    fn is_whole(&self, kind: Kind) -> bool {
+        self.refused[kind as usize].is_none()
+    }
+
+    /// Contact with the news of a kind was lost at that moment, or is there if it is absent.
+    pub fn set_lost(&mut self, kind: Kind, lost: Option<Duration>) {
+        self.lost[kind as usize] = lost;
+    }
+
+    /// Whether the kind's first list is complete.
+    pub fn is_listed(&self, kind: Kind) -> bool {
+        self.listed[kind as usize]
+    }
+
+    fn round(&self, kind: Kind) -> u32 {
+        self.rounds[kind as usize]
+    }
+
+    fn begin(&mut self, kind: Kind) {
+        let round = &mut self.rounds[kind as usize];
+        *round = round.wrapping_add(1);
+    }
+
+    fn done(&mut self, kind: Kind) {
+        self.listed[kind as usize] = true;
+        let round = self.round(kind);
+        let refused = &mut self.refused[kind as usize];
+        *refused = refused.filter(|refused| *refused == round);
+    }
+
+    fn pod(&mut self, change: Change<objects::Pod>, news: News) -> Result<(), Ignored> {
+        let round = self.round(Kind::Pods);
+        match change {
+            Change::Begin => self.begin(Kind::Pods),
+            Change::Listed(object) | Change::Applied(object) => {
+                let Self { config, pods, services, nodes, owners, networks, strings, .. } = self;
+                let ports =
+                    PodUid::parse(&object.metadata.uid).into_iter().flat_map(|uid| services.ports_of(uid));
+                return pods.apply(
+                    &object,
+                    pods::Known { config, strings, networks, owners, nodes },
+                    ports,
+                    (round, news),
+                );
+            }
+            Change::Deleted(object) => self.pods.delete(&object.metadata.uid, news),
+            Change::Done => {
+                self.pods.listed(round, news);
+                self.done(Kind::Pods);
+            }
+        }
+        Ok(())
+    }
+
+    fn service(&mut self, change: Change<objects::Service>, news: News) -> Result<(), Ignored> {
+        let round = self.round(Kind::Services);
+        match change {
+            Change::Begin => self.begin(Kind::Services),
+            Change::Listed(object) | Change::Applied(object) => {
+                return self.services.apply(&object, &mut self.strings, (round, news));
+            }
+            Change::Deleted(object) => self.services.delete(&object.metadata, news),
+            Change::Done => {
+                self.services.listed(round, news);
+                self.done(Kind::Services);
+            }
+        }
+        Ok(())
+    }
+
+    fn slice(&mut self, change: Change<objects::Slice>, news: News) -> Result<(), Ignored> {
+        let round = self.round(Kind::EndpointSlices);
+        let Self { services, pods, strings, .. } = self;
+        let told = |uid, port, step| pods.endpoint(uid, port, step, news);
+        match change {
+            Change::Begin => self.begin(Kind::EndpointSlices),
+            Change::Listed(object) | Change::Applied(object) => {
+                return services.apply_slice(&object, strings, (round, news), told);
+            }
+            Change::Deleted(object) => {
+                if let Some(uid) = PodUid::parse(&object.metadata.uid) {
+                    services.delete_slice(uid, news, told);
+                }
+            }
+            Change::Done => {
+                services.listed_slices(round, news, told);
+                pods.listed_endpoints(news);
+                self.done(Kind::EndpointSlices);
+            }
+        }
+        Ok(())
+    }
+
+    fn node(&mut self, change: Change<objects::Node>, news: News) -> Result<(), Ignored> {
+        let round = self.round(Kind::Nodes);
+        let Self { nodes, pods, networks, strings, .. } = self;
+        match change {
+            Change::Begin => self.begin(Kind::Nodes),
+            Change::Listed(object) => {
+                // Their zones are told to pods at once, at the end.
+                nodes.apply(&object, strings, networks, (round, news))?;
+            }
+            Change::Applied(object) => {
+                if let Some(node) = nodes.apply(&object, strings, networks, (round, news))? {
+                    pods.set_zones(nodes, Some(&node));
+                }
+            }
+            Change::Deleted(object) => nodes.delete(&object.metadata.name, networks, news),
+            Change::Done => {
+                nodes.listed(round, networks, news);
+                pods.set_zones(nodes, None);
+                self.done(Kind::Nodes);
+            }
+        }
+        Ok(())
+    }
+
+    fn owner(&mut self, kind: Kind, change: Change<objects::Owned>) -> Result<(), Ignored> {
+        let round = self.round(kind);
+        match change {
+            Change::Begin => self.begin(kind),
+            Change::Listed(object) | Change::Applied(object) => self.owned(kind, &object.metadata, round)?,
+            Change::Deleted(object) => self.owners.delete(&object.metadata),
+            Change::Done => {
+                self.owners.listed(kind, round);
+                self.done(kind);
+            }
+        }
+        Ok(())
+    }
+
+    fn owned(&mut self, kind: Kind, metadata: &Metadata, round: u32) -> Result<(), Ignored> {
+        if let Some((uid, workload, is_changed)) =
+            self.owners.apply(kind, metadata, &mut self.strings, round)?
+        {
+            self.pods.made(uid, &workload, is_changed);
+        }
+        Ok(())
+    }
+
+    /// Until when it is worth waiting to hear of a pod that was there `since` then; absent if that has passed.
+    pub fn patience(&self, since: Duration, view: View) -> Option<Duration> {
+        self.view(Kind::Pods, view).patience(since)
+    }
+
+    /// Whose the cgroup is: exact, at any time.
+    pub fn local(&self, place: &Place) -> Option<Identity> {
+        let uid = self.pods.of_cgroup(place.pod)?;
+        let (pod, in_host_network) = self.pods.get(uid)?;
+        let container = place.container.and_then(|id| self.pods.container(uid, id));
+        Some(Identity {
+            place: Some(*place),
+            pod: Some(Arc::clone(pod)),
+            container: container.cloned(),
+            service: None,
+            node: pod.node.clone().filter(|_| in_host_network),
+        })
+    }
+
+    /// The Service that a pod's end is of: absent if there is none, or several, or another may be that there was no room for.
+    pub fn service_of(&self, pod: PodUid, end: SocketAddr, at: Duration) -> Option<Arc<Service>> {
+        if !self.is_whole(Kind::EndpointSlices) {
+            return None;
+        }
+        self.services.of_pod(pod, end.ip().to_canonical(), end.port(), at).cloned()
+    }
+
+    /// Who had the address `at` that moment. Port 0 says nothing: it is for ends that call, whose port is no Service's.
+    pub fn remote(&self, address: SocketAddr, at: Duration, view: View) -> Found<Identity> {
+        let (address, port) = (address.ip().to_canonical(), address.port());
+        let pods = self.view(Kind::Pods, view);
+        let found = self.pods.find(address, at, pods);
+        match found {
+            // What is asked nearly always.
+            Some(Found::Held(uid)) => {
+                return self.of_pod(uid, address, port, at).map_or(Found::Nobody, Found::Held);
+            }
+            Some(found @ (Found::Stale(_) | Found::Several | Found::Early(_, Some(_)))) => {
+                return found.and_then(|uid| self.of_pod(uid, address, port, at));
+            }
+            Some(Found::Early(_, None) | Found::Nobody) | None => {}
+        }
+        if let Some(other) = self.beside_pods(address, port, at, view) {
+            return other;
+        }
+        match found {
+            Some(found) => found.and_then(|_| None),
+            None if self.may_be_pods(address) => addresses::unheard_of(at, pods),
+            None => Found::Nobody,
+        }
+    }
+
+    /// Whether pods may have the address; all may be theirs before any pod is known.
+    pub fn may_be_pods(&self, address: IpAddr) -> bool {
+        !self.is_listed(Kind::Pods) || self.networks.hold(address.to_canonical())
+    }
+
+    /// Whether an address that is nobody's is outside of the cluster. Pods of a network that was not heard of yet have private
+    /// addresses (RFC 1918, RFC 6598, RFC 4193): where nobody says which networks pods have, such an address is not said to be outside.
+    pub fn is_outside(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        let are_listed = [Kind::Pods, Kind::Services, Kind::Nodes]
+            .into_iter()
+            .all(|kind| self.is_listed(kind) && self.is_whole(kind));
+        let are_told = || !self.config.networks.is_empty() || self.nodes.tell_networks();
+        are_listed && !self.may_be_pods(address) && (!is_private(address) || are_told())
+    }
+
+    /// A Service, a node, a pod in the network of its node, an endpoint that is no pod.
+    fn beside_pods(&self, address: IpAddr, port: u16, at: Duration, view: View) -> Option<Found<Identity>> {
+        let service = self.services.find(address, port, at, self.view(Kind::Services, view));
+        if let Some(found) = service {
+            return Some(
+                found.and_then(|service| Some(Identity { service: Some(service), ..Identity::default() })),
+            );
+        }
+        if port != 0
+            && let Some(found) = self.pods.find_port(address, port, at, self.view(Kind::EndpointSlices, view))
+            && matches!(found, Found::Held(_) | Found::Stale(_) | Found::Early(_, Some(_)))
+        {
+            return Some(found.and_then(|uid| self.of_pod(uid, address, port, at)));
+        }
+        let endpoint = self.services.of_address(address, port, at);
+        if let Some(found) = self.nodes.find(address, at, self.view(Kind::Nodes, view)) {
+            return Some(found.and_then(|node| {
+                Some(Identity { node: Some(node), service: endpoint.cloned(), ..Identity::default() })
+            }));
+        }
+        let service = endpoint?;
+        Some(Found::Held(Identity { service: Some(Arc::clone(service)), ..Identity::default() }))
+    }
+
+    fn of_pod(&self, uid: PodUid, address: IpAddr, port: u16, at: Duration) -> Option<Identity> {
+        let (pod, in_host_network) = self.pods.get(uid)?;
+        Some(Identity {
+            place: None,
+            pod: Some(Arc::clone(pod)),
+            container: None,
+            service: if port == 0 { None } else { self.service_of(uid, (address, port).into(), at) },
+            node: if in_host_network { pod.node.clone() } else { None },
+        })
+    }
+
+    fn view(&self, kind: Kind, view: View) -> View {
+        let lost = self.lost[kind as usize].unwrap_or(view.contact);
+        View { contact: view.contact.min(lost), ..view }
+    }
+
+    /// Forgets what was gone for long at `now`. To be called every few seconds.
+    pub fn forget(&mut self, now: Duration) {
+        self.pods.forget(now, &mut self.networks);
+        self.services.forget(now);
+        self.nodes.forget(now);
+        self.strings.forget();
+    }
+
+    /// What was counted, and what is held.
+    pub fn stats(&self) -> Stats {
+        let count = |kind| match kind {
+            Kind::Pods => self.pods.count(),
+            Kind::Services => self.services.count(),
+            Kind::EndpointSlices => self.services.count_slices(),
+            Kind::Nodes => self.nodes.count(),
+            Kind::ReplicaSets | Kind::Jobs => self.owners.count(kind),
+        };
+        Stats {
+            objects: Kind::ALL.map(|kind| count(kind) as u64),
+            ignored: self.ignored,
+            forgotten: self.pods.forgotten() + self.services.forgotten() + self.nodes.forgotten(),
+            long_values: self.pods.long_values(),
+            bytes: self.bytes() as u64,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.pods.bytes()
+            + self.services.bytes()
+            + self.nodes.bytes()
+            + self.owners.bytes()
+            + self.networks.bytes()
+            + self.strings.bytes()
+    }
+}
+
+/// Bytes by which a table grows with the next entry.
+fn growth<K, V, S>(table: &HashMap<K, V, S>) -> usize {
+    if table.len() < table.capacity() { 0 } else { table.capacity().max(4) * (size_of::<(K, V)>() + 1) }
+}
+
+fn check_name(namespace: &str, name: &str) -> Result<(), Ignored> {
+    let is_name = |text: &str| !text.is_empty() && text.len() <= MAX_NAME;
+    if is_name(namespace) && is_name(name) { Ok(()) } else { Err(Ignored::Name) }
+}
+
+/// An address that somebody can have.
+fn parse_address(text: &str) -> Option<IpAddr> {
+    let address = text.parse::<IpAddr>().ok()?.to_canonical();
+    (!address.is_unspecified() && !address.is_loopback()).then_some(address)
+}
+
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            let [first, second, ..] = address.octets();
+            address.is_private() || first == 100 && second & 0xc0 == 64
+        }
+        IpAddr::V6(address) => address.is_unique_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::kubernetes::{
+        addresses::MAX_LATENESS,
+        cgroup::ContainerId,
+        identity::{Workload, WorkloadKind},
+    };
+
+    const fn second(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn uid(number: u32) -> String {
+        format!("00000000-0000-4000-8000-{number:012x}")
+    }
+
+    fn read<T: serde::de::DeserializeOwned>(value: Value) -> T {
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn config() -> Config {
+        Config {
+            node: Some("own".into()),
+            labels: vec!["app".into()],
+            annotations: vec!["pod2pod.io/observe".into()],
+            ..Config::default()
+        }
+    }
+
+    /// A running pod of the namespace `shop`, on the node `own`.
+    fn pod(name: &str, number: u32, address: &str) -> Value {
+        json!({
+            "metadata": {"name": name, "namespace": "shop", "uid": uid(number)},
+            "spec": {"nodeName": "own", "restartPolicy": "Always"},
+            "status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]},
+        })
+    }
+
+    fn with(mut object: Value, pointer: &str, value: Value) -> Value {
+        let (above, key) = pointer.rsplit_once('/').unwrap();
+        object.pointer_mut(above).unwrap().as_object_mut().unwrap().insert(key.to_owned(), value);
+        object
+    }
+
+    fn owned_by(object: Value, version: &str, kind: &str, name: &str, number: u32) -> Value {
+        let owner = json!([{"apiVersion": version, "kind": kind, "name": name, "uid": uid(number), "controller": true}]);
+        with(object, "/metadata/ownerReferences", owner)
+    }
+
+    struct Told {
+        cluster: Cluster,
+        at: Duration,
+    }
+
+    impl Told {
+        /// With contact for ever, and no pods but those that are told of.
+        fn new() -> Self {
+            let mut told = Self { cluster: Cluster::new(config()), at: second(1000) };
+            told.event(Event::Pod(Change::Begin));
+            told.event(Event::Pod(Change::Done));
+            told
+        }
+
+        fn event(&mut self, event: Event) {
+            self.cluster.apply(event, News::live(self.at));
+        }
+
+        fn pod(&mut self, object: Value) {
+            self.event(Event::Pod(Change::Applied(read(object))));
+        }
+
+        /// Long after, of now.
+        fn find(&self, address: &str) -> Found<Identity> {
+            self.find_at(address, self.at, self.at + second(1000))
+        }
+
+        fn find_at(&self, address: &str, at: Duration, now: Duration) -> Found<Identity> {
+            self.cluster.remote(address.parse().unwrap(), at, View { now, contact: now })
+        }
+
+        fn held(&self, address: &str) -> Identity {
+            match self.find(address) {
+                Found::Held(identity) => identity,
+                other @ (Found::Early(..) | Found::Stale(_) | Found::Nobody | Found::Several) => {
+                    panic!("{address}: {other:?}")
+                }
+            }
+        }
+
+        /// What is known of the address: pod, Service, node.
+        fn names(&self, address: &str) -> String {
+            let Found::Held(Identity { pod, service, node, .. }) = self.find(address) else {
+                return format!("{:?}", self.find(address).and_then(|_| Some(())));
+            };
+            let pod = pod.map(|pod| pod.name.to_string());
+            let service = service.map(|service| service.name.to_string());
+            let word = |name: Option<String>| name.unwrap_or_else(|| "-".to_owned());
+            format!("{} {} {}", word(pod), word(service), word(node.map(|node| node.to_string())))
+        }
+    }
+
+    #[test]
+    fn a_pod_is_named_by_its_address_with_what_is_asked_for() {
+        let mut told = Told::new();
+        let object = owned_by(pod("web-0", 1, "10.1.0.1"), "apps/v1", "StatefulSet", "web", 9);
+        let object = with(object, "/metadata/labels", json!({"app": "web", "team": "a", "zone": "b"}));
+        let object =
+            with(object, "/metadata/annotations", json!({"pod2pod.io/observe": "false", "other": "x"}));
+        told.pod(with(object, "/status/podIPs", json!([{"ip": "10.1.0.1"}, {"ip": "fd00::1"}])));
+        for address in ["10.1.0.1:8080", "[fd00::1]:0", "[::ffff:10.1.0.1]:1"] {
+            let pod = told.held(address).pod.unwrap();
+            assert_eq!((&*pod.namespace, &*pod.name, pod.node.as_deref()), ("shop", "web-0", Some("own")));
+            assert_eq!(pod.workload, Some(Workload { kind: WorkloadKind::StatefulSet, name: "web".into() }));
+            assert_eq!(*pod.labels, [("app".into(), "web".into())]);
+            assert_eq!(*pod.annotations, [("pod2pod.io/observe".into(), "false".into())]);
+        }
+        // Of another node's pod only the labels.
+        let object = with(pod("far", 2, "10.1.0.2"), "/spec/nodeName", json!("other"));
+        let object = with(object, "/metadata/labels", json!({"app": "web"}));
+        told.pod(with(object, "/metadata/annotations", json!({"pod2pod.io/observe": "false"})));
+        let pod = told.held("10.1.0.2:1").pod.unwrap();
+        assert_eq!((pod.labels.len(), pod.annotations.len()), (1, 0));
+    }
+
+    #[test]
+    fn objects_may_lack_anything() {
+        let mut told = Told::new();
+        for object in [
+            json!({}),
+            json!({"metadata": null, "spec": null, "status": null}),
+            json!({"metadata": {"name": "a", "namespace": "b"}}),
+            json!({"metadata": {"name": "a", "namespace": "b", "uid": "not a uid"}}),
+            json!({"metadata": {"name": "a", "uid": uid(1)}}),
+            json!({"metadata": {"namespace": "b", "uid": uid(1)}}),
+        ] {
+            told.pod(object.clone());
+            told.event(Event::Pod(Change::Deleted(read(object.clone()))));
+            told.event(Event::Service(Change::Applied(read(object.clone()))));
+            told.event(Event::Slice(Change::Applied(read(object.clone()))));
+            told.event(Event::Node(Change::Applied(read(object.clone()))));
+            told.event(Event::ReplicaSet(Change::Applied(read(object))));
+        }
+        let stats = told.cluster.stats();
+        // A Service needs no uid, a node no namespace either.
+        assert_eq!(stats.objects, [0, 1, 0, 1, 0, 0]);
+        assert_eq!((stats.ignored[0] > 0, stats.ignored[1] > 0), (true, true));
+        // Nothing but a name and an address that is none.
+        let object = json!({
+            "metadata": {"name": "a", "namespace": "b", "uid": uid(1), "labels": null, "ownerReferences": [{}]},
+            "spec": {"hostNetwork": null},
+            "status": {"podIP": "", "podIPs": [{}, {"ip": "10.1.2"}, {"ip": "0.0.0.0"}, {"ip": "127.0.0.1"}],
+                "containerStatuses": [{}, {"name": null, "containerID": "docker"}]},
+        });
+        told.pod(object);
+        assert_eq!(told.cluster.stats().objects[0], 1);
+        assert_eq!(told.find("0.0.0.0:1"), Found::Nobody);
+    }
+
+    #[test]
+    fn names_have_a_length() {
+        let mut told = Told::new();
+        let name = |length: usize| "a".repeat(length);
+        told.pod(pod(&name(MAX_NAME), 1, "10.1.0.1"));
+        told.pod(pod(&name(MAX_NAME + 1), 2, "10.1.0.2"));
+        told.pod(pod("pod.with-dots.9", 3, "10.1.0.3"));
+        assert_eq!(told.cluster.stats().objects[0], 2);
+        assert_eq!(told.cluster.stats().ignored[Ignored::Name as usize], 1);
+    }
+
+    #[test]
+    fn a_pods_workload_is_the_owner_of_its_owner_whenever_that_is_heard_of() {
+        let workload = |told: &Told, address| {
+            let workload = told.held(address).pod.unwrap().workload.clone()?;
+            Some(format!("{} {}", workload.kind.as_str(), workload.name))
+        };
+        let mut told = Told::new();
+        let set =
+            |name: &str, number| json!({"metadata": {"name": name, "namespace": "shop", "uid": uid(number)}});
+        let of_set = |address, hash: Option<&str>, set: &str, number| {
+            let object = owned_by(pod("p", number, address), "apps/v1", "ReplicaSet", set, number + 100);
+            match hash {
+                Some(hash) => with(object, "/metadata/labels", json!({"pod-template-hash": hash})),
+                None => object,
+            }
+        };
+        // Known by the hash, and then by the ReplicaSet, also if its name does not end with it.
+        told.pod(of_set("10.1.0.1", Some("5d8f"), "web-5d8f", 1));
+        told.pod(of_set("10.1.0.2", None, "api-77", 2));
+        told.pod(of_set("10.1.0.3", Some("5d8f"), "-5d8f", 3));
+        let first = workload(&told, "10.1.0.1:0");
+        assert_eq!(first.as_deref(), Some("deployment web"));
+        assert_eq!(workload(&told, "10.1.0.2:0").as_deref(), Some("replicaset api-77"));
+        assert_eq!(workload(&told, "10.1.0.3:0").as_deref(), Some("replicaset -5d8f"));
+        let above = owned_by(set("api-77", 102), "apps/v1", "Deployment", "api", 202);
+        told.event(Event::ReplicaSet(Change::Applied(read(above.clone()))));
+        assert_eq!(workload(&told, "10.1.0.2:0").as_deref(), Some("deployment api"));
+        // It is gone before the pod's next news, and the name stays.
+        told.event(Event::ReplicaSet(Change::Deleted(read(above))));
+        told.pod(with(of_set("10.1.0.2", None, "api-77", 2), "/metadata/deletionTimestamp", json!("x")));
+        assert_eq!(workload(&told, "10.1.0.2:0").as_deref(), Some("deployment api"));
+        // One that nobody owns; adopted later.
+        told.event(Event::ReplicaSet(Change::Applied(read(set("-5d8f", 103)))));
+        assert_eq!(workload(&told, "10.1.0.3:0").as_deref(), Some("replicaset -5d8f"));
+        let above = owned_by(set("-5d8f", 103), "argoproj.io/v1alpha1", "Rollout", "canary", 203);
+        told.event(Event::ReplicaSet(Change::Applied(read(above))));
+        assert_eq!(workload(&told, "10.1.0.3:0").as_deref(), Some("other canary"));
+        // Jobs.
+        let job = owned_by(set("night-29", 304), "batch/v1", "CronJob", "night", 404);
+        told.event(Event::Job(Change::Applied(read(job))));
+        told.pod(owned_by(pod("night-29-x", 4, "10.1.0.4"), "batch/v1", "Job", "night-29", 304));
+        assert_eq!(workload(&told, "10.1.0.4:0").as_deref(), Some("cronjob night"));
+        // By themselves; of a node; of one of several.
+        told.pod(pod("alone", 5, "10.1.0.5"));
+        told.pod(owned_by(pod("static", 6, "10.1.0.6"), "v1", "Node", "own", 306));
+        assert_eq!((workload(&told, "10.1.0.5:0"), workload(&told, "10.1.0.6:0")), (None, None));
+        let owners = json!([{"apiVersion": "v1", "kind": "A", "name": "a"},
+            {"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "b", "controller": true}]);
+        told.pod(with(pod("of two", 7, "10.1.0.7"), "/metadata/ownerReferences", owners));
+        assert_eq!(workload(&told, "10.1.0.7:0").as_deref(), Some("daemonset b"));
+    }
+
+    #[test]
+    fn the_own_nodes_pods_are_known_by_cgroup_with_their_containers() {
+        let mut told = Told::new();
+        let id = |digit: char| digit.to_string().repeat(64);
+        let place = |number: u32, digit: char| Place {
+            pod: PodUid::parse(&uid(number)).unwrap(),
+            container: ContainerId::parse(&id(digit)),
+        };
+        let container = |told: &Told, number, digit| {
+            told.cluster
+                .local(&place(number, digit))
+                .map(|found| found.container.map(|name| name.to_string()))
+        };
+        let running = |digit| {
+            let object = pod("web", 1, "10.1.0.1");
+            let object = with(
+                object,
+                "/status/initContainerStatuses",
+                json!([{"name": "init", "containerID": format!("cri-o://{}", id('a'))}]),
+            );
+            with(
+                object,
+                "/status/containerStatuses",
+                json!([{"name": "web", "containerID": format!("containerd://{}", id(digit))}]),
+            )
+        };
+        assert_eq!(container(&told, 1, 'b'), None);
+        told.pod(running('b'));
+        let name = |name: &str| Some(Some(name.to_owned()));
+        assert_eq!((container(&told, 1, 'a'), container(&told, 1, 'b')), (name("init"), name("web")));
+        assert_eq!(container(&told, 1, 'c'), Some(None), "not heard of yet");
+        // Started again: the one before is remembered.
+        told.pod(running('c'));
+        assert_eq!((container(&told, 1, 'b'), container(&told, 1, 'c')), (name("web"), name("web")));
+        // A static one is named by its manifest; its cgroup has no other name for it.
+        let manifest = "0123456789abcdef0123456789abcdef";
+        let object = with(pod("etcd", 2, "192.168.0.1"), "/spec/hostNetwork", json!(true));
+        told.pod(with(object, "/metadata/annotations", json!({"kubernetes.io/config.hash": manifest})));
+        let found =
+            told.cluster.local(&Place { pod: PodUid::parse(manifest).unwrap(), container: None }).unwrap();
+        assert_eq!((&*found.pod.unwrap().name, found.node.as_deref()), ("etcd", Some("own")));
+        // Gone, it is remembered for a time.
+        told.event(Event::Pod(Change::Deleted(read(running('c')))));
+        told.cluster.forget(told.at + addresses::KEPT_AFTER_END - Duration::from_nanos(1));
+        assert!(container(&told, 1, 'c').is_some());
+        told.cluster.forget(told.at + addresses::KEPT_AFTER_END);
+        assert_eq!(container(&told, 1, 'c'), None);
+    }
+
+    #[test]
+    fn a_pods_containers_have_a_limit() {
+        let mut told = Told::new();
+        let id = |number: usize| format!("{number:064x}");
+        for number in 0..=MAX_CONTAINERS {
+            let statuses = json!([{"name": "web", "containerID": format!("containerd://{}", id(number))}]);
+            told.pod(with(pod("web", 1, "10.1.0.1"), "/status/containerStatuses", statuses));
+        }
+        let is_known = |number| {
+            let place =
+                Place { pod: PodUid::parse(&uid(1)).unwrap(), container: ContainerId::parse(&id(number)) };
+            told.cluster.local(&place).unwrap().container.is_some()
+        };
+        assert_eq!((is_known(0), is_known(1), is_known(MAX_CONTAINERS)), (false, true, true));
+    }
+
+    #[test]
+    fn long_annotations_are_left_out() {
+        let mut told = Told::new();
+        for (number, length) in [(1, MAX_ANNOTATION), (2, MAX_ANNOTATION + 1)] {
+            let annotations = json!({"pod2pod.io/observe": "x".repeat(length)});
+            told.pod(with(
+                pod("web", number, &format!("10.1.0.{number}")),
+                "/metadata/annotations",
+                annotations,
+            ));
+        }
+        let count = |address| told.held(address).pod.unwrap().annotations.len();
+        assert_eq!((count("10.1.0.1:0"), count("10.1.0.2:0"), told.cluster.stats().long_values), (1, 0, 1));
+    }
+
+    fn service(name: &str, address: &str, port: u16) -> Value {
+        json!({
+            "metadata": {"name": name, "namespace": "shop", "uid": "x"},
+            "spec": {"type": "ClusterIP", "clusterIP": address, "clusterIPs": [address],
+                "ports": [{"port": port}, {"port": 53, "protocol": "UDP"}]},
+        })
+    }
+
+    fn slice(service: &str, number: u32, port: u16, endpoints: Value) -> Value {
+        json!({
+            "metadata": {"name": format!("{service}-x"), "namespace": "shop", "uid": uid(number),
+                "labels": {"kubernetes.io/service-name": service}},
+            "addressType": "IPv4",
+            "ports": [{"name": "http", "port": port, "protocol": "TCP"}, {"port": null}],
+            "endpoints": endpoints,
+        })
+    }
+
+    fn target(address: &str, number: u32) -> Value {
+        json!({"addresses": [address], "targetRef": {"kind": "Pod", "name": "p", "uid": uid(number)}})
+    }
+
+    #[test]
+    fn a_services_own_address_is_its_on_its_ports() {
+        let mut told = Told::new();
+        told.event(Event::Service(Change::Applied(read(service("cart", "10.96.0.7", 80)))));
+        told.event(Event::Service(Change::Applied(read(service("headless", "None", 80)))));
+        let expected = "- cart -";
+        assert_eq!(told.names("10.96.0.7:80"), expected);
+        assert_eq!(
+            (told.names("10.96.0.7:53"), told.names("10.96.0.7:81")),
+            ("Nobody".into(), "Nobody".into())
+        );
+        // Of an exchange that is told of later.
+        told.event(Event::Service(Change::Deleted(read(service("cart", "10.96.0.7", 80)))));
+        let before = told.at - second(10);
+        assert_eq!(told.find_at("10.96.0.7:80", before, told.at), Found::Nobody, "it came just before");
+        assert_eq!(told.names("10.96.0.7:80"), expected);
+        assert_eq!(told.find_at("10.96.0.7:80", told.at + second(1), told.at + second(100)), Found::Nobody);
+    }
+
+    #[test]
+    fn an_endpoint_is_of_the_one_service_that_has_its_port() {
+        let mut told = Told::new();
+        told.pod(pod("cart-1", 1, "10.1.0.1"));
+        told.event(Event::Slice(Change::Applied(read(slice(
+            "cart",
+            11,
+            8080,
+            json!([target("10.1.0.1", 1)]),
+        )))));
+        assert_eq!(told.names("10.1.0.1:8080"), "cart-1 cart -");
+        assert_eq!(
+            (told.names("10.1.0.1:8081"), told.names("10.1.0.1:0")),
+            ("cart-1 - -".into(), "cart-1 - -".into())
+        );
+        let uid = PodUid::parse(&uid(1)).unwrap();
+        let of = told.cluster.service_of(uid, "10.1.0.1:8080".parse().unwrap(), told.at);
+        assert_eq!(of.map(|service| service.name.to_string()).as_deref(), Some("cart"));
+        // In a second slice of the same Service, and only in that one then.
+        told.event(Event::Slice(Change::Applied(read(slice(
+            "cart",
+            12,
+            8080,
+            json!([target("fd00::1", 1)]),
+        )))));
+        told.event(Event::Slice(Change::Deleted(read(slice("cart", 11, 8080, json!([]))))));
+        assert_eq!(told.names("10.1.0.1:8080"), "cart-1 cart -");
+        // Two Services with the same port.
+        told.event(Event::Slice(Change::Applied(read(slice(
+            "all",
+            13,
+            8080,
+            json!([target("10.1.0.1", 1)]),
+        )))));
+        assert_eq!(told.names("10.1.0.1:8080"), "cart-1 - -");
+        told.event(Event::Slice(Change::Applied(read(slice("all", 13, 8080, json!([]))))));
+        assert_eq!(told.names("10.1.0.1:8080"), "cart-1 cart -");
+        // The address goes to another pod: the slice that still has it means the one before.
+        told.event(Event::Pod(Change::Deleted(read(pod("cart-1", 1, "10.1.0.1")))));
+        told.at += second(20);
+        told.pod(pod("web-1", 2, "10.1.0.1"));
+        assert_eq!(told.names("10.1.0.1:8080"), "web-1 - -");
+        // What is no pod, in a slice that somebody wrote.
+        let endpoint =
+            json!([{"addresses": ["10.9.9.9", "no address", "10.1.0.1"]}, {}, {"addresses": null}]);
+        told.event(Event::Slice(Change::Applied(read(slice("db", 14, 5432, endpoint)))));
+        assert_eq!(
+            (told.names("10.9.9.9:5432"), told.names("10.9.9.9:5433")),
+            ("- db -".into(), "Nobody".into())
+        );
+        assert_eq!(told.names("10.1.0.1:5432"), "web-1 db -");
+    }
+
+    #[test]
+    fn pods_in_the_network_of_their_node_are_told_apart_by_the_ports_of_endpoints() {
+        let node = json!({"metadata": {"name": "own", "labels": {"topology.kubernetes.io/zone": "z1"}},
+            "status": {"addresses": [{"address": "192.168.0.1"}, {"address": "own.example"}]}});
+        let host =
+            |name: &str, number| with(pod(name, number, "192.168.0.1"), "/spec/hostNetwork", json!(true));
+        let endpoints = |number| json!([target("192.168.0.1", number)]);
+        // Whichever comes first.
+        for is_pod_first in [true, false] {
+            let mut told = Told::new();
+            told.event(Event::Node(Change::Applied(read(node.clone()))));
+            for pods in [is_pod_first, !is_pod_first] {
+                if pods {
+                    told.pod(host("proxy", 1));
+                    told.pod(host("dns", 2));
+                    told.pod(host("quiet", 3));
+                } else {
+                    told.event(Event::Slice(Change::Applied(read(slice("proxy", 11, 9000, endpoints(1))))));
+                    told.event(Event::Slice(Change::Applied(read(slice("dns", 12, 9153, endpoints(2))))));
+                }
+            }
+            assert_eq!(told.names("192.168.0.1:9000"), "proxy proxy own");
+            assert_eq!(told.names("192.168.0.1:9153"), "dns dns own");
+            assert_eq!(
+                (told.names("192.168.0.1:80"), told.names("192.168.0.1:0")),
+                ("- - own".into(), "- - own".into())
+            );
+            assert_eq!(told.held("192.168.0.1:9000").pod.unwrap().zone.as_deref(), Some("z1"));
+            // The next one has the port while the slice still means the first.
+            told.event(Event::Pod(Change::Deleted(read(host("proxy", 1)))));
+            told.at += second(60);
+            assert_eq!(told.names("192.168.0.1:9000"), "- - own");
+            told.pod(host("proxy-2", 4));
+            told.event(Event::Slice(Change::Applied(read(slice("proxy", 11, 9000, endpoints(4))))));
+            assert_eq!(told.names("192.168.0.1:9000"), "proxy-2 proxy own");
+            // Gone from its Service.
+            told.event(Event::Slice(Change::Deleted(read(slice("proxy", 11, 9000, json!([]))))));
+            told.at += second(60);
+            assert_eq!(told.names("192.168.0.1:9000"), "- - own");
+        }
+    }
+
+    #[test]
+    fn zones_and_nodes_are_known_whenever_they_come() {
+        let mut told = Told::new();
+        let node = |zone: &str| {
+            json!({"metadata": {"name": "own", "labels": {"topology.kubernetes.io/zone": zone}},
+                "status": {"addresses": [{"address": "192.168.0.1"}, {"address": "fd00::9"}]}})
+        };
+        told.pod(pod("a", 1, "10.1.0.1"));
+        let zone = |told: &Told| told.held("10.1.0.1:0").pod.unwrap().zone.as_deref().map(str::to_owned);
+        assert_eq!(zone(&told), None);
+        told.event(Event::Node(Change::Begin));
+        told.event(Event::Node(Change::Listed(read(node("z1")))));
+        told.event(Event::Node(Change::Done));
+        assert_eq!(zone(&told).as_deref(), Some("z1"));
+        told.event(Event::Node(Change::Applied(read(node("z2")))));
+        assert_eq!(zone(&told).as_deref(), Some("z2"));
+        assert_eq!(
+            (told.names("192.168.0.1:1"), told.names("[fd00::9]:1")),
+            ("- - own".into(), "- - own".into())
+        );
+        told.event(Event::Node(Change::Begin));
+        told.event(Event::Node(Change::Done));
+        told.at += second(60);
+        assert_eq!(told.names("192.168.0.1:1"), "Nobody");
+    }
+
+    #[test]
+    fn pods_that_ended_or_are_not_in_the_new_list_give_their_address_back() {
+        for phase in ["Succeeded", "Failed"] {
+            let mut told = Told::new();
+            told.pod(pod("job-1", 1, "10.1.0.1"));
+            told.at += second(100);
+            told.pod(with(pod("job-1", 1, "10.1.0.1"), "/status/phase", json!(phase)));
+            told.at += second(60);
+            told.pod(with(pod("job-1", 1, "10.1.0.1"), "/status/phase", json!(phase)));
+            told.pod(pod("job-2", 2, "10.1.0.1"));
+            assert_eq!(told.names("10.1.0.1:0"), "job-2 - -");
+            assert_eq!(told.cluster.stats().objects[0], 1);
+            // Ended before it was ever heard of.
+            told.pod(with(pod("job-3", 3, "10.1.0.1"), "/status/phase", json!(phase)));
+            assert_eq!(told.names("10.1.0.1:0"), "job-2 - -");
+        }
+        let mut told = Told::new();
+        told.pod(pod("a", 1, "10.1.0.1"));
+        told.pod(pod("b", 2, "10.1.0.2"));
+        told.at += second(100);
+        told.event(Event::Pod(Change::Begin));
+        told.event(Event::Pod(Change::Listed(read(pod("b", 2, "10.1.0.2")))));
+        assert_eq!(told.cluster.stats().objects[0], 2, "until it is complete");
+        told.event(Event::Pod(Change::Done));
+        told.at += second(60);
+        assert_eq!((told.names("10.1.0.1:0"), told.names("10.1.0.2:0")), ("Nobody".into(), "b - -".into()));
+        told.cluster.forget(told.at + addresses::KEPT_AFTER_END);
+        assert_eq!(told.cluster.stats().objects[0], 1);
+    }
+
+    #[test]
+    fn addresses_that_no_pod_can_have_are_nobodys_at_once() {
+        let mut told = Told::new();
+        let now = told.at;
+        let find = |told: &Told, address: &str| told.find_at(address, now, now);
+        let early = Found::Early(now + MAX_LATENESS, None);
+        assert_eq!(find(&told, "10.1.0.9:1"), Found::Nobody);
+        told.pod(pod("a", 1, "10.1.0.1"));
+        assert_eq!((find(&told, "10.1.0.9:1"), find(&told, "10.1.1.9:1")), (early.clone(), Found::Nobody));
+        let node =
+            json!({"metadata": {"name": "n"}, "spec": {"podCIDRs": ["10.1.1.0/24", "fd00:7::/64", "x"]}});
+        told.event(Event::Node(Change::Applied(read(node.clone()))));
+        for (address, expected) in [
+            ("10.1.1.9:1", &early),
+            ("[fd00:7::1]:1", &early),
+            ("10.1.2.9:1", &Found::Nobody),
+            ("1.1.1.1:443", &Found::Nobody),
+        ] {
+            assert_eq!(find(&told, address), *expected, "{address}");
+        }
+        told.event(Event::Node(Change::Deleted(read(node))));
+        assert_eq!(find(&told, "10.1.1.9:1"), Found::Nobody);
+        // Nothing is known before the first list, and then what is configured.
+        let networks = vec![Network::parse("10.8.0.0/16").unwrap()];
+        let mut cluster = Cluster::new(Config { networks, ..config() });
+        let find = |cluster: &Cluster, address: &str| {
+            cluster.remote(address.parse().unwrap(), now, View { now, contact: now })
+        };
+        assert_eq!(find(&cluster, "1.1.1.1:443"), early);
+        cluster.apply(Event::Pod(Change::Begin), News::live(now));
+        cluster.apply(Event::Pod(Change::Done), News::live(now));
+        assert_eq!((find(&cluster, "1.1.1.1:443"), find(&cluster, "10.8.1.1:1")), (Found::Nobody, early));
+    }
+
+    #[test]
+    fn a_private_address_is_outside_only_where_networks_of_pods_are_told() {
+        let (address, now) = (|text: &str| text.parse::<IpAddr>().unwrap(), second(100));
+        let mut cluster = Cluster::new(config());
+        let list = |cluster: &mut Cluster, begin: Event, done: Event| {
+            cluster.apply(begin, News::live(now));
+            cluster.apply(done, News::live(now));
+        };
+        list(&mut cluster, Event::Pod(Change::Begin), Event::Pod(Change::Done));
+        list(&mut cluster, Event::Service(Change::Begin), Event::Service(Change::Done));
+        assert!(!cluster.is_outside(address("1.1.1.1")), "it may be a node's");
+        list(&mut cluster, Event::Node(Change::Begin), Event::Node(Change::Done));
+        let private =
+            ["10.0.0.1", "172.31.0.1", "192.168.0.1", "100.64.0.1", "100.127.0.1", "fd00::1", "fc00::1"];
+        let public = ["1.1.1.1", "172.32.0.1", "100.63.0.1", "100.128.0.1", "2001:db8::1", "::ffff:1.1.1.1"];
+        assert!(private.iter().all(|text| !cluster.is_outside(address(text))));
+        assert!(public.iter().all(|text| cluster.is_outside(address(text))));
+        let node = json!({"metadata": {"name": "n"}, "spec": {"podCIDRs": ["10.1.1.0/24"]}});
+        cluster.apply(Event::Node(Change::Applied(read(node))), News::live(now));
+        assert!(private.iter().chain(&public).all(|text| cluster.is_outside(address(text))));
+        assert!(!cluster.is_outside(address("10.1.1.9")), "it may be a pod's");
+    }
+
+    #[test]
+    fn without_contact_with_a_kind_what_was_is_stale() {
+        let mut told = Told::new();
+        told.pod(pod("a", 1, "10.1.0.1"));
+        told.event(Event::Service(Change::Applied(read(service("cart", "10.96.0.7", 80)))));
+        let later = told.at + second(100);
+        told.cluster.set_lost(Kind::Pods, Some(told.at + second(1)));
+        let find = |told: &Told, address| told.find_at(address, later, later + second(100));
+        assert!(matches!(find(&told, "10.1.0.1:0"), Found::Stale(_)));
+        assert!(matches!(find(&told, "10.96.0.7:80"), Found::Held(_)));
+        told.cluster.set_lost(Kind::Pods, None);
+        assert!(matches!(find(&told, "10.1.0.1:0"), Found::Held(_)));
+    }
+
+    #[test]
+    fn of_too_many_objects_the_rest_is_counted() {
+        let room = Ignored::Room as usize;
+        let mut told = Told::new();
+        let mut object: objects::Pod = read(with(pod("p", 1, ""), "/spec/nodeName", json!("other")));
+        for number in 0..=MAX_PODS {
+            object.metadata.uid = uid(u32::try_from(number).unwrap());
+            told.event(Event::Pod(Change::Applied(object.clone())));
+        }
+        assert_eq!(
+            (told.cluster.stats().objects[0], told.cluster.stats().ignored[room]),
+            (MAX_PODS as u64, 1)
+        );
+        // Our own are always known.
+        told.pod(pod("own", u32::MAX, "10.1.0.1"));
+        assert_eq!(told.names("10.1.0.1:0"), "own - -");
+
+        let mut told = Told::new();
+        let mut object: objects::Service = read(service("s", "", 80));
+        for number in 0..=MAX_SERVICES {
+            object.metadata.name = number.to_string();
+            told.event(Event::Service(Change::Applied(object.clone())));
+        }
+        assert_eq!(
+            (told.cluster.stats().objects[1], told.cluster.stats().ignored[room]),
+            (MAX_SERVICES as u64, 1)
+        );
+
+        let mut object: objects::Node = read(json!({}));
+        for number in 0..=MAX_NODES {
+            object.metadata.name = number.to_string();
+            told.event(Event::Node(Change::Applied(object.clone())));
+        }
+        assert_eq!(
+            (told.cluster.stats().objects[3], told.cluster.stats().ignored[room]),
+            (MAX_NODES as u64, 2)
+        );
+
+        let mut object: objects::Owned = read(json!({"metadata": {"name": "a", "namespace": "b"}}));
+        for number in 0..=MAX_OWNERS {
+            object.metadata.uid = uid(u32::try_from(number).unwrap());
+            told.event(Event::ReplicaSet(Change::Applied(object.clone())));
+        }
+        assert_eq!(
+            (told.cluster.stats().objects[4], told.cluster.stats().ignored[room]),
+            (MAX_OWNERS as u64, 3)
+        );
+    }
+
+    #[test]
+    fn what_there_is_no_memory_for_has_no_name_and_gives_nobody_a_wrong_one() {
+        const LIMIT: usize = 64 << 10;
+        let mut told =
+            Told { cluster: Cluster::new(Config { max_bytes: LIMIT, ..config() }), at: second(1000) };
+        let address = |number: u32| format!("203.0.{}.{}", number / 200, number % 200 + 1);
+        let far = |number: u32| {
+            with(pod(&format!("far-{number}"), number, &address(number)), "/spec/nodeName", json!("other"))
+        };
+        let list = |told: &mut Told, pods: std::ops::Range<u32>| {
+            told.event(Event::Pod(Change::Begin));
+            pods.for_each(|number| told.event(Event::Pod(Change::Listed(read(far(number))))));
+            told.event(Event::Pod(Change::Done));
+        };
+        for (begin, done) in [
+            (Event::Service(Change::Begin), Event::Service(Change::Done)),
+            (Event::Node(Change::Begin), Event::Node(Change::Done)),
+        ] {
+            told.event(begin);
+            told.event(done);
+        }
+        list(&mut told, 0..1000);
+        let stats = told.cluster.stats();
+        let (known, refused) = (stats.objects[0], stats.ignored[Ignored::Room as usize]);
+        assert!(known > 50 && refused > 100 && known + refused == 1000, "{stats:?}");
+        assert!(stats.bytes as usize <= LIMIT && stats.bytes as usize > LIMIT / 2, "{stats:?}");
+        let end = |number: u32| format!("{}:80", address(number));
+        let names: Vec<String> = (0..1000).map(|number| told.names(&end(number))).collect();
+        let named = |number: &u32| names[*number as usize] == format!("far-{number} - -");
+        assert_eq!((0..1000).filter(named).count() as u64, known);
+        assert_eq!(names.iter().filter(|name| *name == "Nobody").count() as u64, refused);
+        // One that is not known is not said to be outside, nor is anybody.
+        let outside = |told: &Told, text: &str| told.cluster.is_outside(text.parse().unwrap());
+        assert!(!outside(&told, &address(999)) && !outside(&told, "1.1.1.1"));
+        // The own node's pods, and what is known already, are taken in all the same.
+        told.pod(pod("own", 5000, "10.1.0.1"));
+        told.pod(with(far(1), "/metadata/labels", json!({"app": "web"})));
+        assert_eq!((told.names("10.1.0.1:0"), told.names(&end(1))), ("own - -".into(), "far-1 - -".into()));
+        // A slice that there is no room for may have been another Service's.
+        let slices = |told: &mut Told, count: u32| {
+            told.event(Event::Slice(Change::Begin));
+            for number in 0..count {
+                let service = format!("service-{number}");
+                let object =
+                    slice(&service, 10_000 + number, 8080, json!([target("10.1.0.1", 5000 + number)]));
+                told.event(Event::Slice(Change::Listed(read(object))));
+            }
+            told.event(Event::Slice(Change::Done));
+        };
+        let room = told.cluster.config.max_bytes;
+        told.cluster.config.max_bytes = 2 * LIMIT;
+        slices(&mut told, 1);
+        assert_eq!(told.names("10.1.0.1:8080"), "own service-0 -");
+        told.cluster.config.max_bytes = room;
+        slices(&mut told, 2);
+        assert_eq!(told.names("10.1.0.1:8080"), "own - -");
+        // With room again the next list has all.
+        told.cluster.config.max_bytes = DEFAULT_MAX_BYTES;
+        slices(&mut told, 2);
+        assert_eq!(told.names("10.1.0.1:8080"), "own service-0 -");
+        list(&mut told, 0..1000);
+        told.at += second(60);
+        assert_eq!(told.names(&end(999)), "far-999 - -");
+        assert!(outside(&told, "1.1.1.1") && !outside(&told, &address(999)));
+    }
+
+    #[test]
+    fn endpoints_have_a_limit() {
+        const SLICES: u32 = 200;
+        let mut told = Told::new();
+        let each = MAX_ENDPOINTS / SLICES as usize;
+        let object = |number: u32, count: usize| {
+            let mut object: objects::Slice = read(slice("s", number, 80, json!([])));
+            let target = |at: usize| objects::Endpoint {
+                target_ref: Some(objects::TargetRef {
+                    kind: "Pod".into(),
+                    uid: uid(number * 4096 + at as u32),
+                }),
+                ..objects::Endpoint::default()
+            };
+            object.endpoints = (0..count).map(target).collect();
+            object
+        };
+        for number in 0..SLICES {
+            told.event(Event::Slice(Change::Applied(object(number, each))));
+        }
+        let stats = |told: &Told| {
+            let stats = told.cluster.stats();
+            (stats.objects[2], stats.ignored[Ignored::Room as usize])
+        };
+        assert_eq!(stats(&told), (u64::from(SLICES), 0));
+        // The same again is no more; one more is.
+        told.event(Event::Slice(Change::Applied(object(0, each))));
+        assert_eq!(stats(&told), (u64::from(SLICES), 0));
+        told.event(Event::Slice(Change::Applied(object(0, each + 1))));
+        assert_eq!(stats(&told), (u64::from(SLICES) - 1, 1), "what it was no longer is, and is not said");
+    }
+}

@@ -1,0 +1,7 @@
+//! A real Kubernetes API server for tests, and objects in it. There is no kubelet and no controller: a test says what they would.
+
+pub mod churn;
+pub mod client;
+pub mod objects;
+pub mod population;
+pub mod server;
