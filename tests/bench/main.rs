@@ -19,6 +19,7 @@ mod live;
 mod machine;
 mod measured;
 mod memory;
+mod names;
 mod observers;
 mod paced;
 mod parts;
@@ -35,7 +36,7 @@ mod wrk;
 use report::Report;
 use support::processes;
 
-const USAGE: &str = "usage: pod2pod-bench AGENT OUT [live|replay|memory|parts|ipvs]… [--quick] [--rounds N] [--seconds N] [--only WORD]";
+const USAGE: &str = "usage: pod2pod-bench AGENT OUT [live|replay|memory|parts|ipvs|names]… [--quick] [--rounds N] [--seconds N] [--only WORD]";
 
 /// What was asked for.
 #[derive(Debug)]
@@ -56,7 +57,7 @@ pub(crate) struct Plan {
 }
 
 /// Everything, in the order of the README.
-const SECTIONS: [&str; 5] = ["live", "memory", "replay", "parts", "ipvs"];
+const SECTIONS: [&str; 6] = ["live", "memory", "replay", "parts", "ipvs", "names"];
 /// Interleaved rounds, unless told otherwise.
 const DEFAULT_ROUNDS: usize = 10;
 /// Rounds of a quick run.
@@ -81,7 +82,7 @@ impl Plan {
         let mut rest = rest.iter();
         while let Some(word) = rest.next() {
             match word.as_str() {
-                "live" | "replay" | "memory" | "parts" | "ipvs" => plan.sections.push(word.clone()),
+                "live" | "replay" | "memory" | "parts" | "ipvs" | "names" => plan.sections.push(word.clone()),
                 "--quick" => {}
                 "--rounds" => plan.rounds = rest.next().context(USAGE)?.parse().context("--rounds N")?,
                 "--seconds" => {
@@ -134,6 +135,7 @@ fn run(plan: &Plan) -> Result<ExitCode> {
             "memory" => memory::run(plan, &mut report),
             "parts" => parts::run(plan, &mut report),
             "ipvs" => ipvs::run(plan, &mut report),
+            "names" => names::run(plan, &mut report),
             _ => replay::run(plan, &mut report),
         };
         // What was measured before something failed is worth reading.

@@ -214,13 +214,17 @@ impl Watching {
         self.process.as_ref().map(Process::pid)
     }
 
+    /// The agent's metrics.
+    pub(crate) fn page(&self) -> Result<String> {
+        agent::get(self.admin, self.namespace.as_deref(), "/metrics")
+    }
+
     /// Ends it; what it saw of `target`.
     pub(crate) fn end(mut self, target: &str) -> Result<Seen> {
         let Some(mut process) = self.process.take() else { return Ok(Seen::default()) };
         let mut seen = Seen::default();
         if self.observer.is_agent() {
-            let page = agent::get(self.admin, self.namespace.as_deref(), "/metrics")?;
-            seen.lost = agent::lost(&page)?;
+            seen.lost = agent::lost(&self.page()?)?;
         }
         // As a terminal ends it, and as a service manager ends the agent.
         let signal = if self.observer.is_agent() { Signal::SIGTERM } else { Signal::SIGINT };

@@ -4,7 +4,7 @@
 use std::{
     convert::Infallible,
     fs::{self, File},
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
@@ -26,9 +26,9 @@ pub(crate) const BECOME: &str = "become";
 pub(crate) const OUTSIDE: &str = "-";
 
 /// Where the server listens.
-pub(crate) const SERVER: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(10, 78, 0, 2)), 8080);
-const CLIENT_ADDRESS: &str = "10.78.0.1";
+pub(crate) const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 78, 0, 2)), 8080);
+/// Where its clients are.
+pub(crate) const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 78, 0, 1));
 /// The wire's name at both ends.
 const INTERFACE: &str = "eth0";
 /// The small exchange.
@@ -62,7 +62,7 @@ impl Stage {
         client.run("tee /proc/sys/net/ipv4/ip_local_port_range", "1024 65535")?;
         client.ip(&format!(
             "link set lo up\nlink add name {INTERFACE} type veth peer name {INTERFACE} netns {}\n\
-             address add {CLIENT_ADDRESS}/24 dev {INTERFACE}\nlink set {INTERFACE} up\n",
+             address add {CLIENT}/24 dev {INTERFACE}\nlink set {INTERFACE} up\n",
             server.path().display()
         ))?;
         server.ip(&format!(

@@ -1,5 +1,7 @@
 //! The services tier: against real servers: of the Kubernetes API, etcd and kube-apiserver on loopback.
 
+mod agent;
+mod annotations;
 mod apiserver;
 mod check;
 mod flavours;

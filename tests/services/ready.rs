@@ -4,7 +4,7 @@ use std::{fs, net::TcpListener};
 
 use support::{kubernetes::server::ApiServer, netns::Cgroup};
 
-use crate::{scale::Agent, until};
+use crate::{agent::Agent, until};
 
 #[test]
 fn an_agent_is_ready_with_the_first_lists_and_where_there_are_none_to_be_had() {

@@ -15,12 +15,15 @@ const RESULTS: &str = "target/bench";
 /// Where it puts how long a machine with IPVS took to read live tables; the benchmark looks for it there.
 const READINGS: &str = "ipvs-readings";
 
-/// `cargo xtask bench [live|replay|memory|parts|ipvs]… [--quick] [--rounds N] [--seconds N] [--only WORD]`: becomes the benchmark.
+/// `cargo xtask bench [live|replay|memory|parts|ipvs|names]… [--quick] [--rounds N] [--seconds N] [--only WORD]`: becomes the benchmark.
 ///
 /// # Errors
 /// Set-up or build fails, or the benchmark cannot be started.
 pub(crate) fn command(arguments: &[String]) -> Result<ExitCode> {
     setup::ensure(&["bench", "image"])?;
+    if wants("names", arguments) {
+        setup::ensure(&["services"])?;
+    }
     // What people run: with its C library and its allocator.
     let agent = image::program_of_this_machine()?;
     // A release build: its clients share two cores with what is measured.
@@ -56,7 +59,7 @@ pub(crate) fn command(arguments: &[String]) -> Result<ExitCode> {
 }
 
 /// Sections by their names.
-const SECTIONS: [&str; 5] = ["live", "replay", "memory", "parts", "ipvs"];
+const SECTIONS: [&str; 6] = ["live", "replay", "memory", "parts", "ipvs", "names"];
 
 /// Whether a section is among what is to be measured: all are, if none is named.
 fn wants(section: &str, arguments: &[String]) -> bool {
@@ -72,6 +75,7 @@ mod tests {
     fn a_section_is_measured_unless_only_others_are_named() {
         let line = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         for (text, parts, ipvs) in [
+            ("names", false, false),
             ("", true, true),
             ("--quick", true, true),
             ("parts live", true, false),

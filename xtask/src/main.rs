@@ -31,7 +31,7 @@ usage: cargo xtask COMMAND
   demo ipvs          a rolling update behind IPVS, in a small machine: which requests failed, why, and what cures it
   demo k8s           a small shop with a real API server: records with both pods named, while a deployment is rolled
   image              an image for x86-64 and arm64 as an OCI archive, into target/image
-  bench [live|replay|memory|parts|ipvs]… [--quick] [--rounds N] [--seconds N] [--only WORD]
+  bench [live|replay|memory|parts|ipvs|names]… [--quick] [--rounds N] [--seconds N] [--only WORD]
                      figures of the agent beside other tools, into target/bench
   test [TIER…]       set up and run the tiers, all if none is named
   vm [SUITE…] [-- ARG…]

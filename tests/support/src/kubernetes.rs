@@ -2,6 +2,7 @@
 
 pub mod churn;
 pub mod client;
+pub mod fleet;
 pub mod objects;
 pub mod population;
 pub mod server;
