@@ -142,7 +142,7 @@ impl Agent {
         let naming = Naming::start(&config, &own, &shutdown)?;
         let (pairs, views) = (names::pairs(naming.as_ref(), config.pairs, &mut metrics)?, Views::default());
         let metrics = Arc::new(metrics);
-        let health = Arc::new(Health::new(Instant::now(), naming.as_ref().map(Naming::lists)));
+        let health = Arc::new(Health::new(Instant::now(), naming.as_ref().and_then(Naming::lists)));
         serve(&config, &metrics, &health, &own)?;
         let sinks = pipeline::open_sinks(&config, Overflow::DropNewest, &own, &shutdown)?;
         sinks.get().show_header();

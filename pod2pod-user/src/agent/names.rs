@@ -67,13 +67,16 @@ impl Naming {
         self.directory
     }
 
-    /// How the first lists of the API server stand, for who asks whether the agent is ready.
-    pub(super) fn lists(&self) -> Box<dyn Fn() -> Lists + Send + Sync> {
+    /// How the first lists of the API server stand, for who asks whether the agent is ready; absent where none is asked.
+    pub(super) fn lists(&self) -> Option<Box<dyn Fn() -> Lists + Send + Sync>> {
         let cluster = self.directory.cluster().clone();
-        Box::new(move || match cluster.first_lists() {
-            FirstLists::Awaited => Lists::Awaited,
-            FirstLists::Complete => Lists::Complete,
-            FirstLists::Failed => Lists::Failed,
+        self.has_server.then(|| {
+            let lists = move || match cluster.first_lists() {
+                FirstLists::Awaited => Lists::Awaited,
+                FirstLists::Complete => Lists::Complete,
+                FirstLists::Failed => Lists::Failed,
+            };
+            Box::new(lists) as Box<dyn Fn() -> Lists + Send + Sync>
         })
     }
 }

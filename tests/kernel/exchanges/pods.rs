@@ -1,11 +1,11 @@
 //! Pods by the cgroups of their sockets alone: no API server is known. Container runtimes' layouts, one after the other.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::TcpStream};
 
 use support::world::{CLIENT_POD, SERVER_POD};
 
 use super::{
-    agent::{AMPLE_RING, Agent},
+    agent::{self, AMPLE_RING, Agent},
     http::{Client, Server},
     stage::{Place, Stage},
 };
@@ -47,6 +47,8 @@ fn without_an_api_server_the_cgroup_tells_the_pod() {
         .map(|layout| Place::new(&stage.world.server.path(), &stage.world.cgroup.part(layout).unwrap()))
         .collect();
     let agent = Agent::start(Some(stage.world.cgroup.path()), &[AMPLE_RING]);
+    let ready = agent::get(TcpStream::connect(agent.address()).unwrap(), "/ready");
+    assert!(ready.ends_with("\r\n\r\nok\n"), "no list is awaited: {ready}");
     for (number, mut place) in places.into_iter().enumerate() {
         let server = Server::start(place.listen((SERVER_POD.v4, 0)));
         Client::connect(&mut stage.client, server.address).get(&format!("/{number}"));
