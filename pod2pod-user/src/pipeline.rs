@@ -200,6 +200,8 @@ impl Pipeline {
 
     /// Tells what is due at `now`.
     pub fn expire(&mut self, now: KernelInstant) {
+        // First: what is refused by its names is left alone below.
+        self.output.expire(now, &mut self.gate);
         loop {
             let Self { reassembler, gate, tracker, output, .. } = self;
             let names = &mut output.names;
@@ -211,7 +213,6 @@ impl Pipeline {
                 break;
             }
         }
-        self.output.expire(now);
     }
 
     /// Whether [`Pipeline::expire`] has something to do at `now`.

@@ -181,6 +181,26 @@ fn a_connection_whose_exchange_is_refused_by_a_name_is_left_alone_from_there_on(
     }
 }
 
+#[test]
+fn a_connection_whose_exchange_waited_for_the_name_that_refuses_it_is_left_alone_then() {
+    let conversation = (0..4)
+        .fold(Conversation::new(), |said, _| said.client(REQUEST).server(RESPONSE))
+        .close()
+        .seen_by_server();
+    let mut config = Config::default();
+    config.names.selection.ignore.namespaces = vec![name("shop").unwrap()];
+    let segments = conversation.segments();
+    let answers: Vec<usize> =
+        (0..segments.len()).filter(|number| segments[*number].payload == RESPONSE.as_bytes()).collect();
+    // Two exchanges wait when the name comes, with the segment behind the second.
+    let known = answers[1] + 1;
+    let who = Fake { known: Duration::from_nanos(segments[known].time.as_nanos()), ..Fake::default() };
+    let told = tell(config, &who, &conversation);
+    assert_eq!((told.records.len(), told.names.waited, told.names.refused), (0, 2, 2));
+    let left = told.steered.iter().filter(|(_, steering)| steering.wanted == Wanted::Nothing);
+    assert_eq!(left.map(|(number, _)| *number).collect::<Vec<_>>(), [known]);
+}
+
 /// A request and its response with headers and bodies; `coding` is the body's.
 fn exchange() -> Conversation {
     let request = "POST /a HTTP/1.1\r\nHost: h\r\nUser-Agent: u\r\nX-A: 1\r\nX-B: 2\r\nX-C: 3\r\n\

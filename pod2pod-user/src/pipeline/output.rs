@@ -65,9 +65,9 @@ impl Output {
         }
     }
 
-    /// Hands on what has waited long enough at `now`.
-    pub(super) fn expire(&mut self, now: KernelInstant) {
-        self.tell_named(now, false);
+    /// Hands on what has waited long enough at `now`; `gate` hears of connections that turn out to be unwanted.
+    pub(super) fn expire(&mut self, now: KernelInstant, gate: &mut Gate) {
+        self.tell_named(now, false, |connection| gate.refuse(connection));
         let Last { joint, sinks, .. } = &mut self.last;
         if let Some(joint) = joint {
             joint.expire(now, &mut sinks.get());
@@ -82,17 +82,20 @@ impl Output {
 
     /// Hands on all that waits.
     pub(super) fn finish(&mut self, now: KernelInstant) {
-        self.tell_named(now, true);
+        self.tell_named(now, true, |_| {});
         let Last { joint, sinks, .. } = &mut self.last;
         if let Some(joint) = joint {
             joint.finish(&mut sinks.get());
         }
     }
 
-    fn tell_named(&mut self, now: KernelInstant, is_end: bool) {
+    fn tell_named(&mut self, now: KernelInstant, is_end: bool, mut refuse: impl FnMut(&Connection)) {
         let Self { names, last, .. } = self;
         if let Some(names) = names {
-            names.pop(now, is_end, &mut |record, connection, fate| last.tell(record, connection, fate, now));
+            names.pop(now, is_end, &mut |record, connection, fate| match fate {
+                Fate::Ignored => refuse(connection),
+                fate => last.tell(record, connection, fate, now),
+            });
         }
     }
 
