@@ -14,7 +14,7 @@
 //!         kubernetes     news of the API server → whose cgroup, whose address    pure
 //!         kubernetes_api lists and watches of the API server → news      shell
 //!         pcap           Segment → packet file: what of its bytes may be seen  pure + shell
-//! beside  config  metrics  admin  check  finding  rights  mode  restraint  urgency  netlink  shutdown  logging  views  top
+//! beside  config  flags  metrics  admin  check  finding  rights  mode  restraint  urgency  netlink  shutdown  logging  views  top
 //! ```
 //!
 //! Invariant: a stage imports only the output type of the stage before it.
@@ -44,6 +44,7 @@ pub mod admin;
 pub mod config;
 pub mod exit;
 pub mod finding;
+mod flags;
 pub mod host;
 pub mod logging;
 pub mod metrics;

@@ -9,9 +9,8 @@ use super::{
     table::{Column, Order},
 };
 use crate::{
-    config::value::Given,
+    flags::{self, chosen, refused},
     sinks::http::Url,
-    watch::options::{chosen, refused},
 };
 
 /// Where the agent of this machine is asked.
@@ -110,9 +109,7 @@ fn parse_url(text: &str) -> Option<(String, Url)> {
 }
 
 fn interval(text: &str) -> Option<Duration> {
-    let seconds = || text.trim().parse().ok().map(Duration::from_secs);
-    let interval = Given::one(text).duration().or_else(seconds)?;
-    (MIN_INTERVAL..=MAX_INTERVAL).contains(&interval).then_some(interval)
+    flags::interval(text, MIN_INTERVAL..=MAX_INTERVAL)
 }
 
 #[cfg(test)]

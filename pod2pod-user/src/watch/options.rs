@@ -11,7 +11,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::exact::Mode;
 use crate::{
-    config::value::Given,
+    flags::{self, chosen, refused},
     ipvs::selection::{self, Pattern},
 };
 
@@ -168,30 +168,8 @@ impl Flags {
 
 const INTERVALS: &str = "a number of seconds, or a duration such as 500ms, 5s, 1m; from 100ms to 1m";
 
-pub(crate) fn refused(flag: &str, text: &str, allowed: &str) -> String {
-    format!("{flag}: {text:?} is not allowed; allowed: {allowed}")
-}
-
-/// The value of a flag, or its default; a mistake is noted.
-pub(crate) fn chosen<T>(
-    mistakes: &mut Vec<String>,
-    flag: &str,
-    text: Option<String>,
-    default: T,
-    allowed: &str,
-    parse: impl Fn(&str) -> Option<T>,
-) -> T {
-    let Some(text) = text else { return default };
-    parse(&text).unwrap_or_else(|| {
-        mistakes.push(refused(flag, &text, allowed));
-        default
-    })
-}
-
 fn interval(text: &str) -> Option<Duration> {
-    let seconds = || text.trim().parse().ok().map(Duration::from_secs);
-    let interval = Given::one(text).duration().or_else(seconds)?;
-    (MIN_INTERVAL..=MAX_INTERVAL).contains(&interval).then_some(interval)
+    flags::interval(text, MIN_INTERVAL..=MAX_INTERVAL)
 }
 
 fn format(text: &str) -> Option<Format> {
