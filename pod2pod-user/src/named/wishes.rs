@@ -340,4 +340,35 @@ mod tests {
             assert_eq!(wishes.wants_more(&pod(1, &[(BODY_BYTES, value)]), &rules), expected, "{value}");
         }
     }
+
+    #[test]
+    fn of_two_that_sample_the_least_share_holds() {
+        let (rules, mut wishes) = (rules(), Wishes::default());
+        let pods = [("0.5", 1), ("0.1", 2), ("1", 3)].map(|(share, number)| pod(number, &[(SAMPLE, share)]));
+        let mut least = |pods: &[Arc<Pod>]| wishes.rate(pods.iter(), &rules).map(Rate::millionths);
+        assert_eq!(least(&pods), Some(100_000));
+        assert_eq!(least(&pods[2..]), Some(1_000_000));
+        assert_eq!(least(&[pod(4, &[])]), None);
+    }
+
+    #[test]
+    fn a_body_is_as_long_as_its_pod_asked_and_may() {
+        let (rules, mut wishes) = (rules(), Wishes::default());
+        for (number, (asked, expected)) in
+            (0..).zip([(None, 10), (Some("0"), 0), (Some("50"), 50), (Some("100"), 100), (Some("101"), 100)])
+        {
+            let mut record = Record::blank();
+            record.response.body = vec![b'a'; 500].into();
+            record.response.decoded = vec!["gzip"];
+            let pod = pod(number, &asked.map(|asked| (BODY_BYTES, asked)).into_iter().collect::<Vec<_>>());
+            wishes.apply(Some(&pod), &mut record, &rules);
+            let facts = &record.response;
+            // Of nothing no coding was removed.
+            assert_eq!(
+                (facts.body.len(), facts.decoded.len()),
+                (expected, usize::from(expected > 0)),
+                "{asked:?}"
+            );
+        }
+    }
 }
