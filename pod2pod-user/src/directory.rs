@@ -120,10 +120,11 @@ impl Directory {
         self.cgroups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The pod that the API server knows of one of these places, the innermost that it does.
+    /// The pod that the API server knows of one of these places, the outermost that it does: a pod may call cgroups below its own
+    /// as it likes, and of a node that is in a pod, that pod is another cluster's.
     fn pod(&self, places: &[Place], called: Option<SocketAddr>, now: Duration) -> Option<Identity> {
         let cluster = self.cluster.read();
-        let identity = places.iter().rev().find_map(|place| cluster.local(place))?;
+        let identity = places.iter().find_map(|place| cluster.local(place))?;
         let of_pod = |called| cluster.service_of(identity.pod.as_ref()?.uid, called, now);
         let service = called.and_then(of_pod);
         Some(Identity { service, ..identity })
@@ -145,7 +146,7 @@ impl Who for Directory {
             Path::Later(then) => return Socket::Later(then),
             Path::Gone => return Socket::Unknown,
         };
-        let Some(innermost) = places.last() else {
+        let Some(place) = places.first() else {
             let node = self.node.clone();
             return Socket::Of(Box::new(Identity { node, ..Identity::default() }));
         };
@@ -158,7 +159,11 @@ impl Who for Directory {
         if let Some(until) = self.cluster.read().patience(since, View { now, contact: now }) {
             return Socket::Later(until);
         }
-        Socket::Of(Box::new(Identity { place: Some(*innermost), ..Identity::default() }))
+        if places.len() > 1 {
+            // Which of them is of this cluster nobody says.
+            return Socket::Unknown;
+        }
+        Socket::Of(Box::new(Identity { place: Some(*place), ..Identity::default() }))
     }
 
     fn address(&mut self, address: SocketAddr, at: Duration, now: Duration) -> Found<Identity> {
@@ -182,6 +187,13 @@ mod tests {
     use std::{fs, os::unix::fs::MetadataExt as _, path};
 
     use super::*;
+    use crate::{
+        kubernetes::{
+            addresses::News,
+            objects::{Change, Event},
+        },
+        kubernetes_api,
+    };
 
     const UID: &str = "0b1c2d3e-4f50-4172-8394-a5b6c7d8e9fa";
     const ID: &str = "3f5c0e9d6f0bd7a1f2a4b6c8e0d1f3a5b7c9e1f3a5b7c9e1f3a5b7c9e1f3a5b7";
@@ -245,6 +257,37 @@ mod tests {
         assert!(!tell(false));
         tree.make(&format!("kubepods/burstable/pod{UID}/{ID}"));
         assert!(tell(false) && !tell(true));
+    }
+
+    /// What the API tells of a pod of ours.
+    fn heard_of(cluster: &Shared, uid: &str, name: &str) {
+        let pod = serde_json::json!({"metadata": {"namespace": "shop", "name": name, "uid": uid},
+            "spec": {"nodeName": "node-a"}, "status": {"phase": "Running"}});
+        let pod = serde_json::from_value(pod).unwrap();
+        cluster.apply(Event::Pod(Change::Applied(pod)), News::live(second(100)));
+    }
+
+    #[test]
+    fn a_pod_that_makes_cgroups_of_its_own_is_itself_whatever_they_are_called() {
+        const OTHER: &str = "aaaaaaaa-4f50-4172-8394-a5b6c7d8e9fa";
+        let tree = Tree(tempdir::Dir::new("nested"));
+        let id = tree.make(&format!("kubepods/burstable/pod{UID}/{ID}/kubepods/pod{OTHER}/{ID}"));
+        let tell = |known: &[(&str, &str)]| {
+            let config = kubernetes_api::Config { node: Some("node-a".to_owned()), ..Default::default() };
+            let cluster = kubernetes_api::without_server(&config, || second(100));
+            known.iter().for_each(|(uid, name)| heard_of(&cluster, uid, name));
+            let cgroups = Cgroups { host: Host::of(&tree.0.0), ..Cgroups::default() };
+            match Directory::new(cluster, cgroups, None, Default::default()).socket(id, None, second(200)) {
+                Socket::Of(identity) => {
+                    Some(identity.pod.map_or_else(|| "nameless".to_owned(), |pod| pod.name.to_string()))
+                }
+                _ => None,
+            }
+        };
+        assert_eq!(tell(&[(UID, "web"), (OTHER, "victim")]).as_deref(), Some("web"));
+        // A node in a pod of another cluster.
+        assert_eq!(tell(&[(OTHER, "cart")]).as_deref(), Some("cart"));
+        assert_eq!(tell(&[]), None);
     }
 
     #[test]

@@ -136,9 +136,7 @@ impl Naming {
             let end = match (&observed, &local) {
                 (_, Some(local)) if is_local => End::Party(Some(Arc::clone(local))),
                 (End::Later(then), _) if is_local || ip.is_loopback() => End::Later(*then),
-                (_, Some(local)) if ip.is_loopback() => {
-                    End::Party(Some(self.mate(who, ends.cgroup_id, local)))
-                }
+                (_, Some(local)) if ip.is_loopback() => End::Party(self.mate(who, ends.cgroup_id, local)),
                 _ if ip.is_loopback() => End::Party(None),
                 _ => self.address(who, SocketAddr::new(ip, port), ends.at, now),
             };
@@ -197,23 +195,27 @@ impl Naming {
         End::Party(party)
     }
 
-    /// Who is behind a loopback address beside `local`: the pod itself, by another of its sockets, or something on the node.
-    fn mate(&mut self, who: &dyn Who, cgroup_id: u64, local: &Arc<Party>) -> Arc<Party> {
+    /// Who is behind a loopback address beside `local`: the pod itself, by another of its sockets, or something on the node. Nobody
+    /// knows it of a pod that only its cgroup tells: it may be in the network of its node.
+    fn mate(&mut self, who: &dyn Who, cgroup_id: u64, local: &Arc<Party>) -> Option<Arc<Party>> {
+        if local.identity.pod.is_none() && local.identity.place.is_some() {
+            return None;
+        }
         if let Some((of, mate)) = self.mates.get(&cgroup_id)
             && Arc::ptr_eq(of, local)
         {
-            return Arc::clone(mate);
+            return Some(Arc::clone(mate));
         }
         // Many are in the network of a node.
         let pod = local.identity.pod.clone().filter(|_| local.identity.node.is_none());
-        // Which container is not known, but which pod, even if it has no name.
+        // Which container is not known.
         let place = local.identity.place.filter(|_| local.identity.node.is_none());
         let place = place.map(|place| Place { container: None, ..place });
         let identity = Identity { pod, place, node: local.identity.node.clone(), ..Identity::default() };
         let mate = party(who, identity, local.is_stale, None);
         self.make_room();
         self.mates.insert(cgroup_id, (Arc::clone(local), Arc::clone(&mate)));
-        mate
+        Some(mate)
     }
 
     fn address(&mut self, who: &mut dyn Who, address: SocketAddr, at: Duration, now: Duration) -> End {
@@ -276,6 +278,8 @@ mod tests {
     const OWN: u64 = 1;
     const ON_HOST: u64 = 2;
     const STRANGER: u64 = 3;
+    /// A pod of which its cgroup is known, and nothing else.
+    const BY_CGROUP: u64 = 4;
 
     fn pod(name: &str) -> Arc<Pod> {
         Arc::new(Pod {
@@ -317,6 +321,11 @@ mod tests {
                     Socket::Of(Box::new(Identity { node: Some("node-a".into()), ..identity("on-host") }))
                 }
                 STRANGER => Socket::Later(NOW + Duration::from_secs(5)),
+                BY_CGROUP => {
+                    let uid = PodUid::parse(&"1".repeat(32)).unwrap();
+                    let place = Some(Place { pod: uid, container: None });
+                    Socket::Of(Box::new(Identity { place, ..Identity::default() }))
+                }
                 _ => Socket::Unknown,
             }
         }
@@ -386,6 +395,7 @@ mod tests {
             (ends("127.0.0.1", "127.0.0.1", CLIENT, OWN), ["shop/own", "shop/own"], None),
             (ends("::1", "::1", SERVER, ON_HOST), ["node-a", "shop/on-host"], None),
             (ends("127.0.0.1", "127.0.0.1", CLIENT, 9), ["-", "-"], None),
+            (ends("127.0.0.1", "127.0.0.1", CLIENT, BY_CGROUP), ["pod", "-"], None),
             (ends("127.0.0.1", "127.0.0.1", SERVER, STRANGER), ["-", "-"], later(5)),
         ] {
             let named = Naming::default().name(&mut Fake::default(), &ends, NOW);

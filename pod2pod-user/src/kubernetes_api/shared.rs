@@ -145,7 +145,7 @@ impl Shared {
         &self.0.counts[kind as usize]
     }
 
-    pub(super) fn apply(&self, event: Event, news: News) {
+    pub(crate) fn apply(&self, event: Event, news: News) {
         self.0.cluster.write().unwrap_or_else(PoisonError::into_inner).apply(event, news);
         self.0.version.fetch_add(1, Relaxed);
     }
