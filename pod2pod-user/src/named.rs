@@ -16,9 +16,9 @@ use crate::{
         sampling,
     },
     filter::Selection,
-    kubernetes::identity::Pod,
+    kubernetes::identity::{Identity, Pod},
     reassembly::{Connection, Side},
-    record::{ObservedAt, Record, Role},
+    record::{ObservedAt, Party, Record, Role},
 };
 
 /// Records that wait at once: of a second's exchanges those with an end that was heard of just now.
@@ -69,6 +69,8 @@ pub struct Stats {
     pub waits_refused: u64,
     /// Records that the selection refused.
     pub refused: u64,
+    /// Of these, with an end of which it is not certain who it is: their connections go on.
+    pub refused_unknown: u64,
     /// Records that a pod's annotation sampled away.
     pub sampled_away: u64,
     /// Ends that are somebody in the cluster, or outside of it.
@@ -254,8 +256,13 @@ impl Names {
         let parties = [&record.client_party, &record.server_party];
         let identities = || parties.into_iter().flatten().map(|party| &party.identity);
         if !config.selection.is_open() && !config.selection.wants(identities()) {
-            stats.refused += u64::from(fate == Fate::Keep);
-            return Fate::Ignored;
+            let is_counted = u64::from(fate == Fate::Keep);
+            stats.refused += is_counted;
+            if parties.into_iter().all(is_certain) || config.selection.leaves_out(identities()) {
+                return Fate::Ignored;
+            }
+            stats.refused_unknown += is_counted;
+            return Fate::RefusedUnknown;
         }
         if fate == Fate::Keep {
             let pods = parties.into_iter().flatten().filter_map(|party| party.identity.pod.as_ref());
@@ -279,6 +286,12 @@ fn observed(record: &Record) -> Option<Role> {
         ObservedAt::Server => Some(Role::Server),
         ObservedAt::Path => None,
     }
+}
+
+/// Whether it is certain who an end is, and nothing more will be known of it.
+fn is_certain(party: &Option<Arc<Party>>) -> bool {
+    let by_cgroup_alone = |identity: &Identity| identity.pod.is_none() && identity.place.is_some();
+    party.as_ref().is_some_and(|party| !party.is_stale && !by_cgroup_alone(&party.identity))
 }
 
 /// The pod whose socket is observed.

@@ -201,6 +201,32 @@ fn a_connection_whose_exchange_waited_for_the_name_that_refuses_it_is_left_alone
     assert_eq!(left.map(|(number, _)| *number).collect::<Vec<_>>(), [known]);
 }
 
+#[test]
+fn a_connection_whose_ends_are_not_known_yet_is_not_left_alone_for_it() {
+    let conversation = (0..4)
+        .fold(Conversation::new(), |said, _| said.client(REQUEST).server(RESPONSE))
+        .close()
+        .seen_by_server();
+    let segments = conversation.segments();
+    let answers: Vec<usize> =
+        (0..segments.len()).filter(|number| segments[*number].payload == RESPONSE.as_bytes()).collect();
+    let known = Duration::from_nanos(segments[answers[1] + 1].time.as_nanos());
+    let who = Fake { known, ..Fake::default() };
+    // No record may wait: the first two leave without the name that would have them written.
+    let mut config = Config::default();
+    config.names.max_waiting = 0;
+    config.names.selection.only.namespaces = vec![name("shop").unwrap()];
+    let told = tell(config.clone(), &who, &conversation);
+    let is_left = |told: &Told| told.steered.iter().any(|(_, steering)| steering.wanted == Wanted::Nothing);
+    assert_eq!((told.names.refused, told.names.refused_unknown, told.records.len()), (2, 2, 2));
+    assert!(!is_left(&told));
+    // Whoever the other end is, one that is known is refused.
+    config.names.selection = Selection { ignore: config.names.selection.only, ..Selection::default() };
+    let told = tell(config, &Fake { by_address: true, ..Fake::default() }, &conversation);
+    assert_eq!((told.names.refused, told.names.refused_unknown, told.records.len()), (1, 0, 0));
+    assert!(is_left(&told));
+}
+
 /// A request and its response with headers and bodies; `coding` is the body's.
 fn exchange() -> Conversation {
     let request = "POST /a HTTP/1.1\r\nHost: h\r\nUser-Agent: u\r\nX-A: 1\r\nX-B: 2\r\nX-C: 3\r\n\

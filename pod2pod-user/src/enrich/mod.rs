@@ -107,6 +107,9 @@ pub enum Fate {
     SampledAway,
     /// Neither: the ignore list; of connection attempts those that are not asked for, which are counted all the same.
     Ignored,
+    /// Neither: refused by the names of its ends, of which one is not known for certain; later exchanges of the connection may be
+    /// wanted.
+    RefusedUnknown,
     /// Neither: one failed connection attempt too many, which is counted all the same.
     OverRate,
     /// Neither: the agent's own traffic.
@@ -235,7 +238,8 @@ impl Stats {
         match fate {
             Fate::Keep => self.kept += 1,
             Fate::SampledAway => self.sampled_away += 1,
-            Fate::Ignored => self.ignored += 1,
+            // By names nothing is refused here.
+            Fate::Ignored | Fate::RefusedUnknown => self.ignored += 1,
             Fate::OverRate => self.over_rate += 1,
             Fate::Own => self.own += 1,
         }

@@ -127,16 +127,20 @@ impl Selection {
     }
 
     /// Whether an exchange between these is wanted; an end that is not known is absent.
-    pub fn wants<'a>(&self, ends: impl Iterator<Item = &'a Identity> + Clone) -> bool {
+    pub fn wants<'a>(&self, mut ends: impl Iterator<Item = &'a Identity> + Clone) -> bool {
+        let asks_nothing = self.only == Ends::default();
+        !self.leaves_out(ends.clone()) && (asks_nothing || ends.any(|end| self.only.fits_all(end)))
+    }
+
+    /// Whether one of these has it left out, whoever the other end is.
+    pub fn leaves_out<'a>(&self, mut ends: impl Iterator<Item = &'a Identity>) -> bool {
         let asks_not = |end: &Identity| {
             self.obeys_annotation
                 && end.pod.as_ref().is_some_and(|pod| {
                     pod.annotations.iter().any(|(key, value)| &**key == OBSERVE && &**value == "false")
                 })
         };
-        let asks_nothing = self.only == Ends::default();
-        (asks_nothing || ends.clone().any(|end| self.only.fits_all(end)))
-            && !ends.clone().any(|end| self.ignore.fits_any(end) || asks_not(end))
+        ends.any(|end| self.ignore.fits_any(end) || asks_not(end))
     }
 
     /// Keys of labels that are asked for.
