@@ -237,6 +237,9 @@ pub struct Service {
     /// `spec`.
     #[serde(deserialize_with = "absent")]
     pub spec: ServiceSpec,
+    /// `status`.
+    #[serde(deserialize_with = "absent")]
+    pub status: ServiceStatus,
 }
 
 /// `spec` of a Service.
@@ -252,17 +255,49 @@ pub struct ServiceSpec {
     /// `clusterIPs`.
     #[serde(rename = "clusterIPs", deserialize_with = "absent")]
     pub cluster_ips: Vec<String>,
+    /// `externalIPs`.
+    #[serde(rename = "externalIPs", deserialize_with = "absent")]
+    pub external_ips: Vec<String>,
     /// `ports`.
     #[serde(deserialize_with = "absent")]
     pub ports: Vec<Port>,
 }
 
-/// A port of a Service or of an EndpointSlice.
+/// `status` of a Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ServiceStatus {
+    /// `loadBalancer`.
+    #[serde(deserialize_with = "absent")]
+    pub load_balancer: LoadBalancer,
+}
+
+/// `status.loadBalancer` of a Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
+pub struct LoadBalancer {
+    /// `ingress`.
+    #[serde(deserialize_with = "absent")]
+    pub ingress: Vec<Ingress>,
+}
+
+/// One of `status.loadBalancer.ingress`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Ingress {
+    /// `ip`; "" where it is a name.
+    #[serde(deserialize_with = "absent")]
+    pub ip: String,
+}
+
+/// A port of a Service or of an EndpointSlice.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 pub struct Port {
     /// `port`; absent in a slice that means every port.
     pub port: Option<u16>,
+    /// `nodePort` of a Service: absent or 0 where it has none.
+    pub node_port: Option<u16>,
     /// `protocol`; TCP if absent.
     pub protocol: Option<String>,
 }

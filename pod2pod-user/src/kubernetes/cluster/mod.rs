@@ -4,6 +4,8 @@
 //! whoever asks the API is not here. A pod is never named that may be the wrong one; what rests on that is in
 //! [`super::addresses`].
 
+mod beside;
+mod called;
 mod networks;
 mod nodes;
 mod owners;
@@ -17,6 +19,7 @@ use std::{
     time::Duration,
 };
 
+pub use called::MAX_CALLED;
 use hashbrown::HashMap;
 pub use networks::Network;
 pub use nodes::MAX_NODES;
@@ -393,30 +396,6 @@ impl Cluster {
             .all(|kind| self.is_listed(kind) && self.is_whole(kind));
         let are_told = || !self.config.networks.is_empty() || self.nodes.tell_networks();
         are_listed && !self.may_be_pods(address) && (!is_private(address) || are_told())
-    }
-
-    /// A Service, a node, a pod in the network of its node, an endpoint that is no pod.
-    fn beside_pods(&self, address: IpAddr, port: u16, at: Duration, view: View) -> Option<Found<Identity>> {
-        let service = self.services.find(address, port, at, self.view(Kind::Services, view));
-        if let Some(found) = service {
-            return Some(
-                found.and_then(|service| Some(Identity { service: Some(service), ..Identity::default() })),
-            );
-        }
-        if port != 0
-            && let Some(found) = self.pods.find_port(address, port, at, self.view(Kind::EndpointSlices, view))
-            && matches!(found, Found::Held(_) | Found::Stale(_) | Found::Early(_, Some(_)))
-        {
-            return Some(found.and_then(|uid| self.of_pod(uid, address, port, at)));
-        }
-        let endpoint = self.services.of_address(address, port, at);
-        if let Some(found) = self.nodes.find(address, at, self.view(Kind::Nodes, view)) {
-            return Some(found.and_then(|node| {
-                Some(Identity { node: Some(node), service: endpoint.cloned(), ..Identity::default() })
-            }));
-        }
-        let service = endpoint?;
-        Some(Found::Held(Identity { service: Some(Arc::clone(service)), ..Identity::default() }))
     }
 
     fn of_pod(&self, uid: PodUid, address: IpAddr, port: u16, at: Duration) -> Option<Identity> {
@@ -934,6 +913,164 @@ mod tests {
             told.event(Event::Slice(Change::Deleted(read(slice("proxy", 11, 9000, json!([]))))));
             told.at += second(60);
             assert_eq!(told.names("192.168.0.1:9000"), "- - own");
+        }
+    }
+
+    fn node(name: &str, address: &str) -> Value {
+        json!({"metadata": {"name": name}, "status": {"addresses": [{"address": address}]}})
+    }
+
+    /// Called by an external address, a load balancer's, and a port of nodes.
+    fn called(name: &str, external: &str, balancer: &str, node_port: u16) -> Value {
+        let object = with(service(name, "10.96.0.7", 80), "/spec/externalIPs", json!([external, "", "name"]));
+        let object = with(object, "/spec/ports/0/nodePort", json!(node_port));
+        let object = with(object, "/spec/ports/1/nodePort", json!(node_port + 1));
+        let ingress = json!([{"ip": balancer}, {"hostname": "lb.example"}, {"ip": null}]);
+        with(object, "/status", json!({"loadBalancer": {"ingress": ingress}}))
+    }
+
+    #[test]
+    fn a_service_is_called_by_external_addresses_and_ports_of_nodes() {
+        let mut told = Told::new();
+        told.event(Event::Node(Change::Applied(read(node("a", "192.168.0.1")))));
+        told.event(Event::Node(Change::Applied(read(node("b", "fd00::9")))));
+        told.event(Event::Service(Change::Applied(read(called(
+            "cart",
+            "203.0.113.5",
+            "198.51.100.7",
+            30080,
+        )))));
+        for (address, expected) in [
+            ("10.96.0.7:80", "- cart -"),
+            ("203.0.113.5:80", "- cart -"),
+            ("198.51.100.7:80", "- cart -"),
+            ("192.168.0.1:30080", "- cart -"),
+            ("[fd00::9]:30080", "- cart -"),
+            // Another port, that of UDP, that of nodes elsewhere, and who calls from there.
+            ("203.0.113.5:81", "Nobody"),
+            ("203.0.113.5:30080", "Nobody"),
+            ("203.0.113.5:0", "Nobody"),
+            ("192.168.0.1:80", "- - a"),
+            ("192.168.0.1:30081", "- - a"),
+            ("192.168.0.1:0", "- - a"),
+            ("192.168.0.2:30080", "Nobody"),
+        ] {
+            assert_eq!(told.names(address), expected, "{address}");
+        }
+        // It is called by others, and an exchange is told of that was before.
+        let then = told.at;
+        told.at += second(100);
+        told.event(Event::Service(Change::Applied(read(called(
+            "cart",
+            "203.0.113.6",
+            "198.51.100.7",
+            30090,
+        )))));
+        for address in ["203.0.113.5:80", "192.168.0.1:30080"] {
+            let found = told.find_at(address, then + second(50), told.at + second(60));
+            assert!(matches!(found, Found::Held(Identity { service: Some(_), .. })), "{address}: {found:?}");
+        }
+        told.at += second(60);
+        for (address, expected) in [
+            ("203.0.113.5:80", "Nobody"),
+            ("203.0.113.6:80", "- cart -"),
+            ("198.51.100.7:80", "- cart -"),
+            ("192.168.0.1:30080", "- - a"),
+            ("192.168.0.1:30090", "- cart -"),
+        ] {
+            assert_eq!(told.names(address), expected, "{address}");
+        }
+    }
+
+    #[test]
+    fn a_service_that_is_gone_is_called_by_nothing_and_forgotten() {
+        // By its own word, or because it is in no list.
+        for is_deleted in [true, false] {
+            let mut told = Told::new();
+            let object = called("cart", "203.0.113.6", "198.51.100.7", 30090);
+            told.event(Event::Node(Change::Applied(read(node("a", "192.168.0.1")))));
+            told.event(Event::Service(Change::Applied(read(object.clone()))));
+            if is_deleted {
+                told.event(Event::Service(Change::Deleted(read(object))));
+            } else {
+                told.event(Event::Service(Change::Begin));
+                told.event(Event::Service(Change::Done));
+            }
+            told.at += second(60);
+            assert_eq!(told.names("198.51.100.7:80"), "Nobody");
+            assert_eq!(told.names("192.168.0.1:30090"), "- - a");
+            told.at += addresses::KEPT_AFTER_END;
+            let before = told.cluster.services.bytes();
+            told.cluster.forget(told.at);
+            let ends = 3 * size_of::<(Option<IpAddr>, u16)>();
+            assert!(told.cluster.services.bytes() < before - ends, "{is_deleted}");
+        }
+    }
+
+    #[test]
+    fn a_load_balancers_address_may_be_shared_and_a_nodes_own() {
+        let mut told = Told::new();
+        told.event(Event::Node(Change::Applied(read(node("a", "192.168.0.1")))));
+        let of = |name: &str, port: u16| {
+            let object = service(name, "None", port);
+            with(object, "/status", json!({"loadBalancer": {"ingress": [{"ip": "192.168.0.1"}]}}))
+        };
+        told.event(Event::Service(Change::Applied(read(of("web", 80)))));
+        told.event(Event::Service(Change::Applied(read(of("db", 5432)))));
+        assert_eq!(told.names("192.168.0.1:80"), "- web -");
+        assert_eq!(told.names("192.168.0.1:5432"), "- db -");
+        assert_eq!(told.names("192.168.0.1:22"), "- - a");
+        // Two that have the same port of it: of the two none, but it is the node's.
+        told.event(Event::Service(Change::Applied(read(of("other", 80)))));
+        assert_eq!(told.names("192.168.0.1:80"), "- - a");
+        told.event(Event::Node(Change::Deleted(read(node("a", "192.168.0.1")))));
+        told.at += second(60);
+        assert_eq!(told.names("192.168.0.1:80"), "Several");
+    }
+
+    #[test]
+    fn a_port_that_a_pod_of_the_node_has_too_is_not_said_to_be_a_services() {
+        let mut told = Told::new();
+        told.event(Event::Node(Change::Applied(read(node("own", "192.168.0.1")))));
+        told.event(Event::Service(Change::Applied(read(called(
+            "cart",
+            "203.0.113.5",
+            "198.51.100.7",
+            30080,
+        )))));
+        let host = with(pod("proxy", 1, "192.168.0.1"), "/spec/hostNetwork", json!(true));
+        told.pod(host.clone());
+        assert_eq!(told.names("192.168.0.1:30080"), "- cart -", "nobody says that it is the pod's");
+        let endpoints = json!([target("192.168.0.1", 1)]);
+        told.event(Event::Slice(Change::Applied(read(slice("proxy", 11, 30080, endpoints.clone())))));
+        assert_eq!(told.names("192.168.0.1:30080"), "- - own", "it may be either's");
+        // It is behind that very Service.
+        told.event(Event::Slice(Change::Applied(read(slice("cart", 11, 30080, endpoints)))));
+        told.at += second(60);
+        assert_eq!(told.names("192.168.0.1:30080"), "proxy cart own");
+        told.event(Event::Pod(Change::Deleted(read(host))));
+        told.at += second(60);
+        assert_eq!(told.names("192.168.0.1:30080"), "- cart -");
+    }
+
+    #[test]
+    fn so_many_ends_of_a_service_are_known() {
+        for (count, ignored) in [(MAX_CALLED, 0), (MAX_CALLED + 1, 1)] {
+            let mut told = Told::new();
+            let external: Vec<_> =
+                (0..count).map(|number| format!("203.0.{}.{}", number / 250, 1 + number % 250)).collect();
+            let object = with(service("cart", "10.96.0.7", 80), "/spec/externalIPs", json!(external));
+            told.event(Event::Service(Change::Applied(read(object.clone()))));
+            assert_eq!(told.names(&format!("{}:80", external[MAX_CALLED - 1])), "- cart -");
+            assert_eq!(told.names("10.96.0.7:80"), "- cart -");
+            assert_eq!(told.cluster.stats().ignored[Ignored::Room as usize], ignored);
+            assert_eq!(told.cluster.is_whole(Kind::Services), ignored == 0, "else the rest might be outside");
+            // What is new is not taken in past the memory's limit, what is known stays.
+            told.cluster.config.max_bytes = 0;
+            let more = with(object, "/spec/ports/0/nodePort", json!(30080));
+            told.event(Event::Service(Change::Applied(read(more))));
+            assert_eq!(told.names(&format!("{}:80", external[0])), "- cart -");
+            assert_eq!(told.cluster.stats().ignored[Ignored::Room as usize], ignored + 1);
         }
     }
 

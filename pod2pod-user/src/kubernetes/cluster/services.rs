@@ -1,4 +1,4 @@
-//! Services: their own addresses, and which pods and addresses are their endpoints, on which ports.
+//! Services: what they are called by, and which pods and addresses are their endpoints, on which ports.
 
 use std::{
     hash::{Hash, Hasher},
@@ -11,7 +11,9 @@ use hashbrown::{Equivalent, HashMap};
 use smallvec::SmallVec;
 
 use super::{
-    Ignored, check_name, growth, parse_address,
+    Ignored,
+    called::{self, Called},
+    check_name, growth, parse_address,
     strings::{Strings, text_bytes},
 };
 use crate::kubernetes::{
@@ -57,6 +59,8 @@ struct Member {
 struct Entry {
     addresses: SmallVec<[IpAddr; 1]>,
     ports: SmallVec<[u16; 4]>,
+    /// What it is called by besides; most have nothing.
+    called: Box<[called::End]>,
     round: u32,
     /// It is there; slices may know it without.
     is_there: bool,
@@ -93,6 +97,7 @@ impl Equivalent<Arc<Service>> for Name<'_> {
 pub(super) struct Services {
     entries: HashMap<Arc<Service>, Entry, foldhash::fast::RandomState>,
     addresses: Addresses<Arc<Service>>,
+    called: Called,
     slices: HashMap<PodUid, Slice, foldhash::fast::RandomState>,
     members: HashMap<Target, SmallVec<[Member; 1]>, foldhash::fast::RandomState>,
     /// Of these, those that are addresses: there are few or none.
@@ -112,7 +117,7 @@ impl Services {
         strings: &mut Strings,
         (round, news): (u32, News),
     ) -> Result<(), Ignored> {
-        let objects::Service { metadata, spec } = object;
+        let objects::Service { metadata, spec, .. } = object;
         check_name(&metadata.namespace, &metadata.name)?;
         let service = self.named(&metadata.namespace, &metadata.name, strings)?;
         let texts = spec.cluster_ips.iter().chain([&spec.cluster_ip]);
@@ -125,14 +130,17 @@ impl Services {
         }
         let ports = spec.ports.iter().filter(|port| is_tcp(port)).filter_map(|port| port.port).collect();
         let Some(entry) = self.entries.get_mut(&service) else { return Ok(()) };
+        let (ends, is_whole) = called::ends(object, self.is_full.then_some(&*entry.called));
+        self.called.set(&service, &entry.called, &ends, news);
+        self.held = self.held + size_of_val(&*ends) - size_of_val(&*entry.called);
         for left in entry.addresses.iter().filter(|address| !addresses.contains(address)) {
             self.addresses.ended(*left, &service, news);
         }
         for address in &addresses {
             self.addresses.claim(*address, Arc::clone(&service), news);
         }
-        *entry = Entry { addresses, ports, round, is_there: true };
-        Ok(())
+        *entry = Entry { addresses, ports, called: ends, round, is_there: true };
+        if is_whole { Ok(()) } else { Err(Ignored::Room) }
     }
 
     pub(super) fn delete(&mut self, metadata: &objects::Metadata, news: News) {
@@ -143,17 +151,20 @@ impl Services {
         for address in &entry.addresses {
             self.addresses.ended(*address, service, news);
         }
+        self.called.set(service, &entry.called, &[], news);
     }
 
     /// What is not in the list that is complete is gone.
     pub(super) fn listed(&mut self, round: u32, news: News) {
         self.addresses.heard(news);
+        self.called.heard(news);
         for (service, entry) in &mut self.entries {
             if entry.is_there && entry.round != round {
                 entry.is_there = false;
                 for address in &entry.addresses {
                     self.addresses.ended(*address, service, news);
                 }
+                self.called.set(service, &entry.called, &[], news);
             }
         }
     }
@@ -315,8 +326,14 @@ impl Services {
         }))
     }
 
+    /// Who is called by it besides; absent if nobody was known to be then.
+    pub(super) fn called(&self, end: called::End, at: Duration, view: View) -> Option<Found<Arc<Service>>> {
+        self.called.find(end, at, view)
+    }
+
     pub(super) fn forget(&mut self, now: Duration) {
         self.addresses.forget(now, |_| ());
+        self.called.forget(now);
         let addressed = &mut self.addressed;
         self.members.retain(|target, members| {
             members.retain(|member| member.until.is_none_or(|until| until + KEPT_AFTER_END > now));
@@ -329,7 +346,7 @@ impl Services {
         self.entries.retain(|service, entry| {
             let is_kept = entry.is_there || Arc::strong_count(service) > 1;
             if !is_kept {
-                *held -= service_bytes(service);
+                *held -= service_bytes(service) + size_of_val(&*entry.called);
             }
             is_kept
         });
@@ -344,12 +361,16 @@ impl Services {
     }
 
     pub(super) fn forgotten(&self) -> u64 {
-        self.addresses.forgotten()
+        self.addresses.forgotten() + self.called.forgotten()
     }
 
     /// Bytes by which tables grow with the next Service or slice.
     pub(super) fn growth(&self) -> usize {
-        growth(&self.entries) + growth(&self.slices) + growth(&self.members) + self.addresses.growth()
+        growth(&self.entries)
+            + growth(&self.slices)
+            + growth(&self.members)
+            + self.addresses.growth()
+            + self.called.growth()
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -357,6 +378,7 @@ impl Services {
             + self.slices.capacity() * (size_of::<(PodUid, Slice)>() + 1)
             + self.members.capacity() * (size_of::<(Target, SmallVec<[Member; 1]>)>() + 1)
             + self.addresses.bytes()
+            + self.called.bytes()
             + self.held
     }
 }
@@ -369,7 +391,7 @@ fn list_bytes(members: &[(Target, u16)]) -> usize {
     size_of_val(members) + size_of::<usize>()
 }
 
-fn is_tcp(port: &objects::Port) -> bool {
+pub(super) fn is_tcp(port: &objects::Port) -> bool {
     port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP")
 }
 
