@@ -125,7 +125,7 @@ impl Directory {
     fn pod(&self, places: &[Place], called: Option<SocketAddr>, now: Duration) -> Option<Identity> {
         let cluster = self.cluster.read();
         let identity = places.iter().find_map(|place| cluster.local(place))?;
-        let of_pod = |called| cluster.service_of(identity.pod.as_ref()?.uid, called, now);
+        let of_pod = |called| cluster.service_of(identity.pod.as_ref()?, called, now);
         let service = called.and_then(of_pod);
         Some(Identity { service, ..identity })
     }

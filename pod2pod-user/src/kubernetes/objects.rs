@@ -327,8 +327,28 @@ pub struct Endpoint {
     /// `addresses`.
     #[serde(deserialize_with = "absent")]
     pub addresses: Vec<String>,
+    /// `conditions`.
+    #[serde(deserialize_with = "absent")]
+    pub conditions: Conditions,
     /// `targetRef`.
     pub target_ref: Option<TargetRef>,
+}
+
+/// Whether an endpoint answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Conditions {
+    /// `ready`; absent is true.
+    pub ready: Option<bool>,
+    /// `serving`: ready, also while it ends; absent is as `ready`.
+    pub serving: Option<bool>,
+}
+
+impl Conditions {
+    /// Whether anything may be listening there.
+    pub fn is_serving(self) -> bool {
+        self.serving.or(self.ready).unwrap_or(true)
+    }
 }
 
 /// What an endpoint is.

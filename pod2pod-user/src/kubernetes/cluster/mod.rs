@@ -33,7 +33,7 @@ use self::{
 use super::{
     addresses::{self, Found, News, View},
     cgroup::{Place, PodUid},
-    identity::{Identity, Service},
+    identity::{Identity, Pod, Service},
     objects::{self, Change, Event, Kind, Metadata},
 };
 
@@ -226,8 +226,9 @@ impl Cluster {
             Change::Begin => self.begin(Kind::Pods),
             Change::Listed(object) | Change::Applied(object) => {
                 let Self { config, pods, services, nodes, owners, networks, strings, .. } = self;
-                let ports =
-                    PodUid::parse(&object.metadata.uid).into_iter().flat_map(|uid| services.ports_of(uid));
+                let namespace = &*object.metadata.namespace;
+                let uid = PodUid::parse(&object.metadata.uid).into_iter();
+                let ports = uid.flat_map(|uid| services.ports_of(uid, namespace));
                 return pods.apply(
                     &object,
                     pods::Known { config, strings, networks, owners, nodes },
@@ -263,7 +264,7 @@ impl Cluster {
     fn slice(&mut self, change: Change<objects::Slice>, news: News) -> Result<(), Ignored> {
         let round = self.round(Kind::EndpointSlices);
         let Self { services, pods, strings, .. } = self;
-        let told = |uid, port, step| pods.endpoint(uid, port, step, news);
+        let told = |joined: services::Joined<'_>| pods.endpoint(joined, news);
         match change {
             Change::Begin => self.begin(Kind::EndpointSlices),
             Change::Listed(object) | Change::Applied(object) => {
@@ -350,11 +351,11 @@ impl Cluster {
     }
 
     /// The Service that a pod's end is of: absent if there is none, or several, or another may be that there was no room for.
-    pub fn service_of(&self, pod: PodUid, end: SocketAddr, at: Duration) -> Option<Arc<Service>> {
+    pub fn service_of(&self, pod: &Pod, end: SocketAddr, at: Duration) -> Option<Arc<Service>> {
         if !self.is_whole(Kind::EndpointSlices) {
             return None;
         }
-        self.services.of_pod(pod, end.ip().to_canonical(), end.port(), at).cloned()
+        self.services.of_pod((pod.uid, &pod.namespace), end.ip().to_canonical(), end.port(), at).cloned()
     }
 
     /// Who had the address `at` that moment. Port 0 says nothing: it is for ends that call, whose port is no Service's.
@@ -404,7 +405,7 @@ impl Cluster {
             place: None,
             pod: Some(Arc::clone(pod)),
             container: None,
-            service: if port == 0 { None } else { self.service_of(uid, (address, port).into(), at) },
+            service: if port == 0 { None } else { self.service_of(pod, (address, port).into(), at) },
             node: if in_host_network { pod.node.clone() } else { None },
         })
     }
@@ -737,10 +738,19 @@ mod tests {
         // A static one is named by its manifest; its cgroup has no other name for it.
         let manifest = "0123456789abcdef0123456789abcdef";
         let object = with(pod("etcd", 2, "192.168.0.1"), "/spec/hostNetwork", json!(true));
-        told.pod(with(object, "/metadata/annotations", json!({"kubernetes.io/config.hash": manifest})));
-        let found =
-            told.cluster.local(&Place { pod: PodUid::parse(manifest).unwrap(), container: None }).unwrap();
-        assert_eq!((&*found.pod.unwrap().name, found.node.as_deref()), ("etcd", Some("own")));
+        let says = json!({"kubernetes.io/config.hash": manifest, "kubernetes.io/config.mirror": manifest});
+        told.pod(owned_by(with(object, "/metadata/annotations", says.clone()), "v1", "Node", "own", 9));
+        let found = |told: &Told| {
+            let place = Place { pod: PodUid::parse(manifest).unwrap(), container: None };
+            let found = told.cluster.local(&place).unwrap();
+            (found.pod.unwrap().name.to_string(), found.node)
+        };
+        assert_eq!(found(&told), ("etcd".to_owned(), Some("own".into())));
+        // One that says the same of itself is not it: kubelet did not make it, or the one that it made is there.
+        let forged = with(pod("forged", 3, "10.1.0.3"), "/metadata/annotations", says);
+        told.pod(forged.clone());
+        told.pod(owned_by(forged, "v1", "Node", "own", 9));
+        assert_eq!(found(&told).0, "etcd");
         // Gone, it is remembered for a time.
         told.event(Event::Pod(Change::Deleted(read(running('c')))));
         told.cluster.forget(told.at + addresses::KEPT_AFTER_END - Duration::from_nanos(1));
@@ -836,8 +846,8 @@ mod tests {
             (told.names("10.1.0.1:8081"), told.names("10.1.0.1:0")),
             ("cart-1 - -".into(), "cart-1 - -".into())
         );
-        let uid = PodUid::parse(&uid(1)).unwrap();
-        let of = told.cluster.service_of(uid, "10.1.0.1:8080".parse().unwrap(), told.at);
+        let known = told.held("10.1.0.1:0").pod.unwrap();
+        let of = told.cluster.service_of(&known, "10.1.0.1:8080".parse().unwrap(), told.at);
         assert_eq!(of.map(|service| service.name.to_string()).as_deref(), Some("cart"));
         // In a second slice of the same Service, and only in that one then.
         told.event(Event::Slice(Change::Applied(read(slice(
@@ -913,6 +923,62 @@ mod tests {
             told.event(Event::Slice(Change::Deleted(read(slice("proxy", 11, 9000, json!([]))))));
             told.at += second(60);
             assert_eq!(told.names("192.168.0.1:9000"), "- - own");
+        }
+    }
+
+    #[test]
+    fn what_a_slice_says_of_pods_of_another_namespace_is_not_believed() {
+        let mut told = Told::new();
+        let host = with(pod("proxy", 1, "192.168.0.1"), "/spec/hostNetwork", json!(true));
+        told.event(Event::Node(Change::Applied(read(node("own", "192.168.0.1")))));
+        told.pod(host.clone());
+        told.pod(pod("cart", 2, "10.1.0.2"));
+        let foreign = |number, endpoints| {
+            with(slice("evil", number, 10250, endpoints), "/metadata/namespace", json!("evil"))
+        };
+        told.event(Event::Slice(Change::Applied(read(foreign(11, json!([target("192.168.0.1", 1)]))))));
+        told.event(Event::Slice(Change::Applied(read(foreign(12, json!([target("10.1.0.2", 2)]))))));
+        told.event(Event::Slice(Change::Applied(read(foreign(13, json!([{"addresses": ["10.1.0.2"]}]))))));
+        // Also of a pod that is heard of later.
+        told.pod(host);
+        assert_eq!(told.names("192.168.0.1:10250"), "- - own");
+        assert_eq!(told.names("10.1.0.2:10250"), "cart - -");
+        // Beside it, its own Service is the one, and stays it when the other goes.
+        told.event(Event::Slice(Change::Applied(read(slice(
+            "dns",
+            14,
+            10250,
+            json!([target("192.168.0.1", 1)]),
+        )))));
+        told.event(Event::Slice(Change::Applied(read(slice(
+            "cart",
+            15,
+            10250,
+            json!([target("10.1.0.2", 2)]),
+        )))));
+        told.event(Event::Slice(Change::Deleted(read(foreign(11, json!([]))))));
+        told.at += second(60);
+        assert_eq!(told.names("192.168.0.1:10250"), "proxy dns own");
+        assert_eq!(told.names("10.1.0.2:10250"), "cart cart -");
+    }
+
+    #[test]
+    fn an_endpoint_that_does_not_serve_has_no_port() {
+        for (conditions, expected) in [
+            (json!(null), "proxy proxy own"),
+            (json!({}), "proxy proxy own"),
+            (json!({"ready": true, "serving": null}), "proxy proxy own"),
+            (json!({"ready": false, "serving": true, "terminating": true}), "proxy proxy own"),
+            (json!({"ready": false}), "- - own"),
+            (json!({"ready": false, "serving": false}), "- - own"),
+        ] {
+            let mut told = Told::new();
+            told.event(Event::Node(Change::Applied(read(node("own", "192.168.0.1")))));
+            told.pod(with(pod("proxy", 1, "192.168.0.1"), "/spec/hostNetwork", json!(true)));
+            let mut endpoint = target("192.168.0.1", 1);
+            endpoint["conditions"] = conditions.clone();
+            told.event(Event::Slice(Change::Applied(read(slice("proxy", 11, 80, json!([endpoint]))))));
+            assert_eq!(told.names("192.168.0.1:80"), expected, "{conditions}");
         }
     }
 

@@ -11,7 +11,7 @@ use super::{
     nodes::Nodes,
     owners::{self, Owners},
     parse_address,
-    services::Step,
+    services::{Joined, Step},
     strings::{Strings, text_bytes},
 };
 use crate::kubernetes::{
@@ -30,6 +30,9 @@ pub const MAX_CONTAINERS: usize = 64;
 pub const MAX_ANNOTATION: usize = 1024;
 /// Hash of a static pod's manifest, which its cgroup is named by.
 const MANIFEST_HASH: &str = "kubernetes.io/config.hash";
+
+/// The same, of what stands for it in the API.
+const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Labels or annotations.
 type Pairs = Box<[(Arc<str>, Arc<str>)]>;
@@ -169,10 +172,8 @@ impl Pods {
         };
         let before = last.map_or(&[][..], |last| &last.containers);
         let containers = if is_own { containers(status, before, known.strings) } else { Box::default() };
-        let manifest = metadata.annotations.get(MANIFEST_HASH).filter(|_| is_own);
-        let manifest = manifest.and_then(|hash| PodUid::parse(hash));
-        if let Some(manifest) = manifest {
-            self.statics.insert(manifest, uid);
+        if is_own {
+            self.note_static(uid, metadata);
         }
         Entry {
             pod: match last {
@@ -190,6 +191,19 @@ impl Pods {
             },
             round: 0,
             gone: last.and_then(|last| last.gone),
+        }
+    }
+
+    /// Of a static pod the API has a mirror, which kubelet marks and its node owns. One that is there is not taken its name by
+    /// another that says the same of itself.
+    fn note_static(&mut self, uid: PodUid, metadata: &objects::Metadata) {
+        let of = |key: &str| metadata.annotations.get(key).map(String::as_str);
+        let is_mirror = of(MIRROR) == of(MANIFEST_HASH)
+            && metadata.owner_references.iter().any(|owner| owner.kind == "Node");
+        let Some(manifest) = of(MANIFEST_HASH).filter(|_| is_mirror).and_then(PodUid::parse) else { return };
+        let is_there = |other: &PodUid| self.entries.get(other).is_some_and(|entry| entry.gone.is_none());
+        if !self.statics.get(&manifest).is_some_and(|other| *other != uid && is_there(other)) {
+            self.statics.insert(manifest, uid);
         }
     }
 
@@ -285,17 +299,18 @@ impl Pods {
     }
 
     /// A pod's port came to a Service, or went from the last.
-    pub(super) fn endpoint(&mut self, uid: PodUid, port: u16, step: Step, news: News) {
-        let Some(entry) = self.entries.get(&uid) else { return };
-        if !entry.in_host_network || entry.gone.is_some() {
+    pub(super) fn endpoint(&mut self, joined: Joined<'_>, news: News) {
+        let Joined { pod, namespace, port, step } = joined;
+        let Some(entry) = self.entries.get(&pod) else { return };
+        if !entry.in_host_network || entry.gone.is_some() || *entry.pod.namespace != *namespace {
             return;
         }
         for address in &entry.addresses {
             match step {
                 Step::Joined => {
-                    self.ports.claim_for((*address, port), uid, entry.tenure, news);
+                    self.ports.claim_for((*address, port), pod, entry.tenure, news);
                 }
-                Step::Left => self.ports.release((*address, port), &uid, news),
+                Step::Left => self.ports.release((*address, port), &pod, news),
             }
         }
     }

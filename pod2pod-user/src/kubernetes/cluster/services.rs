@@ -37,6 +37,16 @@ pub(super) enum Step {
     Left,
 }
 
+/// A pod's port came to a Service, or went from the last of its namespace.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Joined<'a> {
+    pub(super) pod: PodUid,
+    /// Of the slice that says so: what it says of pods of another is not believed.
+    pub(super) namespace: &'a str,
+    pub(super) port: u16,
+    pub(super) step: Step,
+}
+
 /// What an endpoint is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Target {
@@ -187,7 +197,7 @@ impl Services {
         object: &objects::Slice,
         strings: &mut Strings,
         (round, news): (u32, News),
-        mut told: impl FnMut(PodUid, u16, Step),
+        mut told: impl FnMut(Joined<'_>),
     ) -> Result<(), Ignored> {
         let metadata = &object.metadata;
         let uid = PodUid::parse(&metadata.uid).ok_or(Ignored::Uid)?;
@@ -212,7 +222,7 @@ impl Services {
         Ok(())
     }
 
-    pub(super) fn delete_slice(&mut self, uid: PodUid, news: News, mut told: impl FnMut(PodUid, u16, Step)) {
+    pub(super) fn delete_slice(&mut self, uid: PodUid, news: News, mut told: impl FnMut(Joined<'_>)) {
         let Some(slice) = self.slices.remove(&uid) else { return };
         self.endpoints -= slice.members.len();
         self.held -= list_bytes(&slice.members);
@@ -221,20 +231,14 @@ impl Services {
         }
     }
 
-    pub(super) fn listed_slices(&mut self, round: u32, news: News, mut told: impl FnMut(PodUid, u16, Step)) {
+    pub(super) fn listed_slices(&mut self, round: u32, news: News, mut told: impl FnMut(Joined<'_>)) {
         let gone = self.slices.iter().filter(|(_, slice)| slice.round != round).map(|(uid, _)| *uid);
         for uid in gone.collect::<Vec<_>>() {
             self.delete_slice(uid, news, &mut told);
         }
     }
 
-    fn join(
-        &mut self,
-        target: Target,
-        port: u16,
-        service: &Arc<Service>,
-        told: &mut impl FnMut(PodUid, u16, Step),
-    ) {
+    fn join(&mut self, target: Target, port: u16, service: &Arc<Service>, told: &mut impl FnMut(Joined<'_>)) {
         let members = self.members.entry(target).or_insert_with(|| {
             self.addressed += usize::from(matches!(target, Target::Address(_)));
             SmallVec::new()
@@ -246,8 +250,8 @@ impl Services {
             }
             None => members.push(Member { service: Arc::clone(service), port, slices: 1, until: None }),
         }
-        if let Target::Pod(uid) = target {
-            told(uid, port, Step::Joined);
+        if let Target::Pod(pod) = target {
+            told(Joined { pod, namespace: &service.namespace, port, step: Step::Joined });
         }
     }
 
@@ -257,7 +261,7 @@ impl Services {
         port: u16,
         service: &Arc<Service>,
         news: News,
-        told: &mut impl FnMut(PodUid, u16, Step),
+        told: &mut impl FnMut(Joined<'_>),
     ) {
         let Some(members) = self.members.get_mut(&target) else { return };
         let same = |member: &&mut Member| member.port == port && member.service == *service;
@@ -267,33 +271,38 @@ impl Services {
             return;
         }
         member.until = Some(news.at);
-        let is_left = !members.iter().any(|member| member.port == port && member.until.is_none());
-        if let Target::Pod(uid) = target
-            && is_left
+        let namespace = &*service.namespace;
+        let stays = |member: &Member| {
+            member.port == port && member.until.is_none() && *member.service.namespace == *namespace
+        };
+        if let Target::Pod(pod) = target
+            && !members.iter().any(stays)
         {
-            told(uid, port, Step::Left);
+            told(Joined { pod, namespace, port, step: Step::Left });
         }
     }
 
     /// Ports on which a pod is an endpoint.
-    pub(super) fn ports_of(&self, pod: PodUid) -> impl Iterator<Item = u16> {
+    pub(super) fn ports_of(&self, pod: PodUid, namespace: &str) -> impl Iterator<Item = u16> {
         let members = self.members.get(&Target::Pod(pod)).map_or(&[][..], |members| members);
-        members.iter().filter(|member| member.until.is_none()).map(|member| member.port)
+        let is_its = move |member: &&Member| *member.service.namespace == *namespace;
+        members.iter().filter(is_its).filter(|member| member.until.is_none()).map(|member| member.port)
     }
 
-    /// The Service that the pod with this address is an endpoint of on the port; absent if there are several.
+    /// The Service of its namespace that the pod with this address is an endpoint of on the port; absent if there are several.
     pub(super) fn of_pod(
         &self,
-        pod: PodUid,
+        (pod, namespace): (PodUid, &str),
         address: IpAddr,
         port: u16,
         at: Duration,
     ) -> Option<&Arc<Service>> {
-        let of_pod = self.members_of(Target::Pod(pod), port, at);
+        let is_its = |service: &&Arc<Service>| *service.namespace == *namespace;
+        let of_pod = self.members_of(Target::Pod(pod), port, at).filter(is_its);
         if self.addressed == 0 {
             return only(of_pod);
         }
-        only(of_pod.chain(self.members_of(Target::Address(address), port, at)))
+        only(of_pod.chain(self.members_of(Target::Address(address), port, at).filter(is_its)))
     }
 
     /// The Service that what is no pod is an endpoint of.
@@ -395,12 +404,12 @@ pub(super) fn is_tcp(port: &objects::Port) -> bool {
     port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP")
 }
 
-/// Every endpoint with every port, each once.
+/// Every endpoint that serves with every port, each once. One that does not may have no socket there, and another may.
 fn members(slice: &objects::Slice) -> Box<[(Target, u16)]> {
     let ports: SmallVec<[u16; 4]> =
         slice.ports.iter().filter(|port| is_tcp(port)).filter_map(|port| port.port).collect();
     let mut members = Vec::new();
-    for endpoint in &slice.endpoints {
+    for endpoint in slice.endpoints.iter().filter(|endpoint| endpoint.conditions.is_serving()) {
         let pod = endpoint.target_ref.as_ref().filter(|target| target.kind == "Pod");
         let pod = pod.and_then(|target| PodUid::parse(&target.uid)).map(Target::Pod);
         let addresses = endpoint.addresses.iter().filter(|_| pod.is_none());
