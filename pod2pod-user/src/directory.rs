@@ -281,7 +281,7 @@ mod tests {
                 Socket::Of(identity) => {
                     Some(identity.pod.map_or_else(|| "nameless".to_owned(), |pod| pod.name.to_string()))
                 }
-                _ => None,
+                Socket::Later(_) | Socket::Unknown => None,
             }
         };
         assert_eq!(tell(&[(UID, "web"), (OTHER, "victim")]).as_deref(), Some("web"));

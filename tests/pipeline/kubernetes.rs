@@ -320,19 +320,21 @@ fn large_cluster() -> Cluster {
         apply(Event::Pod(Change::Listed(pod)));
     }
     for number in 0..SERVICES {
-        let port = Port { port: Some(8080), protocol: Some("TCP".to_owned()) };
+        let port = Port { port: Some(8080), protocol: Some("TCP".to_owned()), ..Port::default() };
         let address = IpAddr::from((0x0a60_0000 + number as u32).to_be_bytes()).to_string();
         let spec = ServiceSpec {
             cluster_ips: vec![address],
             ports: vec![port.clone(), port.clone()],
             ..ServiceSpec::default()
         };
-        let mut service = Service { metadata: metadata("service", 300_000 + number, None), spec };
+        let mut service =
+            Service { metadata: metadata("service", 300_000 + number, None), spec, ..Service::default() };
         service.metadata.name = format!("checkout-{number:05}");
         let each = PODS / SERVICES;
         let target = |pod| Endpoint {
             addresses: vec![pod_address(pod).to_string()],
             target_ref: Some(TargetRef { kind: "Pod".to_owned(), uid: uid(pod) }),
+            ..Endpoint::default()
         };
         let mut slice = Slice {
             metadata: metadata("slice", 400_000 + number, None),

@@ -72,7 +72,7 @@ fn cluster() -> Cluster {
         let target = |pod| Some(TargetRef { kind: "Pod".to_owned(), uid: uid(pod) });
         let mut slice = Slice {
             metadata: metadata(PODS + number),
-            ports: vec![Port { port: Some(8080), protocol: None }],
+            ports: vec![Port { port: Some(8080), ..Port::default() }],
             endpoints: pods.map(|pod| Endpoint { target_ref: target(pod), ..Endpoint::default() }).collect(),
             ..Slice::default()
         };

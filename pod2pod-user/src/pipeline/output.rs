@@ -92,9 +92,12 @@ impl Output {
     fn tell_named(&mut self, now: KernelInstant, is_end: bool, mut refuse: impl FnMut(&Connection)) {
         let Self { names, last, .. } = self;
         if let Some(names) = names {
-            names.pop(now, is_end, &mut |record, connection, fate| match fate {
-                Fate::Ignored => refuse(connection),
-                fate => last.tell(record, connection, fate, now),
+            names.pop(now, is_end, &mut |record, connection, fate| {
+                if fate == Fate::Ignored {
+                    refuse(connection);
+                } else {
+                    last.tell(record, connection, fate, now);
+                }
             });
         }
     }

@@ -24,7 +24,8 @@ impl Source {
         let split = Split::of(text);
         let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
         let code = lines(&split.code);
-        let mut unit_test = vec![false; code.len()];
+        // Such a file is a module under `#[cfg(test)]` that is too long to stand where it is declared.
+        let mut unit_test = vec![path.ends_with("/tests.rs"); code.len()];
         for (number, _) in code.iter().enumerate().filter(|(_, line)| line.contains("#[cfg(test)]")) {
             let end = end_of_item(&code, number);
             unit_test.iter_mut().take(end + 1).skip(number).for_each(|line| *line = true);
@@ -291,6 +292,9 @@ mod tests {
         let source = Source::parse("a.rs", "fn a() {}\n#[cfg(test)]\nmod tests {\n fn b() { }\n}\nfn c() {}");
         assert_eq!(source.test, [false, true, true, true, true, false]);
         assert_eq!(Source::parse("tests/a/main.rs", "fn a() {}").test, [true]);
+        for (path, expected) in [("src/a/tests.rs", true), ("src/a/contests.rs", false)] {
+            assert_eq!(Source::parse(path, "fn a() {}").unit_test, [expected], "{path}");
+        }
     }
 
     #[test]
