@@ -313,6 +313,8 @@ fn large_cluster() -> Cluster {
         let set = 2 * (number % DEPLOYMENTS);
         let owner = ("apps/v1", "ReplicaSet", format!("checkout-{set:05}-6b8d7c9f5d"), 200_000 + set);
         let mut pod = Pod { metadata: metadata("pod", number, Some(owner)), ..Pod::default() };
+        // That of the Service in front of it.
+        pod.metadata.namespace = format!("team-{:02}", number / (PODS / SERVICES) % 50);
         pod.spec.node_name = format!("node-{:03}.example.internal", number % NODES);
         pod.spec.restart_policy = "Always".to_owned();
         pod.status.phase = "Running".to_owned();
