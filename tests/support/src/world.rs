@@ -132,7 +132,8 @@ pub struct World {
     pub client: Namespace,
     /// The server's pod.
     pub server: Namespace,
-    _node: Namespace,
+    /// What is between them, and translates.
+    pub node: Namespace,
     /// Has a part for each pod.
     pub cgroup: Cgroup,
 }
@@ -163,7 +164,7 @@ impl World {
         }
         node.run("tee /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding", "1")?;
         node.run("nft -f -", &service_rule())?;
-        Ok(Self { client, server, _node: node, cgroup })
+        Ok(Self { client, server, node, cgroup })
     }
 }
 
