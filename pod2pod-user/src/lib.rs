@@ -8,7 +8,7 @@
 //!         filter         which connections are wanted                        pure
 //!         http           Chunk → Message → Exchange                      pure
 //!         enrich         Exchange → Record                               pure
-//!         named          Record → Record with the names of its ends, by what `directory` knows
+//!         named          Record → Record with the names of its ends, by what `directory` knows, and of Services `behind`
 //!         sinks          Record → terminal, file, pipe                   shell
 //!         ipvs           the kernel's IPVS tables → Reuse                pure
 //!         kubernetes     news of the API server → whose cgroup, whose address    pure
@@ -58,6 +58,7 @@ mod terminal;
 pub mod urgency;
 
 pub mod agent;
+pub mod behind;
 pub mod check;
 pub mod directory;
 pub mod joint;

@@ -3,20 +3,25 @@
 
 pub mod wishes;
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
 
 pub use wishes::Rules;
 use wishes::Wishes;
 
 use crate::{
+    behind::{self, Behind, Called},
     capture::KernelInstant,
     enrich::{
         DEFAULT_SLOW, Fate, Rate,
-        naming::{self, Ends, Named, Naming, Parties, Who},
+        identity::mix,
+        naming::{self, Ends, Named, Naming, Parties, Who, is_bare},
         sampling,
     },
     filter::Selection,
-    kubernetes::identity::{Identity, Pod},
+    kubernetes::{
+        addresses::Found,
+        identity::{Identity, Pod},
+    },
     reassembly::{Connection, Side},
     record::{ObservedAt, Party, Record, Role},
 };
@@ -91,6 +96,7 @@ pub struct Stats {
 struct Waiting {
     record: Record,
     connection: Connection,
+    client: Side,
     ends: Ends,
     fate: Fate,
     until: Duration,
@@ -102,6 +108,8 @@ pub struct Names {
     config: Config,
     naming: Naming,
     who: Box<dyn Who + Send>,
+    /// Who knows where connections to Services were led.
+    behind: Option<Behind>,
     wishes: Wishes,
     waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
@@ -119,6 +127,7 @@ impl Names {
             config,
             naming: Naming::default(),
             who,
+            behind: None,
             wishes: Wishes::default(),
             waiting: VecDeque::new(),
             waiting_bytes: 0,
@@ -127,6 +136,11 @@ impl Names {
             version: 0,
             stats: Stats::default(),
         }
+    }
+
+    /// Also names the pods behind Services' addresses, as far as this one knows.
+    pub fn look_behind(&mut self, behind: Behind) {
+        self.behind = Some(behind);
     }
 
     /// Names the ends of `record`, of a `connection` whose client is on its side `client`, begun `at`. Absent if it has to wait: it
@@ -147,9 +161,29 @@ impl Names {
                 .local
                 .is_none_or(|side| (side == client) == (record.observed_at == ObservedAt::Client))
         );
-        let ends =
-            Ends { client: record.client, server: record.server, local, cgroup_id: connection.cgroup_id, at };
-        match self.naming.name(&mut *self.who, &ends, now) {
+        let (client_end, server_end) = (record.client, record.server);
+        let cgroup_id = connection.cgroup_id;
+        let mut ends = Ends { client: client_end, server: server_end, local, cgroup_id, real: None, at };
+        let mut named = self.naming.name(&mut *self.who, &ends, now);
+        let (parties, is_early) = match &named {
+            Named::Now(parties) => (parties, false),
+            Named::Later(_, parties) => (parties, true),
+        };
+        let [_, server] = parties;
+        let server = server.as_deref();
+        let is_service = match server {
+            Some(server) => is_bare(server),
+            None => is_early && self.behind.is_some() && self.seems_service(&ends, now),
+        };
+        note(&mut self.behind, record, server);
+        if is_service {
+            // While it waits others may get its addresses and ports.
+            ends.real = find(&mut self.behind, record, (connection, client), true, now);
+        }
+        if ends.real.is_some() {
+            named = self.naming.name(&mut *self.who, &ends, now);
+        }
+        match named {
             Named::Now(parties) => Some(self.settle(record, parties, fate)),
             Named::Later(until, parties) => {
                 let bytes = record.held_bytes();
@@ -163,7 +197,7 @@ impl Names {
                 self.waiting_bytes += bytes;
                 self.next = Some(self.next.map_or(until, |next| next.min(until)));
                 let (record, connection) = (record.clone(), *connection);
-                self.waiting.push_back(Waiting { record, connection, ends, fate, until, bytes });
+                self.waiting.push_back(Waiting { record, connection, client, ends, fate, until, bytes });
                 None
             }
         }
@@ -180,7 +214,8 @@ impl Names {
         let [client, server] =
             [connection.originator, connection.responder].map(|end| (end.ip(), end.port()));
         let now = instant(now);
-        let ends = Ends { client, server, local: Some(local), cgroup_id: connection.cgroup_id, at: now };
+        let ends =
+            Ends { client, server, local: Some(local), cgroup_id: connection.cgroup_id, real: None, at: now };
         let (Named::Now(parties) | Named::Later(_, parties)) = self.naming.name(&mut *self.who, &ends, now);
         let pod = pod_of(&parties, Some(local));
         pod.is_some_and(|pod| self.wishes.wants_more(pod, rules))
@@ -211,7 +246,18 @@ impl Names {
         (self.looked, self.version, self.next) = (now, self.who.version(), None);
         for _ in 0..self.waiting.len() {
             let Some(mut waiting) = self.waiting.pop_front() else { break };
-            let parties = match self.naming.name(&mut *self.who, &waiting.ends, now) {
+            let mut named = self.naming.name(&mut *self.who, &waiting.ends, now);
+            if waiting.ends.real.is_none()
+                && let Named::Now([_, Some(server)]) = &named
+                && is_bare(server)
+            {
+                let Waiting { record, connection, client, .. } = &waiting;
+                waiting.ends.real = find(&mut self.behind, record, (connection, *client), false, now);
+                if waiting.ends.real.is_some() {
+                    named = self.naming.name(&mut *self.who, &waiting.ends, now);
+                }
+            }
+            let parties = match named {
                 Named::Now(parties) => parties,
                 Named::Later(_, parties) if is_end => parties,
                 Named::Later(until, _) => {
@@ -246,6 +292,19 @@ impl Names {
         }
     }
 
+    /// What was counted of connections to Services' addresses.
+    pub fn behind_stats(&self) -> behind::Stats {
+        self.behind.as_ref().map(|behind| *behind.stats()).unwrap_or_default()
+    }
+
+    /// Whether the server is a Service, as far as is known, before that is certain.
+    fn seems_service(&mut self, ends: &Ends, now: Duration) -> bool {
+        match self.who.address(ends.server.into(), ends.at, now) {
+            Found::Early(_, Some(Identity { service: Some(_), pod: None, node: None, .. })) => true,
+            Found::Early(..) | Found::Held(_) | Found::Stale(_) | Found::Nobody | Found::Several => false,
+        }
+    }
+
     /// Puts the names into the record; what is to be done with it by them.
     fn settle(&mut self, record: &mut Record, parties: Parties, fate: Fate) -> Fate {
         self.naming.count(&parties);
@@ -277,6 +336,37 @@ impl Names {
     }
 }
 
+/// Notes the server's own end for the client's, unless it is known to be no pod's. The first exchange of a connection does that: later
+/// ones cost nothing.
+#[inline]
+fn note(behind: &mut Option<Behind>, record: &Record, server: Option<&Party>) {
+    let is_first = record.observed_at == ObservedAt::Server && record.index.is_none_or(|index| index == 0);
+    if let Some(behind) = behind.as_mut().filter(|_| is_first)
+        && server.is_none_or(|server| server.identity.pod.is_some())
+    {
+        behind.note(key(record), record.server.into());
+    }
+}
+
+/// Where the connection of `record` was led, whose server is a Service, if somebody knows it. A record that is not fresh has waited.
+fn find(
+    behind: &mut Option<Behind>,
+    record: &Record,
+    (connection, client): (&Connection, Side),
+    is_fresh: bool,
+    now: Duration,
+) -> Option<SocketAddr> {
+    let behind = behind.as_mut().filter(|_| record.observed_at != ObservedAt::Server)?;
+    let (opened, other) = (connection.originator, connection.responder);
+    let (client, service) = if client == Side::Originator { (opened, other) } else { (other, opened) };
+    behind.find(&Called { key: key(record), client, service, is_fresh }, now)
+}
+
+/// The connection, as both ends know it.
+fn key(record: &Record) -> u64 {
+    mix(record.connection_id ^ u64::from(record.joined_late)).max(1)
+}
+
 /// Which end's socket is observed.
 fn observed(record: &Record) -> Option<Role> {
     match record.observed_at {
@@ -291,7 +381,8 @@ fn observed(record: &Record) -> Option<Role> {
 /// Whether it is certain who an end is, and nothing more will be known of it.
 fn is_certain(party: &Option<Arc<Party>>) -> bool {
     let by_cgroup_alone = |identity: &Identity| identity.pod.is_none() && identity.place.is_some();
-    party.as_ref().is_some_and(|party| !party.is_stale && !by_cgroup_alone(&party.identity))
+    let is_certain = |party: &Party| !party.is_stale && !by_cgroup_alone(&party.identity) && !is_bare(party);
+    party.as_ref().is_some_and(|party| is_certain(party))
 }
 
 /// The pod whose socket is observed.

@@ -9,6 +9,7 @@ use std::{
 };
 
 use crate::{
+    behind,
     capture::{KernelInstant, Segment},
     config::Config,
     enrich::{self, Enricher, WallOffset},
@@ -330,6 +331,7 @@ impl Pipeline {
             waiting: self.output.waiting(),
             join: self.output.last.joint.as_ref().map(|joint| *joint.stats()).unwrap_or_default(),
             names: self.output.names.as_ref().map(|names| names.stats()).unwrap_or_default(),
+            behind: self.output.names.as_ref().map(|names| names.behind_stats()).unwrap_or_default(),
         }
     }
 }
@@ -365,6 +367,8 @@ pub struct Stats<'a> {
     pub join: ipvs::join::Stats,
     /// What was named.
     pub names: named::Stats,
+    /// What was found behind Services' addresses.
+    pub behind: behind::Stats,
 }
 
 #[cfg(test)]

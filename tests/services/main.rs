@@ -3,10 +3,14 @@
 mod agent;
 mod annotations;
 mod apiserver;
+mod behind;
 mod check;
 mod flavours;
 mod following;
 mod manifests;
+#[path = "../kernel/exchanges/place.rs"]
+#[expect(clippy::unwrap_used, reason = "helpers of tests: a failure here is the test's failure")]
+mod place;
 mod ready;
 mod scale;
 mod watchers;

@@ -173,7 +173,8 @@ impl Agent {
             let worker = Worker::new(reader, pipeline, sinks, Arc::clone(&own));
             seats.push(Arc::new(Seat::new(worker, config.capture.ring_bytes, shutdown.clone())?));
         }
-        let start = |board| Ipvs::start(&config.ipvs, board, sinks.get().for_worker(), &shutdown);
+        let behind = naming.as_ref().and_then(Naming::behind);
+        let start = |board| Ipvs::start(&config.ipvs, (board, behind), sinks.get().for_worker(), &shutdown);
         let ipvs = board.map(start).transpose()?;
         let now = Instant::now();
         let house = House {
@@ -331,6 +332,7 @@ impl House {
         rows.extend(self.directory.iter().flat_map(kubernetes::rows));
         if self.directory.is_some() {
             rows.extend(counters::names(&totals.stages().names));
+            rows.extend(counters::behind(&totals.stages().behind));
         }
         if let Some(shown) = ipvs {
             rows.extend(shown.rows(now));
@@ -387,12 +389,15 @@ struct Used {
     ipvs: bool,
     exact: bool,
     packets: bool,
+    /// Services have names.
+    cluster: bool,
 }
 
 impl Used {
     fn of(config: &Config) -> Self {
         let ipvs = config.ipvs.mode != Mode::Off;
-        Self { ipvs, exact: ipvs && config.ipvs.follows(), packets: config.pcap.file.is_some() }
+        let exact = ipvs && config.ipvs.follows();
+        Self { ipvs, exact, packets: config.pcap.file.is_some(), cluster: config.kubernetes.is_asked() }
     }
 }
 
@@ -405,6 +410,7 @@ fn give_up(capture: &Capture, used: &Used) {
         Feature::ExactWhereClosed => used.exact && rights::probes_need_a_right(),
         Feature::HostNamespace => used.exact && !watch::source::is_host(),
         Feature::IpvsAsked => used.ipvs,
+        Feature::Conntrack => used.cluster,
         Feature::LaterInterfaces => follows,
         // For some seconds only.
         Feature::StaleFilters => false,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::clock;
 use crate::{
     admin::Lists,
+    behind::{self, Behind, Conntrack},
     config::Config,
     directory::{Cgroups, Directory},
     filter::selection::OBSERVE,
@@ -26,8 +27,8 @@ use crate::{
 /// Who is asked.
 pub(super) struct Naming {
     directory: Directory,
-    /// Else there are no workloads.
-    has_server: bool,
+    /// Where there is an API server; else there are no workloads and no Services.
+    behind: Option<Arc<behind::Shared>>,
     config: named::Config,
 }
 
@@ -51,7 +52,9 @@ impl Naming {
         };
         let shown = [config.kubernetes.labels.clone(), config.kubernetes.annotations.clone()];
         let directory = Directory::new(cluster, cgroups, asked.node_name(), shown);
-        Ok(Some(Self { directory, has_server, config: config.naming() }))
+        let is_ipvs_watched = config.ipvs.mode != Mode::Off;
+        let behind = has_server.then(|| Arc::new(behind::Shared::new(is_ipvs_watched)));
+        Ok(Some(Self { directory, behind, config: config.naming() }))
     }
 
     /// A worker's part of it, of `workers`.
@@ -59,7 +62,16 @@ impl Naming {
         let mut config = self.config.clone();
         config.max_waiting /= workers.max(1);
         config.max_waiting_bytes /= workers.max(1);
-        Names::new(config, Box::new(self.directory.clone()))
+        let mut names = Names::new(config, Box::new(self.directory.clone()));
+        if let Some(behind) = &self.behind {
+            names.look_behind(Behind::new(Arc::clone(behind), workers, Box::<Conntrack>::default()));
+        }
+        names
+    }
+
+    /// What the watch over IPVS is asked, where there are Services.
+    pub(super) fn behind(&self) -> Option<Arc<behind::Shared>> {
+        self.behind.clone()
     }
 
     /// The directory, for what is told of it.
@@ -70,7 +82,7 @@ impl Naming {
     /// How the first lists of the API server stand, for who asks whether the agent is ready; absent where none is asked.
     pub(super) fn lists(&self) -> Option<Box<dyn Fn() -> Lists + Send + Sync>> {
         let cluster = self.directory.cluster().clone();
-        self.has_server.then(|| {
+        self.behind.as_ref().map(|_| {
             let lists = move || match cluster.first_lists() {
                 FirstLists::Awaited => Lists::Awaited,
                 FirstLists::Complete => Lists::Complete,
@@ -91,7 +103,7 @@ pub(super) fn pairs(
     metrics: &mut Metrics,
 ) -> Result<PairMetrics, prometheus::Error> {
     match naming {
-        Some(naming) if naming.has_server => metrics.with_pairs(By::Workloads, most),
+        Some(naming) if naming.behind.is_some() => metrics.with_pairs(By::Workloads, most),
         Some(_) | None => metrics.with_pairs(By::Addresses, MAX_ADDRESS_PAIRS),
     }
 }

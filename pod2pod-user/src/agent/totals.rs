@@ -2,6 +2,7 @@
 
 use super::worker::Worker;
 use crate::{
+    behind,
     capture::kernel,
     enrich, filter, http,
     ipvs::join,
@@ -29,6 +30,7 @@ pub(super) struct Totals {
     waiting: usize,
     join: join::Stats,
     names: named::Stats,
+    behind: behind::Stats,
     /// Of each sink; the queues are shared, what is being filled is not.
     pub(super) sinks: Vec<(&'static str, SinkStats)>,
 }
@@ -59,6 +61,7 @@ impl Totals {
             waiting,
             join,
             names,
+            behind,
         } = worker.pipeline.stats();
         counters::add_reader(&mut self.reader, worker.reader.stats());
         counters::add_reassembly(&mut self.reassembly, reassembly);
@@ -77,6 +80,7 @@ impl Totals {
         self.waiting += waiting;
         counters::add_join(&mut self.join, &join);
         counters::add_names(&mut self.names, &names);
+        counters::add_behind(&mut self.behind, &behind);
         let sinks = worker.sinks.get();
         if self.sinks.is_empty() {
             self.sinks = sinks.stats();
@@ -102,6 +106,7 @@ impl Totals {
             waiting: self.waiting,
             join: self.join,
             names: self.names,
+            behind: self.behind,
         }
     }
 

@@ -8,6 +8,7 @@ mod told;
 use std::io::Write as _;
 
 use crate::{
+    behind::has_conntrack,
     capture::kernel::{SourceChoice, findings, locks_memory},
     config::{
         Config,
@@ -83,7 +84,7 @@ fn machine(config: &Config) -> Vec<Finding> {
     found.extend(findings::capabilities(|feature| is_used(config, feature)));
     found.extend([findings::bpf(), findings::ring(), findings::types(follows)]);
     found.extend([findings::cgroup(&config.capture), findings::interfaces(&config.capture)]);
-    found.extend([ipvs(config), findings::exact(follows), memory::check(config)]);
+    found.extend([ipvs(config), findings::exact(follows), conntrack(config), memory::check(config)]);
     found.extend(listeners::check(config));
     found.extend(review::check(&config.kubernetes));
     found
@@ -103,6 +104,7 @@ fn is_used(config: &Config, feature: Feature) -> bool {
         Feature::Exact => exact,
         Feature::ExactWhereClosed => exact && rights::probes_need_a_right(),
         Feature::IpvsAsked => config.ipvs.mode != Mode::Off,
+        Feature::Conntrack => config.kubernetes.is_asked(),
         Feature::HostNamespace => exact && config.ipvs.path.is_none() && !is_host(),
     }
 }
@@ -127,4 +129,22 @@ fn ipvs(config: &Config) -> Finding {
             )
             .limits(),
     }
+}
+
+/// Conntrack, which says where connections to Services are led.
+fn conntrack(config: &Config) -> Finding {
+    const NAME: &str = "conntrack";
+    if !config.kubernetes.is_asked() {
+        return Finding::ok(NAME, "not asked for");
+    }
+    if has_conntrack() {
+        return Finding::ok(NAME, "it is there, and asked about connections to Services");
+    }
+    Finding::missing(NAME, "there is none in this network namespace")
+        .with(
+            "conntrack of the node's network",
+            "records of connections to Services name the pod only where its own end is seen too, or IPVS is polled",
+            "it comes with kube-proxy; in a container give it the host's network (hostNetwork)",
+        )
+        .limits()
 }

@@ -13,7 +13,7 @@ use hashbrown::HashMap;
 
 use crate::{
     kubernetes::{addresses::Found, cgroup::Place, identity::Identity},
-    record::{Extra, Party, Role},
+    record::{Extra, Party, PartyKind, Role},
 };
 
 /// Answers that are remembered of addresses, and again of cgroups. Past it all are forgotten and asked for anew: more than the peers
@@ -60,6 +60,8 @@ pub struct Ends {
     pub local: Option<Role>,
     /// The cgroup of the observed socket; 0 if it is not known.
     pub cgroup_id: u64,
+    /// Where the connection was led, if its server's end is a Service's own and that is known.
+    pub real: Option<SocketAddr>,
     /// When.
     pub at: Duration,
 }
@@ -111,6 +113,8 @@ pub struct Naming {
     /// Who is at the other end of a connection that does not leave the machine of the first.
     mates: HashMap<u64, (Arc<Party>, Arc<Party>), foldhash::fast::RandomState>,
     addresses: HashMap<SocketAddr, Known, foldhash::fast::RandomState>,
+    /// Pods behind a Service's address, by that and theirs: of which parties they were made.
+    behind: HashMap<(SocketAddr, SocketAddr), [Arc<Party>; 3], foldhash::fast::RandomState>,
     stats: Stats,
 }
 
@@ -128,7 +132,7 @@ impl Naming {
             End::Party(party) => party.clone(),
             End::Later(_) => None,
         };
-        let mut until = None;
+        let mut until: Option<Duration> = None;
         let mut parties = [None, None];
         for (role, party) in [Role::Client, Role::Server].into_iter().zip(&mut parties) {
             let (ip, port) = if role == Role::Client { (ends.client.0, 0) } else { ends.server };
@@ -140,10 +144,21 @@ impl Naming {
                 _ if ip.is_loopback() => End::Party(None),
                 _ => self.address(who, SocketAddr::new(ip, port), ends.at, now),
             };
-            match end {
-                End::Party(found) => *party = found,
-                End::Later(then) => until = Some(until.map_or(then, |until: Duration| until.max(then))),
-            }
+            let then = match end {
+                End::Party(Some(service))
+                    if ends.real.is_some() && role == Role::Server && is_bare(&service) =>
+                {
+                    let (found, then) = self.behind(who, service, ends, now);
+                    *party = Some(found);
+                    then
+                }
+                End::Party(found) => {
+                    *party = found;
+                    None
+                }
+                End::Later(then) => Some(then),
+            };
+            until = until.max(then);
         }
         match until {
             Some(then) => Named::Later(then, parties),
@@ -249,15 +264,54 @@ impl Naming {
         End::Party(answer)
     }
 
+    /// The pod behind the Service that was called, by the address that the connection was led to; the Service itself if that is no
+    /// pod's, or as long as it is not known whose it is, with when it will be.
+    fn behind(
+        &mut self,
+        who: &mut dyn Who,
+        service: Arc<Party>,
+        ends: &Ends,
+        now: Duration,
+    ) -> (Arc<Party>, Option<Duration>) {
+        let Some(real) = ends.real else { return (service, None) };
+        let pod = match self.address(who, real, ends.at, now) {
+            End::Later(then) => return (service, Some(then)),
+            End::Party(Some(pod)) if pod.identity.pod.is_some() => pod,
+            End::Party(_) => return (service, None),
+        };
+        if pod.identity.service == service.identity.service && pod.is_stale >= service.is_stale {
+            return (pod, None);
+        }
+        let key = (SocketAddr::from(ends.server), real);
+        if let Some([of, by, made]) = self.behind.get(&key)
+            && Arc::ptr_eq(of, &service)
+            && Arc::ptr_eq(by, &pod)
+        {
+            return (Arc::clone(made), None);
+        }
+        let identity = Identity { service: service.identity.service.clone(), ..pod.identity.clone() };
+        let made = party(who, identity, pod.is_stale || service.is_stale, None);
+        self.make_room();
+        self.behind.insert(key, [service, pod, Arc::clone(&made)]);
+        (made, None)
+    }
+
     fn make_room(&mut self) {
-        let Self { sockets, mates, addresses, stats } = self;
-        if addresses.len() >= MAX_REMEMBERED || sockets.len() >= MAX_REMEMBERED {
+        let Self { sockets, mates, addresses, behind, stats } = self;
+        let most = addresses.len().max(sockets.len()).max(behind.len());
+        if most >= MAX_REMEMBERED {
             addresses.clear();
+            behind.clear();
             sockets.clear();
             mates.clear();
             stats.forgotten += 1;
         }
     }
+}
+
+/// Whether it is a Service by its own address: a pod may be behind it.
+pub fn is_bare(party: &Party) -> bool {
+    party.kind == PartyKind::Service && party.identity.node.is_none()
 }
 
 /// The party of an identity: `last` if that is still so, with the text that it has already.
@@ -359,7 +413,7 @@ mod tests {
 
     fn ends(client: &str, server: &str, local: Option<Role>, cgroup_id: u64) -> Ends {
         let [client, server] = [client, server].map(|text| text.parse::<IpAddr>().unwrap());
-        Ends { client: (client, 40_000), server: (server, 80), local, cgroup_id, at: NOW }
+        Ends { client: (client, 40_000), server: (server, 80), local, cgroup_id, real: None, at: NOW }
     }
 
     /// Names for people; `-` if there is none, `~` before one that is stale.

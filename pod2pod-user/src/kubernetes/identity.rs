@@ -88,8 +88,8 @@ pub struct Service {
     pub name: Arc<str>,
 }
 
-/// Who an end is. Of a Service's own address only the Service is known; of a pod's address, the Service too, if its port belongs to
-/// exactly one.
+/// Who an end is. Of a Service's address the Service is known, and the pod too if it is known where the connection was led; of a pod's
+/// own address, the Service too, if its port belongs to exactly one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
     /// Where the observed socket is, read off its cgroup: known without anybody's help.

@@ -1,7 +1,7 @@
 //! The stages' counters as tables: name, meaning and where the number stands. A test holds them complete.
 
 use super::{Counted, routes as http_routes};
-use crate::{capture, filter, http, ipvs, named, reassembly, views};
+use crate::{behind, capture, filter, http, ipvs, named, reassembly, views};
 
 /// One counter of a stage.
 struct Row<S> {
@@ -187,6 +187,20 @@ counters! { NAMES, named::Stats, "names",
     answers_forgotten: "Times that all remembered names were forgotten because there were too many.",
 }
 
+counters! { BEHIND, behind::Stats, "behind",
+    found_by_connection: "Connections to Services whose server's own end was seen on this node.",
+    found_by_conntrack: "Connections to Services of which conntrack knew where they were led.",
+    found_by_ipvs: "Connections to Services of which a poll of IPVS knew it.",
+    unknown: "Times that it was not known for a record where its connection to a Service was led.",
+    questions: "Questions to conntrack.",
+    untranslated: "Of these, to which it knew no other server.",
+    over_rate: "Questions to conntrack left out because there were too many in their second.",
+    unasked: "Questions to conntrack left out because it is not there or may not be asked.",
+    lookups_refused: "Connections that polls of IPVS were not asked about because there were too many.",
+    forgotten: "Answers that were forgotten because there were too many.",
+    busy: "Times that an answer was not looked up or put down because another worker was at its place.",
+}
+
 counters! { VIEWS, views::Stats, "views",
     seen: "Views of complete exchanges, told at an end of theirs.",
     joined: "Exchanges of which both views met.",
@@ -244,6 +258,16 @@ pub fn names(stats: &named::Stats) -> Vec<Counted> {
 /// As [`add_reader`].
 pub fn add_names(total: &mut named::Stats, part: &named::Stats) {
     add(NAMES, total, part);
+}
+
+/// What was found behind Services' addresses.
+pub fn behind(stats: &behind::Stats) -> Vec<Counted> {
+    rows(BEHIND, stats)
+}
+
+/// As [`add_reader`].
+pub fn add_behind(total: &mut behind::Stats, part: &behind::Stats) {
+    add(BEHIND, total, part);
 }
 
 /// What came of views.

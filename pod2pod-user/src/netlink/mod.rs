@@ -36,11 +36,7 @@ impl Request {
 
     /// Adds an attribute that holds others.
     pub fn with_nested(mut self, kind: u16, inner: &[(u16, &[u8])]) -> Self {
-        let mut nested = Self(Vec::new());
-        for (kind, data) in inner {
-            nested.put(*kind, data);
-        }
-        self.put(kind, &nested.0);
+        self.put(kind, &nested(inner));
         self
     }
 
@@ -62,6 +58,15 @@ impl Request {
         self.0.extend(data);
         self.0.resize(aligned(self.0.len()), 0);
     }
+}
+
+/// Attributes one after the other, as one that holds them has them.
+pub fn nested(inner: &[(u16, &[u8])]) -> Vec<u8> {
+    let mut nested = Request(Vec::new());
+    for (kind, data) in inner {
+        nested.put(*kind, data);
+    }
+    nested.0
 }
 
 /// A message as received.

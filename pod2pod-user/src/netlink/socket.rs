@@ -30,9 +30,17 @@ impl Questions {
     /// # Errors
     /// The kernel has no such protocol, or gives no socket.
     pub fn open(protocol: Option<Protocol>) -> io::Result<Self> {
+        Self::with_room(protocol, DATAGRAM_BYTES, PATIENCE)
+    }
+
+    /// The same for datagrams of so many bytes, each of which is waited for so long.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn with_room(protocol: Option<Protocol>, bytes: usize, patience: Duration) -> io::Result<Self> {
         let socket = open(protocol, 0)?;
-        sockopt::set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
-        Ok(Self { socket, sequence: 0, buffer: vec![0; DATAGRAM_BYTES] })
+        sockopt::set_socket_timeout(&socket, Timeout::Recv, Some(patience))?;
+        Ok(Self { socket, sequence: 0, buffer: vec![0; bytes] })
     }
 
     /// Sends `request` and hands on what answers it. A request that is no dump must ask for an acknowledgement.

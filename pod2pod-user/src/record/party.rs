@@ -16,7 +16,7 @@ use crate::kubernetes::identity::{Identity, WorkloadKind};
 pub enum PartyKind {
     /// A pod's, or a socket in one.
     Pod,
-    /// A Service's own: which pod is behind it is not known.
+    /// A Service's: which pod is behind it is not known.
     Service,
     /// A node's.
     Node,
@@ -175,17 +175,17 @@ macro_rules! ends {
 
 ends! {
     "k8s.kind", Shape::Enum(kinds),
-        "What this end is in the cluster: a pod, a Service's own address, a node, or nobody in it; absent if that is not known.",
+        "What this end is in the cluster: a pod, a Service's address behind which no pod is known, a node, or nobody in it; absent if that is not known.",
         |party| Value::Word(party.kind.as_str());
     "k8s.namespace.name", Shape::String,
-        "Namespace of the pod; of a Service's own address, the Service's.",
+        "Namespace of the pod, else of the Service.",
         |party| {
             let Identity { pod, service, .. } = &party.identity;
             let of_service = || service.as_ref().map(|service| &service.namespace);
             text(pod.as_ref().map(|pod| &pod.namespace).or_else(of_service))
         };
     "k8s.pod.name", Shape::String,
-        "The pod that had this address, or this socket, at the time.",
+        "The pod that had this address, or this socket, at the time; of a Service's address, the pod that the connection was led to.",
         |party| text(party.identity.pod.as_ref().map(|pod| &pod.name));
     "k8s.pod.uid", Shape::String,
         "Its uid: known of the observed end without the API server; of a static pod then the hash of its manifest.",
@@ -218,7 +218,7 @@ ends! {
     "k8s.workload.name", Shape::String, "What has made the pod, if it is of another kind.",
         |party| workload(party, WorkloadKind::Other);
     "k8s.service.name", Shape::String,
-        "The Service whose own address it is; of a pod, the one Service that leads to this port of it.",
+        "The Service that was called; of a pod's own address, the one Service that leads to this port of it.",
         |party| text(party.identity.service.as_ref().map(|service| &service.name));
     "k8s.node.name", Shape::String, "Node of the pod, or the node itself.",
         |party| {

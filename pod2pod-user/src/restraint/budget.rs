@@ -4,6 +4,7 @@
 //! is a bound that its owner keeps: one past it something is given up and counted. Pure: takes numbers and gives numbers.
 
 use crate::{
+    behind::BEHIND_BYTES,
     http,
     kubernetes::cluster::DEFAULT_MAX_BYTES,
     metrics::{
@@ -181,7 +182,7 @@ fn fitting(wanted: &Wanted) -> Result<Shares, TooSmall> {
 fn fixed(wanted: &Wanted) -> u64 {
     let collector = wanted.collector_queue.map_or(0, |_| COLLECTOR_BYTES);
     let exact = if wanted.exact && wanted.ipvs == Ipvs::Present { EXACT_BYTES } else { 0 };
-    let names = if wanted.cluster { NAMES_BYTES } else { 0 };
+    let names = if wanted.cluster { NAMES_BYTES + BEHIND_BYTES } else { 0 };
     exact
         + names
         + PROCESS_BYTES

@@ -15,7 +15,7 @@ pub use self::process::{begin, calls_need_a_right, effective, keep, probes_need_
 pub enum Capability {
     /// Files whatever their owner.
     DacOverride = 1,
-    /// Packets, filters at interfaces, questions about IPVS.
+    /// Packets, filters at interfaces, questions about IPVS and to conntrack.
     NetAdmin = 12,
     /// What belongs to other processes.
     SysPtrace = 19,
@@ -97,6 +97,8 @@ pub enum Feature {
     ExactWhereClosed,
     /// What the kernel tells of IPVS by netlink only.
     IpvsAsked,
+    /// Where conntrack led connections to Services.
+    Conntrack,
     /// IPVS of the host, from another network namespace.
     HostNamespace,
     /// Keeping up on a busy machine.
@@ -285,6 +287,14 @@ pub const RIGHTS: &[Right] = &[
         true,
     ),
     right(
+        Capability::NetAdmin,
+        Feature::Conntrack,
+        "in a cluster asks conntrack which pod a connection to a Service was led to",
+        "records of such connections name the Service only, unless the pod's own end is seen too",
+        &[Part::Worker],
+        true,
+    ),
+    right(
         Capability::SysPtrace,
         Feature::HostNamespace,
         "sees which network namespace process 1 is in, without hostNetwork",
@@ -361,7 +371,7 @@ mod tests {
             (Part::Signals, &[][..]),
             (Part::Output, &[]),
             (Part::Kubernetes, &[Bpf]),
-            (Part::Worker, &[Bpf, SysNice]),
+            (Part::Worker, &[Bpf, NetAdmin, SysNice]),
             (Part::Admin, &[Bpf]),
             (Part::Collector, &[Bpf]),
             (Part::Packets, &[DacOverride]),
@@ -372,7 +382,7 @@ mod tests {
             assert_eq!(least(ALL, part), of(expected), "{part:?}");
             assert_eq!(least(Set::default(), part), Set::default(), "{part:?}");
         }
-        let worker = ALL.least_for(kept_by(Part::Worker, |feature| feature != Feature::MapCalls));
+        let worker = ALL.least_for(kept_by(Part::Worker, |feature| feature == Feature::GoFirst));
         assert_eq!(worker, of(&[SysNice]));
         let ipvs = ALL.least_for(kept_by(Part::Ipvs, |feature| feature != Feature::ExactWhereClosed));
         assert_eq!(ipvs, of(&[Bpf, NetAdmin, Perfmon, SysPtrace]));

@@ -4,11 +4,14 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a failure here is the test's failure")]
 
 pub(crate) mod agent;
+pub(crate) mod cluster;
 pub(crate) mod http;
+mod place;
 mod seen;
 pub(crate) mod stage;
 
 mod agent_itself;
+mod behind;
 mod bodies;
 mod budget;
 mod bulk;

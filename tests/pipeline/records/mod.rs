@@ -1,5 +1,6 @@
 //! Exchange → Record → line: the facts, redaction, sampling, the ignore list, the schema, the README's tables.
 
+mod behind;
 mod connects;
 mod content;
 mod facts;

@@ -22,6 +22,7 @@ use std::{
 pub(super) use self::share::{board, join_config};
 use self::thread::Watch;
 use crate::{
+    behind,
     metrics::{Counted, ipvs as rows},
     shutdown::Shutdown,
     sinks::Sinks,
@@ -46,18 +47,19 @@ pub(super) struct Shown {
 }
 
 impl Ipvs {
-    /// Starts the thread. Records go to `sinks`, polls and decisions to the `board`.
+    /// Starts the thread. Records go to `sinks`, polls and decisions to the `board`; who looks behind Services asks polls.
     ///
     /// # Errors
     /// The thread cannot be started.
     pub(super) fn start(
         config: &Config,
-        board: Arc<Board>,
+        (board, behind): (Arc<Board>, Option<Arc<behind::Shared>>),
         sinks: Sinks,
         shutdown: &Shutdown,
     ) -> io::Result<Self> {
         let shown = Arc::new(Mutex::default());
-        let watch = Watch::new(config.clone(), board, sinks, Arc::clone(&shown), shutdown.clone());
+        let mut watch = Watch::new(config.clone(), board, sinks, Arc::clone(&shown), shutdown.clone());
+        watch.behind = behind;
         watch.publish();
         let (telling, told) = mpsc::sync_channel(1);
         Builder::new().name("ipvs".to_owned()).spawn(move || watch.run(telling))?;

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     agent::clock::instant,
+    behind,
     ipvs::{
         drain::Drains,
         look::{Look, Reuses},
@@ -56,6 +57,8 @@ pub(super) struct Watch {
     drains: Drains,
     following: Following,
     telling: Telling,
+    /// Who looks behind Services.
+    pub(super) behind: Option<Arc<behind::Shared>>,
     polls: Polls,
     start: Instant,
     /// When the last poll began, by the clock of segments.
@@ -92,6 +95,7 @@ impl Watch {
             following: Following::new(shares.told, config.services.clone(), start),
             telling: Telling::new(board, sinks, shares.held, config.interval),
             config,
+            behind: None,
             polls: Polls::default(),
             start,
             last: instant(),
@@ -175,13 +179,17 @@ impl Watch {
         self.following.keep(&source);
         let from = instant();
         let at = begin.duration_since(self.start);
-        let Self { poller, series, drains, following, telling, .. } = self;
+        let Self { poller, series, drains, following, telling, behind, .. } = self;
+        let lookups = behind.as_ref().map(|behind| behind.begin_poll());
         series.begin();
         following.poll();
         let mut rows = 0_u32;
         let polled = poller.poll(&source, at, Some(begin), &mut |row, services| {
             series.row(row, services);
             drains.row(row, services);
+            if let Some(lookups) = &lookups {
+                lookups.row(row.tuple.client, row.tuple.service, row.server);
+            }
             rows = rows.wrapping_add(1);
             if rows.is_multiple_of(ROWS_BETWEEN) {
                 following.take(telling, series);
