@@ -360,6 +360,8 @@ mod tests {
         asked: u64,
         /// Whether what is asked for will last.
         ends: bool,
+        /// Where the socket was called that was asked for last.
+        called: Option<SocketAddr>,
     }
 
     impl Who for Fake {
@@ -367,8 +369,9 @@ mod tests {
             self.version
         }
 
-        fn socket(&mut self, cgroup_id: u64, _called: Option<SocketAddr>, _now: Duration) -> Socket {
+        fn socket(&mut self, cgroup_id: u64, called: Option<SocketAddr>, _now: Duration) -> Socket {
             self.asked += 1;
+            self.called = called;
             match cgroup_id {
                 OWN => Socket::Of(Box::new(Identity { container: Some("main".into()), ..identity("own") })),
                 ON_HOST => {
@@ -469,6 +472,26 @@ mod tests {
         };
         assert_eq!(client.unwrap().identity.container.as_deref(), Some("main"));
         assert_eq!(server.unwrap().identity.container, None);
+    }
+
+    #[test]
+    fn only_of_who_was_called_the_port_says_something() {
+        for (role, expected) in [(Role::Client, None), (Role::Server, Some("10.0.0.3:80"))] {
+            let mut who = Fake::default();
+            Naming::default().name(&mut who, &ends("10.0.0.1", "10.0.0.3", Some(role), OWN), NOW);
+            assert_eq!(who.called, expected.map(|text| text.parse().unwrap()), "{role:?}");
+        }
+    }
+
+    #[test]
+    fn who_somebody_was_when_there_last_was_contact_is_asked_for_each_time() {
+        let (mut naming, mut who) = (Naming::default(), Fake::default());
+        let mut ask = |server: &str| {
+            let before = who.asked;
+            naming.name(&mut who, &ends("10.0.0.3", server, Some(Role::Client), OWN), NOW);
+            who.asked - before
+        };
+        assert_eq!(["10.0.0.3", "10.0.0.3", "10.0.0.1", "10.0.0.1"].map(&mut ask), [2, 1, 2, 0]);
     }
 
     #[test]

@@ -560,6 +560,24 @@ mod tests {
     }
 
     #[test]
+    fn breaks_that_touch_are_one() {
+        let mut addresses = Addresses::default();
+        addresses.heard(News { at: second(1050), heard: second(1000) });
+        addresses.heard(News { at: second(1100), heard: second(1040) });
+        addresses.claim(address(), 1, News::live(second(10)));
+        addresses.ending(address(), &1, News::live(second(20)));
+        for (at, expected) in [
+            (994, Found::Held(1)),
+            (995, Found::Several),
+            (1051, Found::Several),
+            (1099, Found::Several),
+            (1100, Found::Held(1)),
+        ] {
+            assert_eq!(find(&addresses, at, 10_000), expected, "{at}");
+        }
+    }
+
+    #[test]
     fn of_too_many_breaks_the_oldest_count_as_one() {
         let mut addresses = Addresses::default();
         let begin = |number: usize| second(1000 + 100 * number as u64);
