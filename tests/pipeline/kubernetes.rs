@@ -10,8 +10,8 @@ use pod2pod_user::kubernetes::{
     cgroup::PodUid,
     cluster::{Cluster, Config},
     objects::{
-        Change, Endpoint, Event, Kind, Metadata, Node, Owned, OwnerReference, Pod, PodIp, PodSpec, PodStatus,
-        Port, Service, ServiceSpec, Slice, TargetRef,
+        Change, Endpoint, Event, Ingress, Kind, LoadBalancer, Metadata, Node, Owned, OwnerReference, Pod,
+        PodIp, PodSpec, PodStatus, Port, Service, ServiceSpec, ServiceStatus, Slice, TargetRef,
     },
 };
 use support::rng::Rng;
@@ -323,14 +323,19 @@ fn large_cluster() -> Cluster {
     }
     for number in 0..SERVICES {
         let port = Port { port: Some(8080), protocol: Some("TCP".to_owned()), ..Port::default() };
+        // Every tenth is called by a load balancer's address and a port of nodes too.
+        let is_called = number % 10 == 0;
+        let node_port = is_called.then_some(30_000 + number as u16);
+        let ip = IpAddr::from((0xcb00_7100 + number as u32).to_be_bytes()).to_string();
+        let ingress = is_called.then_some(Ingress { ip }).into_iter().collect();
+        let status = ServiceStatus { load_balancer: LoadBalancer { ingress } };
         let address = IpAddr::from((0x0a60_0000 + number as u32).to_be_bytes()).to_string();
         let spec = ServiceSpec {
             cluster_ips: vec![address],
-            ports: vec![port.clone(), port.clone()],
+            ports: vec![Port { node_port, ..port.clone() }, port.clone()],
             ..ServiceSpec::default()
         };
-        let mut service =
-            Service { metadata: metadata("service", 300_000 + number, None), spec, ..Service::default() };
+        let mut service = Service { metadata: metadata("service", 300_000 + number, None), spec, status };
         service.metadata.name = format!("checkout-{number:05}");
         let each = PODS / SERVICES;
         let target = |pod| Endpoint {
