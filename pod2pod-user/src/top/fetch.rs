@@ -3,7 +3,6 @@
 
 use std::{
     io::{self, Read as _},
-    net::ToSocketAddrs as _,
     os::{
         fd::{AsFd, BorrowedFd},
         unix::net::UnixStream,
@@ -60,6 +59,8 @@ impl Reading {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = thread::Builder::new().name("pages".to_owned()).spawn(move || {
             let pages = runtime.block_on(all(urls));
+            // A name that is still looked for keeps nobody waiting.
+            runtime.shutdown_background();
             drop(other);
             pages
         })?;
@@ -138,7 +139,7 @@ async fn get(url: &Url) -> Result<String, Trouble> {
 
 async fn connect(url: &Url) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in (url.host(), url.port()).to_socket_addrs()? {
+    for address in tokio::net::lookup_host((url.host(), url.port())).await? {
         match TcpStream::connect(address).await {
             Ok(stream) => return Ok(stream),
             Err(error) => last = error,
