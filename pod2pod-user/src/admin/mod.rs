@@ -6,6 +6,7 @@
 mod guard;
 mod health;
 mod pages;
+mod places;
 mod tls;
 
 use std::{
@@ -20,15 +21,13 @@ use std::{
 
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    sync::Semaphore,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 
-use self::{guard::Guard, pages::Pages};
+use self::{guard::Guard, pages::Pages, places::Places};
 pub use self::{
     guard::{MAX_TOKEN_BYTES, MIN_TOKEN_BYTES},
     health::{Health, Lists, MAX_LISTS_WAIT, MAX_SILENCE, Readiness},
+    places::{MAX_CONNECTIONS, MAX_LOCAL_CONNECTIONS},
     tls::{MAX_PEM_BYTES, SecretError},
 };
 use crate::{
@@ -41,8 +40,6 @@ use crate::{
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 /// Where settings are served: beside it, on loopback.
 pub const DEFAULT_ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9465);
-/// Connections that a listener serves at once; a scraper needs one, further ones wait to be accepted.
-pub const MAX_CONNECTIONS: usize = 16;
 /// Bytes of a request's head at most; longer ones are answered with 431. Scrapers send some hundred.
 pub const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// A TLS handshake, and each request's head, must be complete by then.
@@ -248,13 +245,15 @@ async fn serve(listener: Listener, served: Arc<Served>) {
         Ok(socket) => socket,
         Err(error) => return tracing::error!(%error, "{} are not served", pages.names()),
     };
-    let (places, guard) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), Arc::new(guard));
+    let (places, guard) = (Places::default(), Arc::new(guard));
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let Ok((stream, peer)) = socket.accept().await else {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
+        // One that there is no place for is closed: only who was accepted says where it comes from.
+        let Ok(own) = stream.local_addr() else { continue };
+        let Some(place) = places.take(peer.ip(), own.ip()) else { continue };
         let (served, guard) = (Arc::clone(&served), Arc::clone(&guard));
         tokio::spawn(async move {
             serve_connection(stream, peer, (pages, &guard), &served).await;
