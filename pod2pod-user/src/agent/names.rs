@@ -44,7 +44,6 @@ impl Naming {
     ) -> anyhow::Result<Option<Self>> {
         let asked = asked(config);
         let server = kubernetes_api::start(&asked, clock::instant, Arc::clone(own), shutdown)?;
-        let has_server = server.is_some();
         let Some((cluster, cgroups)) =
             server.map(|server| (server, Cgroups::of_host())).or_else(|| alone(&asked))
         else {
@@ -53,7 +52,7 @@ impl Naming {
         let shown = [config.kubernetes.labels.clone(), config.kubernetes.annotations.clone()];
         let directory = Directory::new(cluster, cgroups, asked.node_name(), shown);
         let is_ipvs_watched = config.ipvs.mode != Mode::Off;
-        let behind = has_server.then(|| Arc::new(behind::Shared::new(is_ipvs_watched)));
+        let behind = directory.cluster().has_server().then(|| Arc::new(behind::Shared::new(is_ipvs_watched)));
         Ok(Some(Self { directory, behind, config: config.naming() }))
     }
 
@@ -82,7 +81,7 @@ impl Naming {
     /// How the first lists of the API server stand, for who asks whether the agent is ready; absent where none is asked.
     pub(super) fn lists(&self) -> Option<Box<dyn Fn() -> Lists + Send + Sync>> {
         let cluster = self.directory.cluster().clone();
-        self.behind.as_ref().map(|_| {
+        cluster.has_server().then(|| {
             let lists = move || match cluster.first_lists() {
                 FirstLists::Awaited => Lists::Awaited,
                 FirstLists::Complete => Lists::Complete,

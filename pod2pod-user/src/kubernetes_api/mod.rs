@@ -139,7 +139,7 @@ pub fn start(
 
 /// A cluster of which nobody tells: of this node's pods it is known what their cgroups are called.
 pub fn without_server(config: &Config, clock: fn() -> Duration) -> Shared {
-    let shared = Shared::new(Cluster::new(config.cluster()), clock);
+    let shared = Shared::without_server(Cluster::new(config.cluster()), clock);
     for kind in Kind::ALL {
         // News are not waited for.
         shared.set_lost(kind, Some(clock().saturating_sub(MAX_LATENESS)));

@@ -37,6 +37,8 @@ struct Inner {
     counts: [Counts; Kind::ALL.len()],
     /// Of what may change answers: how much came.
     version: AtomicU64,
+    /// Somebody is asked.
+    has_server: bool,
     clock: fn() -> Duration,
 }
 
@@ -73,13 +75,28 @@ pub struct Told {
 }
 
 impl Shared {
-    pub(super) fn new(mut cluster: Cluster, clock: fn() -> Duration) -> Self {
+    pub(crate) fn new(cluster: Cluster, clock: fn() -> Duration) -> Self {
+        Self::made(cluster, clock, true)
+    }
+
+    /// A cluster of which nobody tells.
+    pub(super) fn without_server(cluster: Cluster, clock: fn() -> Duration) -> Self {
+        Self::made(cluster, clock, false)
+    }
+
+    fn made(mut cluster: Cluster, clock: fn() -> Duration, has_server: bool) -> Self {
         // As if contact had just been lost: the first lists are waited for as long as news are.
         let begin = clock();
         Kind::ALL.iter().for_each(|kind| cluster.set_lost(*kind, Some(begin)));
         let counts: [Counts; Kind::ALL.len()] = Default::default();
         counts.iter().for_each(|counts| counts.lost.store(nanoseconds(begin), Relaxed));
-        Self(Arc::new(Inner { cluster: RwLock::new(cluster), counts, version: AtomicU64::new(0), clock }))
+        let (cluster, version) = (RwLock::new(cluster), AtomicU64::new(0));
+        Self(Arc::new(Inner { cluster, counts, version, has_server, clock }))
+    }
+
+    /// Whether an API server is asked.
+    pub fn has_server(&self) -> bool {
+        self.0.has_server
     }
 
     /// The cluster, to ask many questions: news wait meanwhile.
