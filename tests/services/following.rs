@@ -1,9 +1,11 @@
 //! The cluster is followed: through a server that stops, forgets, refuses, does not answer, and asks for another token.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    io,
+    net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
     sync::{Arc, OnceLock},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -13,25 +15,31 @@ use nix::{
 };
 use pod2pod_user::{
     kubernetes::{
-        addresses::{Found, View},
+        addresses::{Found, MAX_LATENESS, View},
         identity::Identity,
         objects::Kind,
     },
     kubernetes_api::{self, Config, Shared, trouble::Cause},
     mode::Mode,
-    shutdown::Shutdown,
+    shutdown,
 };
 use serde_json::{Value, json};
-use support::kubernetes::{
-    client::{Client, Request},
-    objects::{self, Endpoint, Pod},
-    population,
-    server::ApiServer,
+use support::{
+    kubernetes::{
+        client::{Client, Request},
+        objects::{self, Endpoint, Pod},
+        population,
+        server::ApiServer,
+    },
+    netns::Namespace,
 };
 
 const NODE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 168, 7, 1));
 /// From the start until all is known.
 const MAX_START: Duration = Duration::from_secs(5);
+
+/// A machine that does other things too may be late by so much, and the kernel's timers by less.
+const MARGIN: Duration = Duration::from_secs(2);
 
 /// Never near zero: contact that there never was is older than all.
 fn clock() -> Duration {
@@ -86,7 +94,7 @@ impl Stage {
             labels: vec!["app".to_owned()],
             ..Config::default()
         };
-        let shutdown = Shutdown::without_signals().expect("a descriptor");
+        let shutdown = shutdown::Shutdown::without_signals().expect("a descriptor");
         let shared = kubernetes_api::start(&config, clock, Arc::default(), &shutdown).expect("a thread");
         Agent { shared: shared.expect("a server is named"), shutdown }
     }
@@ -115,7 +123,7 @@ impl Stage {
 
 struct Agent {
     shared: Shared,
-    shutdown: Shutdown,
+    shutdown: shutdown::Shutdown,
 }
 
 impl Drop for Agent {
@@ -281,6 +289,59 @@ fn a_server_that_does_not_answer_is_left_and_asked_again() {
     assert!(matches!(agent.find(address(1), 0), Found::Early(_, None) | Found::Nobody));
     stage.server.go_on();
     agent.becomes(1, 8080, "web-1, deployment web, web, zone-1");
+}
+
+/// Hands connections that come to `listener` on to the server.
+fn hand_on(listener: TcpListener, server: SocketAddr) {
+    thread::spawn(move || {
+        for near in listener.incoming() {
+            let near = near.expect("a connection");
+            let far = TcpStream::connect(server).expect("it runs");
+            let clone = |stream: &TcpStream| stream.try_clone().expect("a descriptor");
+            for (mut from, mut to) in [(clone(&near), clone(&far)), (far, near)] {
+                thread::spawn(move || {
+                    // Either end may break it off.
+                    let _ = io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(Shutdown::Write);
+                });
+            }
+        }
+    });
+}
+
+#[test]
+fn a_path_that_drops_everything_is_no_contact_before_its_news_are_missed() {
+    let stage = Stage::new(&Kind::ALL);
+    let namespace = Namespace::new();
+    let listener = namespace.within(|| TcpListener::bind("127.0.0.1:0")).expect("a port");
+    let port = listener.local_addr().expect("a port").port();
+    hand_on(listener, stage.server.address());
+    let file = stage.server.kubeconfig("account");
+    let kubeconfig = std::fs::read_to_string(stage.server.kubeconfig("agent")).expect("a file");
+    let url = format!("https://127.0.0.1:{port}");
+    std::fs::write(&file, kubeconfig.replace(&stage.server.url(), &url)).expect("written");
+    let agent = namespace.within(|| stage.start(file));
+    agent.becomes(1, 0, "web-1, deployment web, -, zone-1");
+    crate::until(|| agent.is_in_contact());
+
+    let rule = |end: &str| format!("add rule inet cut out tcp {end} {port} drop\n");
+    let chain = "add table inet cut\nadd chain inet cut out { type filter hook output priority 0; }\n";
+    namespace.run_with("nft -f -", &format!("{chain}{}{}", rule("sport"), rule("dport")));
+    let cut = Instant::now();
+    let web = stage.replace(&stage.web, "web-2");
+    crate::until(|| agent.shared.told().0.iter().all(|told| !told.silence.is_zero()));
+    let (took, told) = (cut.elapsed(), agent.shared.told().0);
+    assert!(took < MAX_LATENESS + MARGIN, "noticed after {took:?}");
+    for silence in told.map(|told| told.silence) {
+        assert!(silence + MARGIN > took, "{silence:?} of {took:?} count as silence");
+    }
+    assert_eq!(agent.names(address(1), 0), None, "what is now is not certain");
+
+    namespace.run("nft delete table inet cut");
+    agent.becomes(1, 0, "web-2, deployment web, -, zone-1");
+    crate::until(|| agent.is_in_contact());
+    stage.replace(&web, "web-3");
+    agent.becomes(1, 0, "web-3, deployment web, -, zone-1");
 }
 
 /// A server's object that has an end in view is certain until then only.

@@ -7,8 +7,10 @@ use std::{
 
 /// Wait after the first failure, at most.
 pub(super) const FIRST_WAIT: Duration = Duration::from_secs(1);
-/// Wait after any failure, at most.
+/// Wait after any failure, at most, unless more is asked for.
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(30);
+/// Who asks for a longer wait is asked again after this time: servers ask for seconds.
+pub(super) const MAX_ASKED_WAIT: Duration = Duration::from_secs(300);
 
 /// Numbers that differ from process to process.
 #[derive(Debug, Default)]
@@ -47,7 +49,8 @@ impl Backoff {
         self.failures += 1;
         // Half of it is sure: a server that refuses at once is not asked a hundred times a second.
         let wait = most / 2 + self.random.below(most / 2);
-        wait.max(asked.unwrap_or_default().min(MAX_WAIT))
+        // All are told the same: they come back spread over a time.
+        asked.map_or(wait, |asked| wait.max(asked.min(MAX_ASKED_WAIT) + self.random.below(most)))
     }
 
     pub(super) fn random(&mut self) -> &mut Random {
@@ -71,7 +74,21 @@ mod tests {
         assert!(backoff.next(None) < MAX_WAIT);
         backoff.reset();
         assert!(backoff.next(None) < FIRST_WAIT);
-        assert_eq!(backoff.next(Some(Duration::from_secs(20))), Duration::from_secs(20));
-        assert_eq!(backoff.next(Some(Duration::from_secs(3600))), MAX_WAIT);
+    }
+
+    #[test]
+    fn what_is_asked_for_is_waited_for_and_a_time_of_ones_own() {
+        for (asked, least) in [
+            (Duration::from_secs(1), Duration::from_secs(1)),
+            (MAX_WAIT + FIRST_WAIT, MAX_WAIT + FIRST_WAIT),
+            (MAX_ASKED_WAIT, MAX_ASKED_WAIT),
+            (MAX_ASKED_WAIT + Duration::from_secs(1), MAX_ASKED_WAIT),
+            (Duration::MAX, MAX_ASKED_WAIT),
+        ] {
+            let waits: Vec<_> = (0..100).map(|_| Backoff::default().next(Some(asked))).collect();
+            let (first, last) = (waits.iter().min().unwrap(), waits.iter().max().unwrap());
+            assert!(least <= *first && *last < least + FIRST_WAIT, "{first:?} to {last:?} of {asked:?}");
+            assert!(*last - *first > FIRST_WAIT / 2, "{first:?} to {last:?} of {asked:?}");
+        }
     }
 }

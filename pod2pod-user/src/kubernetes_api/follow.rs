@@ -2,19 +2,21 @@
 //! forgotten where that was.
 
 use std::{
+    io,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::BytesMut;
-use http::{Request, Response, StatusCode, header};
+use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use kube::client::Body;
 use tokio::{sync::Semaphore, time::timeout};
 
 use super::{
     access::Access,
-    backoff::Backoff,
+    backoff::{Backoff, MAX_ASKED_WAIT},
+    connect::MAX_PATH_SILENCE,
     shared::Shared,
     trouble::{Cause, Said, Trouble},
     wire::{self, How, MAX_LINE_BYTES, MAX_PAGE_BYTES, PAGE_OBJECTS, Page, Step},
@@ -36,6 +38,9 @@ pub(super) const MAX_SILENCE: Duration = Duration::from_secs(90);
 pub(super) const CATCH_UP: Duration = Duration::from_secs(2);
 /// A watch that ended sooner has failed, whatever the server says.
 const SHORTEST_WATCH: Duration = Duration::from_secs(1);
+/// A watch that lasted is asked for again within this time: a server that goes ends those of all agents at once, and they do not
+/// come back together. With it a break is still a short one.
+const MAX_RETURN_DELAY: Duration = Duration::from_millis(500);
 
 /// One kind.
 pub(super) struct Follower {
@@ -50,6 +55,8 @@ pub(super) struct Follower {
     page_objects: u32,
     /// Where the watch goes on; absent if a list is needed.
     version: Option<String>,
+    /// How long the last watch went on; none if there was none.
+    lasted: Duration,
     /// When contact was lost; absent while there is.
     lost: Option<Duration>,
     /// When it was lost last, for a moment only: what comes at once comes late.
@@ -67,6 +74,7 @@ impl Follower {
             backoff: Backoff::default(),
             page_objects: PAGE_OBJECTS,
             version: None,
+            lasted: Duration::ZERO,
             lost: Some(Duration::ZERO),
             broken: Duration::ZERO,
         }
@@ -75,27 +83,38 @@ impl Follower {
     /// For ever.
     pub(super) async fn follow(mut self) {
         loop {
-            let begun = Instant::now();
             let ended = self.turn().await;
             self.shared.first_done(self.kind);
-            let wait = match ended {
-                Ok(()) if begun.elapsed() >= SHORTEST_WATCH => continue,
-                Ok(()) => self.backoff.next(None),
-                Err(trouble) => {
-                    self.shared.count_failure(self.kind, trouble.cause);
-                    self.said.failed(self.kind, &trouble, Instant::now());
-                    if matches!(trouble.cause, Cause::Unauthorized | Cause::Unreachable) {
-                        self.access.refused();
-                    }
-                    self.backoff.next(trouble.after)
+            tokio::time::sleep(self.wait_after(ended)).await;
+        }
+    }
+
+    /// How long to wait after a turn that ended so.
+    fn wait_after(&mut self, ended: Result<(), Trouble>) -> Duration {
+        let is_expired = ended.as_ref().is_err_and(|trouble| trouble.cause == Cause::Expired);
+        let has_lasted = self.lasted >= SHORTEST_WATCH;
+        if is_expired {
+            self.version = None;
+        } else if has_lasted {
+            self.backoff.reset();
+        }
+        match ended {
+            Ok(()) if has_lasted => self.backoff.random().below(MAX_RETURN_DELAY),
+            Ok(()) => self.backoff.next(None),
+            Err(trouble) => {
+                self.shared.count_failure(self.kind, trouble.cause);
+                self.said.failed(self.kind, &trouble, Instant::now());
+                if matches!(trouble.cause, Cause::Unauthorized | Cause::Unreachable) {
+                    self.access.refused();
                 }
-            };
-            tokio::time::sleep(wait).await;
+                self.backoff.next(trouble.after)
+            }
         }
     }
 
     /// A list if one is needed, and a watch until it ends.
     async fn turn(&mut self) -> Result<(), Trouble> {
+        self.lasted = Duration::ZERO;
         let version = match self.version.take() {
             Some(version) => version,
             None => self.list().await?,
@@ -148,31 +167,22 @@ impl Follower {
     async fn watch(&mut self, version: &str) -> Result<(), Trouble> {
         let jitter = self.backoff.random().below(WATCH_TIME);
         let path = wire::watch_path(self.kind, version, (WATCH_TIME + jitter).as_secs());
-        let answer = match self.ask(&path, true).await {
-            Ok(answer) => answer,
-            Err(Refusal::Expired) => {
-                self.version = None;
-                return Ok(());
-            }
-            Err(Refusal::Other(trouble)) => return Err(trouble),
-        };
+        let answer = self.ask(&path, true).await?;
         self.shared.count_watch(self.kind);
         self.said.goes_well(self.kind);
-        self.backoff.reset();
+        let begun = Instant::now();
         let mut heard = self.shared.now();
         let ended = self.read(answer.into_body(), &mut heard).await;
-        // Silence is no news: what was heard last is all that is known. Otherwise until just now.
-        let is_silent = ended.as_ref().is_err_and(|trouble| trouble.cause == Cause::Silent);
-        let lost = if is_silent { heard } else { self.shared.now() };
+        self.lasted = begun.elapsed();
         if self.lost.is_none() {
-            self.lost = Some(lost);
+            self.lost = Some(sure_until(&ended, heard, self.shared.now()));
             self.shared.set_lost(self.kind, self.lost);
         }
-        ended
+        ended.map(|_| ())
     }
 
     /// Until the watch ends. `heard` is when the server was last heard of.
-    async fn read(&mut self, mut body: Body, heard: &mut Duration) -> Result<(), Trouble> {
+    async fn read(&mut self, mut body: Body, heard: &mut Duration) -> Result<End, Trouble> {
         let begun = *heard;
         let is_short = self.lost.is_none_or(|lost| begun.saturating_sub(lost) <= MAX_SHORT_BREAK);
         let caught_up = if is_short { begun } else { begun + CATCH_UP };
@@ -187,11 +197,11 @@ impl Follower {
             let wait = until.saturating_sub(now);
             let frame = match timeout(wait, body.frame()).await {
                 Ok(Some(Ok(frame))) => frame,
-                Ok(None) => return Ok(()),
-                Ok(Some(Err(_))) => {
+                Ok(None) => return Ok(End::Whole),
+                Ok(Some(Err(error))) => {
                     // A server that ends does not say so. Whether it is back is seen at once.
                     self.shared.count_failure(self.kind, Cause::Unreachable);
-                    return Ok(());
+                    return Ok(if is_end(&error) { End::Whole } else { End::Cut });
                 }
                 Err(_) if self.lost.is_some() => continue,
                 Err(_) => return Err(Trouble::new(Cause::Silent, "a watch is silent")),
@@ -201,9 +211,7 @@ impl Follower {
             rest.extend_from_slice(&data);
             while let Some(end) = memchr::memchr(b'\n', &rest) {
                 let line = rest.split_to(end + 1);
-                if !self.take(&line)? {
-                    return Ok(());
-                }
+                self.take(&line)?;
             }
             if rest.len() > MAX_LINE_BYTES {
                 return Err(Trouble::new(Cause::Nonsense, "a line without end"));
@@ -211,8 +219,8 @@ impl Follower {
         }
     }
 
-    /// Whether the watch goes on.
-    fn take(&mut self, line: &[u8]) -> Result<bool, Trouble> {
+    /// What a line says.
+    fn take(&mut self, line: &[u8]) -> Result<(), Trouble> {
         match wire::step(self.kind, line)? {
             Step::News(event, version) => {
                 self.shared.apply(*event, self.news());
@@ -220,13 +228,9 @@ impl Follower {
             }
             Step::Bookmark(version) => self.go_on_after(version),
             Step::Unreadable => self.shared.count_unreadable(self.kind),
-            Step::Expired => {
-                self.version = None;
-                return Ok(false);
-            }
             Step::Failed(trouble) => return Err(trouble),
         }
-        Ok(true)
+        Ok(())
     }
 
     fn go_on_after(&mut self, version: String) {
@@ -241,7 +245,7 @@ impl Follower {
         News { at, heard: self.lost.unwrap_or(if is_late { self.broken } else { at }) }
     }
 
-    async fn ask(&self, path: &str, is_watch: bool) -> Result<Response<Body>, Refusal> {
+    async fn ask(&self, path: &str, is_watch: bool) -> Result<Response<Body>, Trouble> {
         let client = self.access.client().await?;
         let request = Request::get(path)
             .header(header::ACCEPT, wire::accept(self.kind, is_watch))
@@ -254,38 +258,56 @@ impl Follower {
         if status.is_success() {
             return Ok(answer);
         }
-        if status == StatusCode::GONE {
-            return Err(Refusal::Expired);
+        Err(refusal(status, answer.headers()))
+    }
+}
+
+/// The server answers with a refusal; it may say when to ask again.
+fn refusal(status: StatusCode, headers: &HeaderMap) -> Trouble {
+    let after = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    let after = after.map(Duration::from_secs);
+    let mut trouble = Trouble::new(wire::of_status(status.as_u16()), status);
+    if let Some(asked) = after.filter(|asked| *asked > MAX_ASKED_WAIT) {
+        let (asked, most) = (asked.as_secs(), MAX_ASKED_WAIT.as_secs());
+        trouble.detail.push_str(&format!("; to be asked again after {asked} s, and is after {most} s"));
+    }
+    trouble.after = after;
+    trouble
+}
+
+/// How a watch ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// With all that was sent before.
+    Whole,
+    /// Whatever was on its way may be lost.
+    Cut,
+}
+
+/// Until when all is known, of a watch that has just ended and was heard of last at `heard`.
+fn sure_until(ended: &Result<End, Trouble>, heard: Duration, now: Duration) -> Duration {
+    match ended {
+        // It may have been silent because nothing happened or because nothing came through, but no longer than that.
+        Ok(End::Cut) => heard.max(now.saturating_sub(MAX_PATH_SILENCE)),
+        // What was heard last is all that is known.
+        Err(trouble) if trouble.cause == Cause::Silent => heard,
+        Ok(End::Whole) | Err(_) => now,
+    }
+}
+
+/// Whether an error of reading is but the end of the stream, which comes after all that was sent.
+fn is_end(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let is_eof = |error: &io::Error| error.kind() == io::ErrorKind::UnexpectedEof;
+        if error.downcast_ref().is_some_and(is_eof)
+            || error.downcast_ref().is_some_and(hyper::Error::is_incomplete_message)
+        {
+            return true;
         }
-        let after =
-            answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-        let mut trouble = Trouble::new(wire::of_status(status.as_u16()), status);
-        trouble.after = after.map(Duration::from_secs);
-        Err(trouble.into())
+        next = error.source();
     }
-}
-
-/// Why there is no answer.
-enum Refusal {
-    /// 410: what we know is too old, or the rest of the list.
-    Expired,
-    Other(Trouble),
-}
-
-impl From<Trouble> for Refusal {
-    fn from(trouble: Trouble) -> Self {
-        Self::Other(trouble)
-    }
-}
-
-impl From<Refusal> for Trouble {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            // In the middle of a list: it begins again.
-            Refusal::Expired => Self::new(Cause::Busy, "the list has expired"),
-            Refusal::Other(trouble) => trouble,
-        }
-    }
+    false
 }
 
 /// An error with all that caused it.
@@ -305,12 +327,19 @@ mod tests {
     use std::{
         io::{BufRead as _, BufReader, Write as _},
         net::TcpListener,
-        sync::Mutex,
+        sync::{
+            Mutex,
+            atomic::{AtomicU64, Ordering::Relaxed},
+            mpsc,
+        },
         thread,
     };
 
     use super::*;
-    use crate::{kubernetes::cluster::Cluster, kubernetes_api::access::Place};
+    use crate::{
+        kubernetes::cluster::Cluster,
+        kubernetes_api::{access::Place, backoff},
+    };
 
     const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -342,8 +371,13 @@ mod tests {
         (port, asked)
     }
 
-    /// Follows pods at the port until it is so.
-    fn follow(name: &str, port: u16, is_so: impl Fn(&Shared) -> bool) {
+    /// One that follows pods at the port, once `with` is done with it.
+    fn with_follower(
+        name: &str,
+        port: u16,
+        clock: fn() -> Duration,
+        with: impl AsyncFnOnce(Follower, Shared),
+    ) {
         let file = std::env::temp_dir().join(format!("pod2pod-{name}-{port}"));
         let server = format!("http://127.0.0.1:{port}");
         let config = format!(
@@ -351,25 +385,43 @@ mod tests {
             "contexts":[{{"name":"a","context":{{"cluster":"a","user":"a"}}}}],"current-context":"a"}}"#
         );
         std::fs::write(&file, config).unwrap();
-        let shared = Shared::new(Cluster::new(Default::default()), || {
-            Duration::from_nanos(rustix::time::clock_gettime(rustix::time::ClockId::Monotonic).tv_sec as u64)
-        });
+        let shared = Shared::new(Cluster::new(Default::default()), clock);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let access = Arc::new(Access::new(Place::Files(file.clone()), Arc::default()));
-            let follower = Follower::new(Kind::Pods, shared.clone(), access, Arc::new(Semaphore::new(1)));
-            tokio::spawn(follower.follow());
-            let deadline = Instant::now() + PATIENCE;
-            while !is_so(&shared) {
-                assert!(Instant::now() < deadline, "{:?}", shared.told());
-                tokio::task::yield_now().await;
-            }
+            let pages = Arc::new(Semaphore::new(1));
+            with(Follower::new(Kind::Pods, shared.clone(), access, pages), shared).await;
         });
         std::fs::remove_file(file).unwrap();
     }
 
+    async fn until(shared: &Shared, is_so: impl Fn(&Shared) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !is_so(shared) {
+            assert!(Instant::now() < deadline, "{:?}", shared.told());
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Follows pods at the port until it is so.
+    fn follow(name: &str, port: u16, is_so: impl Fn(&Shared) -> bool) {
+        with_follower(name, port, standing, async |follower, shared| {
+            tokio::spawn(follower.follow());
+            until(&shared, is_so).await;
+        });
+    }
+
+    /// A clock that nearly stands still.
+    fn standing() -> Duration {
+        Duration::from_nanos(rustix::time::clock_gettime(rustix::time::ClockId::Monotonic).tv_sec as u64)
+    }
+
+    fn failures(shared: &Shared, cause: Cause) -> u64 {
+        shared.told().0[Kind::Pods as usize].failures[cause as usize]
+    }
+
     fn nonsense(shared: &Shared) -> u64 {
-        shared.told().0[Kind::Pods as usize].failures[Cause::Nonsense as usize]
+        failures(shared, Cause::Nonsense)
     }
 
     const EMPTY: &str = r#"{"metadata":{"resourceVersion":"7"},"items":[]}"#;
@@ -400,6 +452,141 @@ mod tests {
         follow("page", port, |shared| nonsense(shared) > 1);
         let halved = format!("limit={} ", PAGE_OBJECTS / 2);
         assert!(asked.lock().unwrap()[1].contains(&halved), "{:?}", asked.lock());
+    }
+
+    #[test]
+    fn a_watch_that_fails_at_once_is_waited_for_longer_each_time() {
+        let forgotten = r#"{"type":"ERROR","object":{"code":410,"reason":"Expired"}}"#;
+        for (name, line, cause, lists) in
+            [("forgotten", forgotten, Cause::Expired, 3), ("nonsense", "x", Cause::Nonsense, 1)]
+        {
+            let (port, _) = serve(|| EMPTY.into(), format!("{line}\n").into());
+            with_follower(name, port, standing, async |mut follower, shared| {
+                for most in [1, 2, 4].map(Duration::from_secs) {
+                    let ended = follower.turn().await;
+                    let wait = follower.wait_after(ended);
+                    assert!(most / 2 <= wait && wait < most, "{name}: {wait:?} of {most:?}");
+                }
+                assert_eq!(failures(&shared, cause), 3, "{name}");
+                assert_eq!(shared.told().0[Kind::Pods as usize].lists, lists, "{name}");
+            });
+        }
+    }
+
+    #[test]
+    fn after_a_watch_that_lasted_nobody_waits_for_long_and_not_all_for_the_same_time() {
+        with_follower("lasted", 0, standing, async |mut follower, _| {
+            let almost = SHORTEST_WATCH - Duration::from_nanos(1);
+            let mut after = |lasted, cause: Option<Cause>| {
+                follower.lasted = lasted;
+                follower.wait_after(cause.map_or(Ok(()), |cause| Err(Trouble::new(cause, "x"))))
+            };
+            assert!(after(almost, None) >= backoff::FIRST_WAIT / 2);
+            assert!(after(almost, None) >= backoff::FIRST_WAIT, "it failed twice");
+            let waits: Vec<_> = (0..100).map(|_| after(SHORTEST_WATCH, None)).collect();
+            let (least, most) = (waits.iter().min().unwrap(), waits.iter().max().unwrap());
+            assert!(*most < MAX_RETURN_DELAY && *most - *least > MAX_RETURN_DELAY / 2, "{waits:?}");
+            assert!(after(SHORTEST_WATCH, Some(Cause::Busy)) < backoff::FIRST_WAIT, "it went well before");
+            // A list each time: more and more rarely, however long the watch goes on.
+            for most in [2, 4, 8].map(Duration::from_secs) {
+                assert!(after(SHORTEST_WATCH, Some(Cause::Expired)) >= most / 2);
+            }
+        });
+        assert!(2 * MAX_RETURN_DELAY <= MAX_SHORT_BREAK, "half of it is for connecting");
+    }
+
+    #[test]
+    fn contact_lasted_until_all_is_known_of_it() {
+        let second = Duration::from_secs;
+        let nearly = second(200) - MAX_PATH_SILENCE - Duration::from_nanos(1);
+        let failed = |cause| Err(Trouble::new(cause, "x"));
+        for (ended, heard, until) in [
+            (Ok(End::Whole), second(100), second(200)),
+            (failed(Cause::Nonsense), second(100), second(200)),
+            (failed(Cause::Silent), second(100), second(100)),
+            (Ok(End::Cut), second(100), second(200) - MAX_PATH_SILENCE),
+            (Ok(End::Cut), nearly, second(200) - MAX_PATH_SILENCE),
+            (Ok(End::Cut), second(199), second(199)),
+        ] {
+            assert_eq!(sure_until(&ended, heard, second(200)), until, "{ended:?} {heard:?}");
+        }
+    }
+
+    /// Gives an empty list and a watch that ends in its middle once it is told how: with a reset or not. Nothing further is answered.
+    fn serve_and_break() -> (u16, mpsc::SyncSender<bool>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (tell, told) = mpsc::sync_channel::<bool>(1);
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                let is_watch = lines.next().unwrap().unwrap().contains("watch=1");
+                while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+                let rest = if is_watch {
+                    "Transfer-Encoding: chunked\r\n\r\n".to_owned()
+                } else {
+                    format!("Connection: close\r\nContent-Length: {}\r\n\r\n{EMPTY}", EMPTY.len())
+                };
+                stream.write_all(format!("HTTP/1.1 200 OK\r\n{rest}").as_bytes()).unwrap();
+                if let Some(is_reset) = is_watch.then(|| told.recv().unwrap()) {
+                    let linger = is_reset.then_some(Duration::ZERO);
+                    rustix::net::sockopt::set_socket_linger(&stream, linger).unwrap();
+                    drop((lines, stream));
+                    let _ = told.recv();
+                    return;
+                }
+            }
+        });
+        (port, tell)
+    }
+
+    #[test]
+    fn contact_was_lost_before_a_connection_broke_and_when_it_was_closed() {
+        static NOW: AtomicU64 = AtomicU64::new(0);
+        for (name, is_reset, passed, silence) in [
+            ("reset", true, 3 * MAX_PATH_SILENCE, MAX_PATH_SILENCE),
+            ("reset-soon", true, MAX_PATH_SILENCE / 2, MAX_PATH_SILENCE / 2),
+            ("closed", false, 3 * MAX_PATH_SILENCE, Duration::ZERO),
+        ] {
+            let set = |now: Duration| NOW.store(now.as_nanos() as u64, Relaxed);
+            set(Duration::ZERO);
+            let (port, tell) = serve_and_break();
+            with_follower(
+                name,
+                port,
+                || Duration::from_nanos(NOW.load(Relaxed)),
+                async |follower, shared| {
+                    let silence_of = |shared: &Shared| shared.told().0[Kind::Pods as usize].silence;
+                    // As long as there is no contact this is silence.
+                    let begin = Duration::from_nanos(1);
+                    set(begin);
+                    tokio::spawn(follower.follow());
+                    until(&shared, |shared| silence_of(shared).is_zero()).await;
+                    set(begin + passed);
+                    tell.send(is_reset).unwrap();
+                    until(&shared, |shared| failures(shared, Cause::Unreachable) == 1).await;
+                    assert_eq!(silence_of(&shared), silence, "{name}");
+                    set(begin + passed + Duration::from_secs(1));
+                    assert_eq!(silence_of(&shared), silence + Duration::from_secs(1), "{name}: it is lost");
+                },
+            );
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_when_to_ask_again_and_what_is_made_of_it() {
+        let refused = |status: u16, after: &str| {
+            let headers = [(header::RETRY_AFTER, after.parse().unwrap())].into_iter().collect();
+            let Trouble { cause, detail, after } = refusal(StatusCode::from_u16(status).unwrap(), &headers);
+            (cause, detail, after.map(|after| after.as_secs()))
+        };
+        let told = |cause, detail: &str, after| (cause, detail.to_owned(), after);
+        assert_eq!(refused(429, "1"), told(Cause::Busy, "429 Too Many Requests", Some(1)));
+        assert_eq!(refused(410, "?"), told(Cause::Expired, "410 Gone", None));
+        assert_eq!(refused(503, "300"), told(Cause::Busy, "503 Service Unavailable", Some(300)));
+        let long = "503 Service Unavailable; to be asked again after 301 s, and is after 300 s";
+        assert_eq!(refused(503, "301"), told(Cause::Busy, long, Some(301)));
     }
 
     #[test]

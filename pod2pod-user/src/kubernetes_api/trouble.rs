@@ -25,6 +25,8 @@ pub enum Cause {
     Forbidden,
     /// 404: this server does not have the kind.
     Unknown,
+    /// 410: what we know is too old to go on from, or the rest of a list is.
+    Expired,
     /// 429, 500 and the like.
     Busy,
     /// An answer that is none.
@@ -33,13 +35,14 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Configuration,
         Self::Unreachable,
         Self::Silent,
         Self::Unauthorized,
         Self::Forbidden,
         Self::Unknown,
+        Self::Expired,
         Self::Busy,
         Self::Nonsense,
     ];
@@ -53,6 +56,7 @@ impl Cause {
             Self::Unauthorized => "unauthorized",
             Self::Forbidden => "forbidden",
             Self::Unknown => "unknown",
+            Self::Expired => "expired",
             Self::Busy => "busy",
             Self::Nonsense => "nonsense",
         }
@@ -64,6 +68,7 @@ impl Cause {
             Self::Configuration => "see kubernetes.kubeconfig, or the pod's service account".to_owned(),
             Self::Unreachable => "see whether this node reaches the server, and its certificate".to_owned(),
             Self::Silent | Self::Busy | Self::Nonsense => "see the server; it is asked again".to_owned(),
+            Self::Expired => "a new list is asked for; if often, see how soon etcd is compacted".to_owned(),
             Self::Unauthorized => "see the token: it may have expired; it is read again".to_owned(),
             Self::Forbidden => format!("give the agent's ClusterRole the rule {}", rule(kind)),
             Self::Unknown => format!("serve {} of the group '{}'", kind.as_str(), kind.group()),

@@ -121,8 +121,6 @@ pub(super) enum Step {
     Unreadable,
     /// Nothing happened until then.
     Bookmark(String),
-    /// What we know is too old: a new list is needed.
-    Expired,
     /// The server cannot go on.
     Failed(Trouble),
 }
@@ -148,13 +146,10 @@ pub(super) fn step(kind: Kind, line: &[u8]) -> Result<Step, Trouble> {
         }
         "ERROR" => {
             let failure: Failure = serde_json::from_str(object).map_err(|error| nonsense(&error))?;
-            return Ok(match failure.code {
-                410 => Step::Expired,
-                code => Step::Failed(Trouble::new(
-                    of_status(code),
-                    format_args!("{code} {}", failure.reason.unwrap_or_default()),
-                )),
-            });
+            let Failure { code, reason } = failure;
+            let trouble =
+                Trouble::new(of_status(code), format_args!("{code} {}", reason.unwrap_or_default()));
+            return Ok(Step::Failed(trouble));
         }
         _ => return Ok(Step::Unreadable),
     };
@@ -232,6 +227,7 @@ pub(super) const fn of_status(code: u16) -> Cause {
         401 => Cause::Unauthorized,
         403 => Cause::Forbidden,
         404 => Cause::Unknown,
+        410 => Cause::Expired,
         408 | 429 | 500..=599 => Cause::Busy,
         _ => Cause::Nonsense,
     }
@@ -298,7 +294,7 @@ mod tests {
             (format!(r#"{{"type":"BOOKMARK",{object}}}"#), "bookmark 9"),
             (format!(r#"{{"type":"OTHER",{object}}}"#), "Unreadable"),
             (r#"{"type":"ADDED","object":{"metadata":5}}"#.to_owned(), "Unreadable"),
-            (r#"{"type":"ERROR","object":{"code":410,"reason":"Expired"}}"#.to_owned(), "Expired"),
+            (r#"{"type":"ERROR","object":{"code":410,"reason":"Expired"}}"#.to_owned(), "expired"),
             (r#"{"type":"ERROR","object":{"code":500}}"#.to_owned(), "busy"),
             (r#"{"type":"ERROR","object":{}}"#.to_owned(), "nonsense"),
             (
@@ -316,6 +312,7 @@ mod tests {
             (401, Cause::Unauthorized),
             (403, Cause::Forbidden),
             (404, Cause::Unknown),
+            (410, Cause::Expired),
             (429, Cause::Busy),
             (503, Cause::Busy),
             (302, Cause::Nonsense),
