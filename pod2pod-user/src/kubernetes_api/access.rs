@@ -80,7 +80,11 @@ impl Access {
         if let Some((client, _)) = &*self.lock() {
             return Ok(client.clone());
         }
-        let config = self.place.read().await?;
+        let mut config = self.place.read().await?;
+        if config.cluster_url.scheme() == Some(&http::uri::Scheme::HTTP) {
+            // Without TLS nothing is believed by certificates: a machine need not have any.
+            config.root_cert.get_or_insert_default();
+        }
         let client = self.build(&config).map_err(|error| Trouble::new(Cause::Configuration, error))?;
         *self.lock() = Some((client.clone(), Instant::now()));
         Ok(client)
