@@ -119,7 +119,11 @@ fn show_top(binary: &str, addresses: &[String]) -> Result<()> {
     if !output.status.success() || table.lines().count() < 3 {
         bail!("pod2pod top: {}{table}", String::from_utf8_lossy(&output.stderr));
     }
-    tell(format_args!("pod2pod top, of both nodes:\n\n{table}"))
+    tell(format_args!("pod2pod top, of both nodes:\n\n{table}"))?;
+    tell(
+        "Where a Service is the server its pod is on the other node, and which one is known to conntrack of this one. On a node the \
+         agent asks it; here nodes are namespaces, and the agents outside of them.",
+    )
 }
 
 /// The shop opens, is rolled, and closes; what its pods noted. Once it runs, `look` is done.
