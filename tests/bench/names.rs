@@ -11,11 +11,14 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use support::kubernetes::{
-    fleet::{self, NAMESPACE},
-    objects::Pod,
-    population,
-    server::{ADMIN, ApiServer},
+use support::{
+    kubernetes::{
+        fleet::{self, NAMESPACE},
+        objects::Pod,
+        population,
+        server::{ADMIN, ApiServer},
+    },
+    processes,
 };
 
 use crate::{
@@ -42,6 +45,8 @@ const MAX_UNTIL_NAMED: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(100);
 /// What did not change for so long is all that there was: the page is made anew each second.
 const SETTLED: Duration = Duration::from_millis(1500);
+/// A record waits for its names for five seconds at most; what goes on for longer is somebody else's traffic.
+const MAX_UNTIL_SETTLED: Duration = Duration::from_secs(20);
 /// Of an exchange: both its ends tell both.
 const ENDS: f64 = 4.0;
 
@@ -134,8 +139,12 @@ fn warm(watching: &Watching, stage: &Stage, is_named: bool) -> Result<Ends> {
 
 /// What is counted once nothing more comes.
 fn settled(watching: &Watching) -> Result<Ends> {
-    let (mut last, mut since) = (Ends::read(watching)?, Instant::now());
+    let begin = Instant::now();
+    let (mut last, mut since) = (Ends::read(watching)?, begin);
     while since.elapsed() < SETTLED {
+        if begin.elapsed() > MAX_UNTIL_SETTLED || processes::interrupted() {
+            bail!("ends are named and named, with no load");
+        }
         thread::sleep(LOOK);
         let ends = Ends::read(watching)?;
         if ends != last {
