@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -18,7 +18,8 @@ use super::{
     stage::{Place, Stage},
 };
 
-/// Records of each agent, at least: of many connections, and of one that goes on all the time.
+/// Records of each agent, at least, of requests that it has watched from their begin to their end: of many connections, and of one
+/// that goes on all the time.
 const ENOUGH: usize = 200;
 /// Every so many requests one has a connection of its own.
 const SHORT: u64 = 4;
@@ -32,14 +33,15 @@ struct Done {
     end: Instant,
 }
 
-/// Requests one after the other until it is enough.
-fn talk(place: &mut Place, server: &Server, stop: &AtomicBool) -> Vec<Done> {
+/// Requests one after the other until it is enough; `current` is the number of the one that goes on, those below it are done.
+fn talk(place: &mut Place, server: &Server, current: &AtomicU64, stop: &AtomicBool) -> Vec<Done> {
     let mut long = Client::connect(place, server.address);
     let mut done = Vec::new();
     for number in 0.. {
         if stop.load(Ordering::Relaxed) {
             break;
         }
+        current.store(number, Ordering::SeqCst);
         let begin = Instant::now();
         let target = format!("/update/{number}/length/100");
         let mut short = (number % SHORT == 0).then(|| Client::connect(place, server.address));
@@ -51,6 +53,12 @@ fn talk(place: &mut Place, server: &Server, stop: &AtomicBool) -> Vec<Done> {
         thread::park_timeout(BREATH);
     }
     done
+}
+
+/// Number of the request that a record tells.
+fn number(seen: &Seen) -> u64 {
+    let number = seen.exchange.target.strip_prefix("/update/").and_then(|rest| rest.split('/').next());
+    number.unwrap().parse().unwrap()
 }
 
 /// Records by their end and target.
@@ -81,12 +89,15 @@ fn an_agent_that_takes_over_loses_what_nobody_watched_and_counts_the_time() {
     let folder = tempfile::tempdir().unwrap();
     let data = format!("data_dir={}", folder.path().display());
     let start = || Agent::start(Some(&cgroup), &[AMPLE_RING, &data]);
-    let stop = AtomicBool::new(false);
-    let (place, server, stop) = (&mut stage.client, &server, &stop);
+    let (current, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    let (place, server, current, stop) = (&mut stage.client, &server, &current, &stop);
     let (done, told, times) = thread::scope(|scope| {
         let first = start();
-        let talking = scope.spawn(move || talk(place, server, stop));
-        first.wait_records("traffic is told", |records| records.len() >= ENOUGH);
+        let talking = scope.spawn(move || talk(place, server, current, stop));
+        first.wait_records("traffic is told", |records| {
+            let done = current.load(Ordering::SeqCst);
+            records.iter().filter(|seen| number(seen) < done).count() >= ENOUGH
+        });
         let programs = first.programs();
         let signalled = Instant::now();
         let first = first.end();
@@ -95,7 +106,10 @@ fn an_agent_that_takes_over_loses_what_nobody_watched_and_counts_the_time() {
         let begun = Instant::now();
         let second = start();
         let ready = Instant::now();
-        second.wait_records("traffic is told again", |records| records.len() >= ENOUGH);
+        let last_before = current.load(Ordering::SeqCst);
+        second.wait_records("traffic is told again", |records| {
+            records.iter().filter(|seen| number(seen) > last_before).count() >= ENOUGH
+        });
         let metrics = second.metrics();
         stop.store(true, Ordering::Relaxed);
         let done = talking.join().unwrap();
@@ -112,7 +126,8 @@ fn an_agent_that_takes_over_loses_what_nobody_watched_and_counts_the_time() {
     let before: Vec<_> = done.iter().filter(|done| done.end < signalled).collect();
     let after: Vec<_> = done.iter().filter(|done| done.begin > ready).collect();
     let gap = done.iter().filter(|done| done.begin > signalled && done.end < ready).count();
-    assert!(gap > 0 && before.len() * 2 >= ENOUGH && after.len() * 2 >= ENOUGH, "{gap} {}", after.len());
+    assert!(gap > 0, "nobody spoke while nobody watched");
+    assert!(before.len() * 2 >= ENOUGH && after.len() * 2 >= ENOUGH, "{} {}", before.len(), after.len());
     let mut differences = missing(&first, &before);
     differences.extend(missing(&second, &after));
     let all = [first.as_slice(), second.as_slice()].concat();
