@@ -2,8 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
-    io::{Read as _, Write as _},
+    fs,
+    io::{Read, Write as _},
     net::{SocketAddr, TcpStream},
     os::fd::OwnedFd,
     path::Path,
@@ -70,15 +70,14 @@ pub(crate) struct Records {
 
 impl Records {
     /// Counts the records of exchanges with the server's `target`, whatever else the machine spoke meanwhile.
-    pub(crate) fn count(file: &Path, target: &str) -> Result<Self> {
-        let source = File::open(file).with_context(|| format!("cannot open {}", file.display()))?;
+    pub(crate) fn count(mut lines: impl Read, target: &str) -> Result<Self> {
         let server = format!(r#""server.address":"{}","server.port":{},"#, SERVER.ip(), SERVER.port());
         let path = format!(r#""url.path":"{target}""#);
         let (server, path) = (Finder::new(&server), Finder::new(&path));
         let mut records = Self::default();
         let mut piece = Vec::with_capacity(2 * PIECE_BYTES);
         loop {
-            let read = (&source).take(PIECE_BYTES as u64).read_to_end(&mut piece)?;
+            let read = lines.by_ref().take(PIECE_BYTES as u64).read_to_end(&mut piece)?;
             let whole = memchr::memrchr(b'\n', &piece).map_or(0, |end| end + 1);
             for line in piece[..whole].split(|byte| *byte == b'\n') {
                 if server.find(line).is_some() && path.find(line).is_some() {
@@ -120,6 +119,9 @@ impl Records {
     }
 }
 
+/// The agent's thread that writes records.
+const OUTPUT_THREAD: &str = "output";
+
 /// What an agent uses while this lives; the kernel measures its programs so long, and only so long.
 pub(crate) struct Meter {
     pid: Pid,
@@ -132,6 +134,8 @@ pub(crate) struct Meter {
 pub(crate) struct Used {
     /// By the agent's threads, user and kernel.
     pub(crate) agent: Duration,
+    /// Of it, by the one that writes the records to where they go.
+    pub(crate) output: Duration,
     /// By its programs in the kernel.
     pub(crate) programs: Duration,
     /// How often those ran.
@@ -147,9 +151,10 @@ impl Meter {
 
     /// What was used since.
     pub(crate) fn stop(self) -> Result<Used> {
-        let Used { agent, programs, runs } = used(self.pid)?;
+        let Used { agent, output, programs, runs } = used(self.pid)?;
         Ok(Used {
             agent: agent - self.before.agent,
+            output: output - self.before.output,
             programs: programs - self.before.programs,
             runs: runs - self.before.runs,
         })
@@ -168,9 +173,25 @@ fn used(pid: Pid) -> Result<Used> {
     let time = programs.values().map(|(time, _)| time).sum();
     Ok(Used {
         agent,
+        output: thread_time(pid, OUTPUT_THREAD)?,
         programs: Duration::from_nanos(time),
         runs: programs.values().map(|(_, runs)| runs).sum(),
     })
+}
+
+/// CPU time of a process's thread of this name.
+fn thread_time(pid: Pid, name: &str) -> Result<Duration> {
+    for entry in fs::read_dir(format!("/proc/{pid}/task")).context("cannot read the threads")? {
+        let thread = entry?.path();
+        let file = |name: &str| fs::read_to_string(thread.join(name));
+        if file("comm")?.trim_end() == name {
+            // Nanoseconds on a CPU come first (Documentation/scheduler/sched-stats.rst).
+            let text = file("schedstat")?;
+            let time = text.split(' ').next().and_then(|time| time.parse().ok());
+            return Ok(Duration::from_nanos(time.with_context(|| format!("no time in: {text}"))?));
+        }
+    }
+    bail!("there is no thread `{name}`")
 }
 
 /// Id, run time and run count of the program that a file is, from its fdinfo (kernel/bpf/syscall.c,
@@ -185,6 +206,8 @@ fn program(fdinfo: &str) -> Option<(u64, (u64, u64))> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+
     use super::*;
 
     #[test]
@@ -195,6 +218,25 @@ mod tests {
             pod2pod_ledger_exchanges_total{fate=\"lost\",where=\"sink\",reason=\"failed\"} 1\n";
         assert_eq!(lost(page).expect("counts"), 3);
         assert!(lost("pod2pod_x_total 1\n").is_err(), "a page without a ledger proves nothing");
+    }
+
+    #[test]
+    fn a_thread_has_a_time_of_its_own() {
+        let name = "bench-thread";
+        let (begin, end) = (Barrier::new(2), Barrier::new(2));
+        thread::scope(|scope| {
+            let own = thread::Builder::new().name(name.to_owned());
+            let busy = || {
+                begin.wait();
+                end.wait();
+            };
+            own.spawn_scoped(scope, busy).expect("a thread");
+            begin.wait();
+            let time = thread_time(Pid::this(), name).expect("a time");
+            assert!(time > Duration::ZERO && time < Duration::from_secs(60), "{time:?}");
+            assert!(thread_time(Pid::this(), "nobody").is_err());
+            end.wait();
+        });
     }
 
     #[test]
@@ -220,12 +262,10 @@ mod tests {
             line("client", "complete", 8080, "/other"),
         ]
         .concat();
-        let file = tempfile::NamedTempFile::new().expect("a file");
-        fs::write(file.path(), &text).expect("written");
-        let records = Records::count(file.path(), "/small").expect("whole lines");
+        let records = Records::count(text.as_bytes(), "/small").expect("whole lines");
         assert_eq!((records.at("client"), records.at("server"), records.total()), (3, 1, 4));
         assert_eq!(records.by_kind.get("client complete"), Some(&2));
-        fs::write(file.path(), text.trim_end()).expect("written");
-        assert!(Records::count(file.path(), "/small").is_err(), "a torn last line is not overlooked");
+        let torn = text.trim_end().as_bytes();
+        assert!(Records::count(torn, "/small").is_err(), "a torn last line is not overlooked");
     }
 }

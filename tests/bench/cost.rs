@@ -147,8 +147,12 @@ mod tests {
 
     #[test]
     fn costs_are_of_one_exchange() {
-        let used =
-            Used { agent: Duration::from_micros(300), programs: Duration::from_micros(100), runs: 800 };
+        let used = Used {
+            agent: Duration::from_micros(300),
+            output: Duration::ZERO,
+            programs: Duration::from_micros(100),
+            runs: 800,
+        };
         let mut costs = Costs::default();
         costs.add(used, 200);
         let row = costs.row("cost");

@@ -21,6 +21,7 @@ mod measured;
 mod memory;
 mod names;
 mod observers;
+mod output;
 mod paced;
 mod parts;
 mod plot;

@@ -3,9 +3,9 @@
 
 use std::{
     fs::{self, File},
+    io::Read as _,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
-    process::Stdio,
     thread,
     time::{Duration, Instant},
 };
@@ -16,6 +16,7 @@ use support::processes::{self, Process};
 
 use crate::{
     agent::{self, Records},
+    output::Output,
     stage::{self, SERVER, Stage},
 };
 
@@ -94,7 +95,7 @@ impl Observer {
         };
         let mut words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         if self == Self::Httpry {
-            words.push(stage.file(OUTPUT).display().to_string());
+            words.push(stage.file(OWN_OUTPUT).display().to_string());
         }
         if !self.is_agent() {
             words.push(filter);
@@ -113,8 +114,9 @@ impl Observer {
     }
 }
 
-/// The file that an observer writes what it saw to, and the one it writes what it says to.
+/// The file that an observer writes what it saw to, the one that httpry does, and the one they write what they say to.
 const OUTPUT: &str = "output";
+const OWN_OUTPUT: &str = "httpry";
 const LOG: &str = "log";
 
 /// What became of starting an observer.
@@ -128,7 +130,8 @@ pub(crate) enum Started {
 pub(crate) struct Watching {
     observer: Observer,
     process: Option<Process>,
-    output: PathBuf,
+    output: Option<Output>,
+    own_output: PathBuf,
     log: PathBuf,
     admin: SocketAddr,
     namespace: Option<PathBuf>,
@@ -149,7 +152,7 @@ pub(crate) struct Seen {
 
 /// Starts `observer` and waits until it watches; `more` are further settings of the agent.
 pub(crate) fn start(observer: Observer, agent: &Path, stage: &Stage, more: &[&str]) -> Result<Started> {
-    let (output, log) = (stage.file(OUTPUT), stage.file(LOG));
+    let log = stage.file(LOG);
     let admin = free_port()?;
     // The agent is outside, as on a node; for tc it must be where the interface is, as everybody else.
     let inside = !matches!(observer, Observer::None | Observer::Pod2pod | Observer::Pod2podServer);
@@ -157,7 +160,8 @@ pub(crate) fn start(observer: Observer, agent: &Path, stage: &Stage, more: &[&st
     let mut watching = Watching {
         observer,
         process: None,
-        output: output.clone(),
+        output: None,
+        own_output: stage.file(OWN_OUTPUT),
         log: log.clone(),
         admin,
         namespace: namespace.map(support::world::Namespace::path),
@@ -171,13 +175,11 @@ pub(crate) fn start(observer: Observer, agent: &Path, stage: &Stage, more: &[&st
     if observer.is_agent() {
         command.args(["--set", &format!("metrics.listen={admin}")]).args(more);
     }
-    // httpry's own file is not to be here yet.
-    let _ = fs::remove_file(&output);
-    if observer == Observer::Httpry {
-        command.stdout(Stdio::null());
-    } else {
-        command.stdout(File::create(&output)?);
-    }
+    let output = Output::at(stage.file(OUTPUT))?;
+    command.stdout(output.begin()?);
+    watching.output = Some(output);
+    // httpry makes its own.
+    let _ = fs::remove_file(stage.file(OWN_OUTPUT));
     command.stderr(File::create(&log)?);
     watching.process = Some(Process::start(observer.program(), &mut command)?);
     if let Err(error) = watching.wait() {
@@ -221,7 +223,9 @@ impl Watching {
 
     /// Ends it; what it saw of `target`.
     pub(crate) fn end(mut self, target: &str) -> Result<Seen> {
-        let Some(mut process) = self.process.take() else { return Ok(Seen::default()) };
+        let (Some(mut process), Some(output)) = (self.process.take(), self.output.take()) else {
+            return Ok(Seen::default());
+        };
         let mut seen = Seen::default();
         if self.observer.is_agent() {
             seen.lost = agent::lost(&self.page()?)?;
@@ -235,19 +239,23 @@ impl Watching {
             if !status.success() {
                 bail!("the agent failed: {status}: {said}");
             }
-            seen.records = Records::count(&self.output, target)?;
+            seen.records = Records::count(output.written()?, target)?;
             // The same loss may be in both: whether there is any is what counts.
             seen.lost = seen.lost.max(lost(&said)?);
         } else if self.observer == Observer::Tcpdump {
             seen.lines = told(&said, "packets captured");
             seen.missed = told(&said, "packets dropped by kernel");
         } else {
-            let text = fs::read(&self.output).unwrap_or_default();
+            let mut text = Vec::new();
+            if self.observer == Observer::Httpry {
+                text = fs::read(&self.own_output)?;
+            } else {
+                output.written()?.read_to_end(&mut text)?;
+            }
             let lines = text.split(|byte| *byte == b'\n');
             seen.lines = lines.filter(|line| !line.is_empty() && !line.starts_with(b"#")).count() as u64;
             seen.missed = told(&said, "packets dropped");
         }
-        fs::remove_file(&self.output).context("cannot remove the observer's output")?;
         Ok(seen)
     }
 }

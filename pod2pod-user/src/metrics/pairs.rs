@@ -264,7 +264,7 @@ impl PairMetrics {
     fn place(&mut self, record: &Record) -> usize {
         let reporter = reporter(record);
         let (client, server) = (&record.client_party, &record.server_party);
-        let at = slot(client, server);
+        let at = slot(client, server, record.observed_at);
         if let Some(Some(recent)) = self.recent.get(at)
             && recent.reporter == reporter
             && is_same(&recent.client, client)
@@ -369,10 +369,11 @@ fn is_same(one: &Option<Arc<Party>>, other: &Option<Arc<Party>>) -> bool {
     }
 }
 
-fn slot(client: &Option<Arc<Party>>, server: &Option<Arc<Party>>) -> usize {
+/// The views of both ends have the same parties, and places of their own.
+fn slot(client: &Option<Arc<Party>>, server: &Option<Arc<Party>>, view: ObservedAt) -> usize {
     let number =
         |party: &Option<Arc<Party>>| party.as_ref().map_or(0, |party| Arc::as_ptr(party) as usize / 64);
-    number(client).wrapping_mul(31).wrapping_add(number(server)) % RECENT
+    (number(client).wrapping_mul(31).wrapping_add(number(server)) ^ view as usize) % RECENT
 }
 
 fn workload(party: Option<&Party>) -> Workload {
@@ -387,5 +388,33 @@ fn workload(party: Option<&Party>) -> Workload {
             name: format!("service/{}", service.name).into(),
         },
         (None, None) => Workload::nowhere(if party.kind == PartyKind::Node { "node" } else { "outside" }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kubernetes::identity::Identity;
+
+    #[test]
+    fn each_view_of_a_pair_is_found_at_once() {
+        let (mut pairs, _) = PairMetrics::register(By::Workloads, 10).unwrap();
+        let party = || Some(Arc::new(Party::new(Identity::default(), false, |_, _| false)));
+        let [client, server] = [party(), party()];
+        let view = |observed_at| Record {
+            method: Some("GET".into()),
+            client_party: client.clone(),
+            server_party: server.clone(),
+            observed_at,
+            ..Record::blank()
+        };
+        let views = [ObservedAt::Client, ObservedAt::Server, ObservedAt::Path];
+        for view in views.map(view) {
+            pairs.observe(&view);
+        }
+        for (place, observed_at) in views.into_iter().enumerate() {
+            let recent = pairs.recent[slot(&client, &server, observed_at)].as_ref().unwrap();
+            assert_eq!((recent.place, recent.reporter), (place, reporter(&view(observed_at))));
+        }
     }
 }

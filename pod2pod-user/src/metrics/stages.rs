@@ -175,6 +175,11 @@ pub fn sinks(stats: &[(&'static str, SinkStats)]) -> Vec<Counted> {
         let dropped = all("sink_records_dropped", "Records that the target did not get.", value);
         rows.extend(dropped.into_iter().map(|row| row.with("reason", reason)));
     }
+    rows.extend(all(
+        "sink_waits",
+        "Times that a worker gave a sink's thread a turn to make room.",
+        |stats| stats.waits,
+    ));
     rows.extend(stats.iter().map(|(sink, stats)| {
         Counted::gauge("sink_queue_bytes", "Bytes queued for a sink.", stats.queued_bytes).with("sink", sink)
     }));

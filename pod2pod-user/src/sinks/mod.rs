@@ -4,6 +4,7 @@
 
 pub mod http;
 pub mod own;
+mod patience;
 pub mod pod2pod_log;
 pub mod queue;
 pub mod reuse;

@@ -10,6 +10,7 @@ use std::{
 
 use rustix::process::Pid;
 
+use super::patience::Patience;
 use crate::{
     record::{Kind, Record},
     urgency::Urgency,
@@ -20,7 +21,8 @@ use crate::{
 pub enum Overflow {
     /// The producer waits: files can wait.
     Wait,
-    /// The batch is dropped and counted: the kernel cannot wait.
+    /// The batch is dropped and counted: the kernel cannot wait. If all that is missing may be a turn of the sink's thread the
+    /// producer gives it that before, for a moment.
     DropNewest,
 }
 
@@ -66,6 +68,8 @@ pub struct SinkStats {
     pub reader_gone: bool,
     /// How often the sink's thread was made to go first, if it ever is.
     pub went_first: Option<u64>,
+    /// How often a producer gave it time to make room.
+    pub waits: u64,
 }
 
 impl SinkStats {
@@ -91,6 +95,8 @@ struct State {
     done: bool,
     /// The sink's thread, as long as it runs, if it is to go first when the queue fills; and how it is made to.
     sink: Option<(Pid, Urgency)>,
+    /// Of producers for it.
+    patience: Patience,
     /// It waits for a batch.
     sink_waits: bool,
     /// Producers that wait for room, or for the end.
@@ -99,6 +105,8 @@ struct State {
 
 /// Buffers kept for reuse: one being filled, one being written, one waiting.
 const MAX_SPARE: usize = 3;
+/// Who gave the sink's thread time waits until no more than this part of the queue is full.
+const RELIEVED_SHARE: usize = 2;
 /// A waiting producer looks this often whether it should still wait.
 const WAIT_STEP: Duration = Duration::from_millis(50);
 
@@ -132,6 +140,9 @@ impl Queue {
             && !impatient()
         {
             state = self.wait_for_sink(state, WAIT_STEP);
+        }
+        if self.overflow == Overflow::DropNewest && state.sink.is_some() && self.is_full(&state, &batch) {
+            state = self.be_patient(state, &impatient);
         }
         if state.abandoned || state.ended {
             state.stats.dropped_failed += batch.records;
@@ -251,6 +262,24 @@ impl Queue {
         SinkStats { queued_bytes: state.bytes as u64, in_flight: queued + state.taken, ..state.stats }
     }
 
+    /// Gives the sink's thread time to make room, for more than one batch: else the next would have to wait again.
+    fn be_patient<'a>(
+        &self,
+        mut state: MutexGuard<'a, State>,
+        impatient: impl Fn() -> bool,
+    ) -> MutexGuard<'a, State> {
+        let begin = Instant::now();
+        let until = begin + state.patience.left(begin);
+        let mut now = begin;
+        while now < until && !self.is_relieved(&state) && !state.abandoned && !state.ended && !impatient() {
+            state = self.wait_for_sink(state, until - now);
+            now = Instant::now();
+        }
+        state.patience.spend(begin, now);
+        state.stats.waits += u64::from(now > begin);
+        state
+    }
+
     /// Waits until the sink's thread has got on, or for `most`.
     fn wait_for_sink<'a>(&self, mut state: MutexGuard<'a, State>, most: Duration) -> MutexGuard<'a, State> {
         state.producers_waiting += 1;
@@ -266,9 +295,15 @@ impl Queue {
     }
 
     fn wake_producers(&self, state: &State) {
-        if state.producers_waiting > 0 {
+        let is_over = state.abandoned || state.done || self.overflow == Overflow::Wait;
+        if state.producers_waiting > 0 && (is_over || self.is_relieved(state)) {
             self.emptied.notify_all();
         }
+    }
+
+    /// Whether there is room for more than one batch.
+    fn is_relieved(&self, state: &State) -> bool {
+        state.bytes <= self.limit / RELIEVED_SHARE
     }
 
     fn is_full(&self, state: &State, batch: &Batch) -> bool {
@@ -282,7 +317,10 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+
     use super::*;
+    use crate::sinks::patience::MAX_PATIENCE;
 
     fn batch(bytes: usize) -> Batch {
         Batch { bytes: vec![b'x'; bytes], records: 1, reuses: 0 }
@@ -379,6 +417,68 @@ mod tests {
         }
         queue.push(batch(1), || false);
         assert_eq!((nice(), queue.stats().went_first), (started, Some(times)));
+    }
+
+    /// Does `work` beside a sink that begins to take batches when it is told to, and takes all from then on.
+    fn beside_a_sink(queue: &Queue, work: impl FnOnce(&Barrier)) {
+        let (there, go) = (Barrier::new(2), Barrier::new(2));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                queue.introduce_sink();
+                there.wait();
+                go.wait();
+                while let Some(batch) = queue.pop() {
+                    queue.judge(batch.records, 0);
+                }
+                queue.set_done();
+            });
+            there.wait();
+            work(&go);
+            queue.end();
+        });
+    }
+
+    #[test]
+    fn a_sink_that_only_needs_a_turn_is_given_it() {
+        let queue = Queue::new(10, Overflow::DropNewest);
+        beside_a_sink(&queue, |go| {
+            queue.push(batch(5), || false);
+            queue.push(batch(5), || false);
+            assert_eq!(queue.stats().waits, 0);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    while queue.lock().producers_waiting == 0 {
+                        std::thread::yield_now();
+                    }
+                    go.wait();
+                });
+                queue.push(batch(5), || false);
+            });
+            assert_eq!((queue.stats().waits, queue.stats().dropped_queue_full), (1, 0));
+        });
+        let stats = queue.wait_done(Instant::now());
+        assert_eq!((stats.received, stats.delivered, stats.lost()), (3, 3, 0));
+    }
+
+    #[test]
+    fn a_sink_that_takes_nothing_is_not_waited_for_again_and_again() {
+        let queue = Queue::new(10, Overflow::DropNewest);
+        beside_a_sink(&queue, |go| {
+            queue.push(batch(10), || false);
+            let begin = Instant::now();
+            queue.push(batch(1), || false);
+            assert!(begin.elapsed() >= MAX_PATIENCE);
+            let begin = Instant::now();
+            (0..100).for_each(|_| drop(queue.push(batch(1), || false)));
+            let waited = begin.elapsed();
+            assert!(waited < 50 * MAX_PATIENCE, "{waited:?}");
+            assert_eq!(queue.stats().dropped_queue_full, 101);
+            // Who is to end does not wait at all.
+            queue.lock().patience = Patience::default();
+            queue.push(batch(1), || true);
+            assert!(queue.lock().patience.left(Instant::now()) > MAX_PATIENCE / 2);
+            go.wait();
+        });
     }
 
     #[test]
