@@ -206,7 +206,14 @@ fn program(fdinfo: &str) -> Option<(u64, (u64, u64))> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Barrier;
+    use std::{
+        hint, iter,
+        sync::{
+            Barrier,
+            atomic::{AtomicBool, Ordering::Relaxed},
+        },
+        time::Instant,
+    };
 
     use super::*;
 
@@ -223,20 +230,26 @@ mod tests {
     #[test]
     fn a_thread_has_a_time_of_its_own() {
         let name = "bench-thread";
-        let (begin, end) = (Barrier::new(2), Barrier::new(2));
-        thread::scope(|scope| {
+        let (begin, end) = (Barrier::new(2), AtomicBool::new(false));
+        let found = thread::scope(|scope| {
             let own = thread::Builder::new().name(name.to_owned());
             let busy = || {
                 begin.wait();
-                end.wait();
+                while !end.load(Relaxed) {
+                    hint::spin_loop();
+                }
             };
             own.spawn_scoped(scope, busy).expect("a thread");
             begin.wait();
-            let time = thread_time(Pid::this(), name).expect("a time");
-            assert!(time > Duration::ZERO && time < Duration::from_secs(60), "{time:?}");
-            assert!(thread_time(Pid::this(), "nobody").is_err());
-            end.wait();
+            // Its time is counted from tick to tick.
+            let deadline = Instant::now() + Duration::from_secs(10);
+            let read = || thread_time(Pid::this(), name).ok().filter(|time| !time.is_zero());
+            let found = iter::repeat_with(read).find(|time| time.is_some() || Instant::now() > deadline);
+            end.store(true, Relaxed);
+            found.flatten()
         });
+        assert!(found.is_some_and(|time| time < Duration::from_secs(60)), "{found:?}");
+        assert!(thread_time(Pid::this(), "nobody").is_err());
     }
 
     #[test]

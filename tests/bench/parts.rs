@@ -45,7 +45,7 @@ pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
 }
 
 /// The stages in their order, as the benchmark names them.
-const ORDER: [&str; 9] = [
+const ORDER: [&str; 10] = [
     "decode, a ring record",
     "packet, a frame",
     "reassembly, a segment",
@@ -55,6 +55,7 @@ const ORDER: [&str; 9] = [
     "all stages, an exchange",
     "ipvs, a row",
     "kubernetes, both ends of an exchange",
+    "naming, both ends of an exchange",
 ];
 
 /// Nanoseconds of one element, by sample.

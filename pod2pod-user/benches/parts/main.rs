@@ -41,6 +41,7 @@ fn main() {
     whole(&mut parts, &records);
     ipvs::polling(&mut parts);
     kubernetes::naming(&mut parts);
+    kubernetes::remembered(&mut parts);
     parts.finish();
 }
 

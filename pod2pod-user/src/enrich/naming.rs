@@ -20,9 +20,6 @@ use crate::{
 /// of a busy node, and about 200 bytes each.
 pub const MAX_REMEMBERED: usize = 8192;
 
-/// Connections of which it is known at once who their ends are: as many as are busy at a time, of about 200 bytes each.
-const RECENT: usize = 256;
-
 /// Whose socket it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Socket {
@@ -69,20 +66,6 @@ pub struct Ends {
     pub at: Duration,
 }
 
-impl Ends {
-    /// Whether they are those of `other`, whenever.
-    fn are_those_of(&self, other: &Self) -> bool {
-        let of = |ends: &Self| (ends.client, ends.server, ends.local, ends.cgroup_id, ends.real);
-        of(self) == of(other)
-    }
-
-    /// Where they are among [`RECENT`]: its port is another for each connection of a client, and both of its ends may be seen.
-    const fn place(&self) -> usize {
-        let is_server = matches!(self.local, Some(Role::Server));
-        (self.client.1 as usize * 2 + is_server as usize) % RECENT
-    }
-}
-
 /// Who they are: client, server.
 pub type Parties = [Option<Arc<Party>>; 2];
 
@@ -116,14 +99,6 @@ struct Known {
     party: Option<Arc<Party>>,
 }
 
-/// Who the ends of a connection are: good from the time of these on, for as long as nothing new comes.
-#[derive(Debug)]
-struct Recent {
-    ends: Ends,
-    version: u64,
-    parties: Parties,
-}
-
 /// What came of one end.
 enum End {
     Party(Option<Arc<Party>>),
@@ -133,8 +108,6 @@ enum End {
 /// Names ends, and remembers. One worker's.
 #[derive(Debug, Default)]
 pub struct Naming {
-    /// By the port of the client.
-    recent: Vec<Option<Recent>>,
     /// By cgroup, and of a server by its port.
     sockets: HashMap<(u64, u16), Known, foldhash::fast::RandomState>,
     /// Who is at the other end of a connection that does not leave the machine of the first.
@@ -148,51 +121,6 @@ pub struct Naming {
 impl Naming {
     /// Who the ends are, as far as is known `now`.
     pub fn name(&mut self, who: &mut dyn Who, ends: &Ends, now: Duration) -> Named {
-        let version = who.version();
-        if let Some(Some(recent)) = self.recent.get(ends.place())
-            && recent.version == version
-            && recent.ends.at <= ends.at
-            && recent.ends.are_those_of(ends)
-        {
-            return Named::Now(recent.parties.clone());
-        }
-        let (parties, until) = self.look_up(who, ends, now);
-        match until {
-            Some(then) => Named::Later(then, parties),
-            None => {
-                self.keep(ends, version, &parties);
-                Named::Now(parties)
-            }
-        }
-    }
-
-    /// Keeps who the ends are if that is remembered of each of them.
-    fn keep(&mut self, ends: &Ends, version: u64, parties: &Parties) {
-        if let Some(at) = self.lasts_from(ends, version) {
-            self.recent.resize_with(RECENT, || None);
-            if let Some(recent) = self.recent.get_mut(ends.place()) {
-                *recent = Some(Recent { ends: Ends { at, ..*ends }, version, parties: parties.clone() });
-            }
-        }
-    }
-
-    /// From when on what is known of these ends holds, up to their own time and after it, as long as nothing new comes; absent if they
-    /// are to be asked for each time.
-    fn lasts_from(&self, ends: &Ends, version: u64) -> Option<Duration> {
-        let called = (ends.local == Some(Role::Server)).then_some(ends.server.1);
-        let local = self.sockets.get(&(ends.cgroup_id, called.unwrap_or_default()));
-        let is_known = |role| ends.local == Some(role) && local.is_some_and(|local| local.party.is_some());
-        let sides = [(Role::Client, (ends.client.0, 0)), (Role::Server, ends.server)];
-        let asked =
-            sides.into_iter().filter(|(role, _)| !is_known(*role)).map(|(_, end)| SocketAddr::from(end));
-        asked.chain(ends.real).try_fold(Duration::ZERO, |from, address| {
-            let known = self.addresses.get(&address)?;
-            (known.version == version && known.from <= ends.at).then_some(from.max(known.from))
-        })
-    }
-
-    /// Who the ends are, as far as is known `now`, and when more will be.
-    fn look_up(&mut self, who: &mut dyn Who, ends: &Ends, now: Duration) -> (Parties, Option<Duration>) {
         let observed = match ends.local {
             Some(role) if ends.cgroup_id != 0 => {
                 let called = (role == Role::Server).then(|| SocketAddr::from(ends.server));
@@ -232,7 +160,10 @@ impl Naming {
             };
             until = until.max(then);
         }
-        (parties, until)
+        match until {
+            Some(then) => Named::Later(then, parties),
+            None => Named::Now(parties),
+        }
     }
 
     /// Counts what was told of two ends.
@@ -366,14 +297,13 @@ impl Naming {
     }
 
     fn make_room(&mut self) {
-        let Self { recent, sockets, mates, addresses, behind, stats } = self;
+        let Self { sockets, mates, addresses, behind, stats } = self;
         let most = addresses.len().max(sockets.len()).max(behind.len());
         if most >= MAX_REMEMBERED {
             addresses.clear();
             behind.clear();
             sockets.clear();
             mates.clear();
-            recent.clear();
             stats.forgotten += 1;
         }
     }
@@ -394,8 +324,6 @@ fn party(who: &dyn Who, identity: Identity, is_stale: bool, last: Option<Arc<Par
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use super::*;
     use crate::kubernetes::{cgroup::PodUid, identity::Pod};
 
@@ -592,47 +520,6 @@ mod tests {
         // One that is about to leave is not remembered.
         (who.version, who.ends) = (who.version + 1, true);
         assert_eq!([ask(&mut who, 99).1, ask(&mut who, 99).1], [3, 2]);
-    }
-
-    #[test]
-    fn connections_whose_clients_have_one_port_are_not_taken_for_each_other() {
-        const LOCAL: Option<Role> = Some(Role::Client);
-        let (mut naming, mut who) = (Naming::default(), Fake::default());
-        let one = ends("10.0.0.9", "10.0.0.1", LOCAL, OWN);
-        let all = [
-            (one, ["shop/own", "shop/one"]),
-            (Ends { cgroup_id: 0, ..one }, ["outside", "shop/one"]),
-            (Ends { cgroup_id: ON_HOST, ..one }, ["shop/on-host", "shop/one"]),
-            (Ends { local: None, ..one }, ["outside", "shop/one"]),
-            (ends("10.0.0.9", "10.0.0.8", LOCAL, OWN), ["shop/own", "outside"]),
-            (ends("10.0.0.1", "10.0.0.8", None, 0), ["shop/one", "outside"]),
-            (ends("10.0.0.1", "10.0.0.1", None, 0), ["shop/one", "shop/one"]),
-        ];
-        let places: HashSet<_> = all.iter().map(|(ends, _)| ends.place()).collect();
-        assert_eq!(places.len(), 1);
-        for _ in 0..2 {
-            for (ends, expected) in &all {
-                let Named::Now(parties) = naming.name(&mut who, ends, NOW) else { panic!("{ends:?}") };
-                assert_eq!(names(&parties), expected.map(str::to_owned), "{ends:?}");
-                let asked = who.asked;
-                let Named::Now(again) = naming.name(&mut who, ends, NOW) else { panic!("{ends:?}") };
-                assert_eq!((again, who.asked), (parties, asked), "{ends:?}");
-                let recent = naming.recent[ends.place()].as_ref().unwrap();
-                assert!(recent.ends.are_those_of(ends), "{ends:?}");
-            }
-        }
-        // What lies before what is remembered is not known by it.
-        let (last, _) = all.last().unwrap();
-        let earlier = Ends { at: NOW - Duration::from_secs(1), ..*last };
-        let asked = who.asked;
-        naming.name(&mut who, &earlier, NOW);
-        assert!(who.asked > asked);
-        // Of one that nobody names, or as it was when there was contact, nothing is kept.
-        for server in ["10.0.0.3", "10.0.0.4", "10.0.0.5"] {
-            let ends = ends("10.0.0.9", server, LOCAL, OWN);
-            naming.name(&mut who, &ends, NOW);
-            assert!(!naming.recent[ends.place()].as_ref().unwrap().ends.are_those_of(&ends), "{server}");
-        }
     }
 
     #[test]
