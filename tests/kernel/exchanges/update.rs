@@ -38,7 +38,7 @@ fn talk(place: &mut Place, server: &Server, current: &AtomicU64, stop: &AtomicBo
     let mut long = Client::connect(place, server.address);
     let mut done = Vec::new();
     for number in 0.. {
-        if stop.load(Ordering::Relaxed) {
+        if stop.load(Ordering::SeqCst) {
             break;
         }
         current.store(number, Ordering::SeqCst);
@@ -55,10 +55,18 @@ fn talk(place: &mut Place, server: &Server, current: &AtomicU64, stop: &AtomicBo
     done
 }
 
-/// Number of the request that a record tells.
-fn number(seen: &Seen) -> u64 {
-    let number = seen.exchange.target.strip_prefix("/update/").and_then(|rest| rest.split('/').next());
-    number.unwrap().parse().unwrap()
+/// Number of the request that a record tells; absent of a response whose request nobody watched.
+fn number(seen: &Seen) -> Option<u64> {
+    seen.exchange.target.strip_prefix("/update/")?.split('/').next()?.parse().ok()
+}
+
+/// Says that it is enough when it goes, whatever ends the test: who talks would be waited for without an end.
+struct Enough<'a>(&'a AtomicBool);
+
+impl Drop for Enough<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 /// Records by their end and target.
@@ -93,10 +101,11 @@ fn an_agent_that_takes_over_loses_what_nobody_watched_and_counts_the_time() {
     let (place, server, current, stop) = (&mut stage.client, &server, &current, &stop);
     let (done, told, times) = thread::scope(|scope| {
         let first = start();
+        let enough = Enough(stop);
         let talking = scope.spawn(move || talk(place, server, current, stop));
         first.wait_records("traffic is told", |records| {
             let done = current.load(Ordering::SeqCst);
-            records.iter().filter(|seen| number(seen) < done).count() >= ENOUGH
+            records.iter().filter_map(number).filter(|number| *number < done).count() >= ENOUGH
         });
         let programs = first.programs();
         let signalled = Instant::now();
@@ -108,10 +117,10 @@ fn an_agent_that_takes_over_loses_what_nobody_watched_and_counts_the_time() {
         let ready = Instant::now();
         let last_before = current.load(Ordering::SeqCst);
         second.wait_records("traffic is told again", |records| {
-            records.iter().filter(|seen| number(seen) > last_before).count() >= ENOUGH
+            records.iter().filter_map(number).filter(|number| *number > last_before).count() >= ENOUGH
         });
         let metrics = second.metrics();
-        stop.store(true, Ordering::Relaxed);
+        drop(enough);
         let done = talking.join().unwrap();
         assert_eq!((metrics.counter("unwatched_gaps"), metrics.counter("unwatched_write_errors")), (1, 0));
         let row =
