@@ -12,6 +12,7 @@ use std::{
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use support::{
+    ending::Ending,
     kubernetes::{
         objects::{self, Endpoint, Pod},
         population,
@@ -134,11 +135,10 @@ fn a_call_through_a_service_has_its_pod_and_one_row() {
                 (0..10).for_each(|_| ask(&mut stream));
             }
         });
+        let _ending = Ending(&is_over);
         until(|| page(admin, "/metrics").is_some_and(|page| page.contains("server_workload=\"cart\"")));
         let url = admin.to_string();
-        let told = Running::start(command(["top", "--json", "--interval", "2s", "--url", &url])).finish();
-        is_over.store(true, Ordering::Relaxed);
-        told
+        Running::start(command(["top", "--json", "--interval", "2s", "--url", &url])).finish()
     });
     agent.signal(Signal::SIGTERM);
     let finished = agent.finish();

@@ -133,8 +133,8 @@ fn over_its_budget_of_time_the_agent_sheds_in_order_and_takes_it_back() {
     cgroup
         .spawn(&host, move || {
             thread::scope(|scope| {
-                scope.spawn(|| load(&stop, &told, target));
-                while told.load(Ordering::Relaxed) == 0 {
+                let loading = scope.spawn(|| load(&stop, &told, target));
+                while told.load(Ordering::Relaxed) == 0 && !loading.is_finished() {
                     thread::park_timeout(scale::pause(LOOK));
                 }
                 stop.store(true, Ordering::Relaxed);

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use support::world::SERVER_POD;
+use support::{ending::Ending, world::SERVER_POD};
 
 use super::{
     agent::{AMPLE_RING, Agent, wait_until},
@@ -60,15 +60,6 @@ fn number(seen: &Seen) -> Option<u64> {
     seen.exchange.target.strip_prefix("/update/")?.split('/').next()?.parse().ok()
 }
 
-/// Says that it is enough when it goes, whatever ends the test: who talks would be waited for without an end.
-struct Enough<'a>(&'a AtomicBool);
-
-impl Drop for Enough<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-}
-
 /// Records by their end and target.
 fn count(records: &[Seen]) -> HashMap<(End, &str), Vec<&Seen>> {
     let mut counted: HashMap<_, Vec<_>> = HashMap::new();
@@ -101,7 +92,7 @@ fn an_agent_that_takes_over_loses_what_nobody_watched_and_counts_the_time() {
     let (place, server, current, stop) = (&mut stage.client, &server, &current, &stop);
     let (done, told, times) = thread::scope(|scope| {
         let first = start();
-        let enough = Enough(stop);
+        let enough = Ending(stop);
         let talking = scope.spawn(move || talk(place, server, current, stop));
         first.wait_records("traffic is told", |records| {
             let done = current.load(Ordering::SeqCst);

@@ -11,6 +11,7 @@ use std::{
 
 use serde_json::Value;
 use support::{
+    ending::Ending,
     process::{Running, command},
     scale,
     wire::{Framing, Wire, content},
@@ -137,10 +138,9 @@ fn top_shows_what_the_agent_counts() {
                 client.get(&format!("/{number}"));
             }
         });
+        let _ending = Ending(&is_over);
         let url = agent.address().to_string();
-        let finished = Running::start(command(["top", "--json", "--interval", "3s", "--url", &url])).finish();
-        is_over.store(true, Ordering::Relaxed);
-        finished
+        Running::start(command(["top", "--json", "--interval", "3s", "--url", &url])).finish()
     });
     assert_eq!(finished.code, Some(0), "{finished:?}");
     let told: Value = serde_json::from_str(&finished.stdout).unwrap();

@@ -18,6 +18,7 @@ use rustix::{
 };
 use support::{
     director::{CLIENT, Director, Family, Service, Settings},
+    ending::Ending,
     fact, scale,
 };
 
@@ -89,6 +90,7 @@ fn what_changes_while_it_is_read_is_no_reuse() {
         }
     };
     thread::scope(|scope| {
+        let _ending = Ending(&is_over);
         let churning = scope.spawn(churn);
         poller.wait_polls(POLLS);
         // Otherwise nothing was tested.
@@ -96,7 +98,6 @@ fn what_changes_while_it_is_read_is_no_reuse() {
             assert!(start.elapsed() < PATIENCE && !churning.is_finished(), "no reading was disturbed");
             poller.wait_polls(1);
         }
-        is_over.store(true, Ordering::Relaxed);
     });
     poller.look();
     let told = poller.told();

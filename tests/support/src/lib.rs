@@ -5,6 +5,7 @@ pub mod capture_file;
 pub mod capture_properties;
 pub mod conversation;
 pub mod director;
+pub mod ending;
 pub mod fact;
 pub mod http;
 pub mod ipvs;
