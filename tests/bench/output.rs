@@ -1,6 +1,6 @@
 //! The file that observers write to. It is in memory, and its pages are there before anybody is measured: a virtual machine is given
 //! memory when it first touches it, which costs whoever touches it more than all that an observer does for the line that it writes
-//! (1.4 µs a KiB on the machine that the README's figures are of, 0.2 µs once it is there). On a node what an agent writes goes
+//! (1.4 µs a KiB on the machine where this was found, 0.2 µs once it is there). On a node what an agent writes goes
 //! through a pipe, whose pages are used again and again.
 
 use std::{
