@@ -23,11 +23,13 @@ use crate::{
 
 mod cpio;
 mod facts;
+mod failures;
 mod fetch;
 mod initramfs;
 mod machine;
 
 use facts::{Facts, Outcome};
+use failures::Failures;
 use fetch::Kernel;
 use initramfs::Content;
 
@@ -87,7 +89,8 @@ fn run(suites: &[&str], arguments: &[String]) -> Result<()> {
     thread::scope(|scope| {
         for _ in 0..MACHINES.min(kernels.len()) {
             scope.spawn(|| {
-                while let Some(kernel) = kernels.get(next.fetch_add(1, Ordering::Relaxed)) {
+                // The newer a kernel, the more of the tests find what they try: the longest ones first.
+                while let Some(kernel) = kernels.iter().nth_back(next.fetch_add(1, Ordering::Relaxed)) {
                     let outcome = run_on(kernel, &tests);
                     outcomes.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(outcome);
                 }
@@ -129,16 +132,17 @@ pub(crate) fn show(program: &str, arguments: &[&str]) -> Result<ExitCode> {
 
 fn run_on(kernel: &Kernel, tests: &Job) -> Outcome {
     let start = Instant::now();
-    let mut facts = Facts::default();
+    let (mut facts, mut failures) = (Facts::default(), Failures::default());
     let name = kernel.version.split('-').next().unwrap_or_default();
     let status = tests.run(kernel, &mut |line| {
         if !facts.take(line) {
+            failures.read(line);
             say(&format!("{name:<12} {line}"));
         }
     });
     let result = match status {
         Ok(0) => Ok(()),
-        Ok(status) => Err(format!("the tests failed with status {status}")),
+        Ok(status) => Err(format!("the tests failed with status {status}{}", failures.text())),
         Err(error) => Err(format!("{error:#}")),
     };
     Outcome { kernel: kernel.version.clone(), facts, result, time: start.elapsed() }
