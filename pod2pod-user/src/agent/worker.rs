@@ -27,8 +27,14 @@ use crate::{
     urgency::Urgency,
 };
 
-/// Records taken from the ring in one turn: a few milliseconds of work, so that time limits and signals are looked at.
-const TURN_RECORDS: usize = 8192;
+/// Records taken from the ring in one turn: some tens of microseconds of work. After it the thread lets others of its processor
+/// go on, since one side of a conversation waits there for as long as a turn lasts, and the other side for it. What that costs
+/// is a hundredth of the turn. Measured beside turns without an end: at half load the median of added latency fell from 85 to
+/// 20 µs, at full load the throughput kept rose from 0.66 to 0.75.
+const TURN_RECORDS: usize = 64;
+/// The same while the ring is filling up, when nobody is let go first: a few milliseconds of work, so that time limits and
+/// signals are looked at.
+pub(super) const PRESSED_TURN_RECORDS: usize = 8192;
 
 /// Records wait for others that long at most before the output gets them: at full load each turn would wake its thread.
 const MAX_HOLD: Duration = Duration::from_millis(20);
@@ -54,12 +60,12 @@ impl Worker {
         Self { reader, pipeline, sinks, own, own_version: 0, last_segment: KernelInstant::default() }
     }
 
-    /// Takes what the ring holds, up to [`TURN_RECORDS`], through all stages.
-    pub(super) fn turn(&mut self) -> Turn {
+    /// Takes what the ring holds, up to `max_records`, through all stages.
+    pub(super) fn turn(&mut self, max_records: usize) -> Turn {
         let Self { reader, pipeline, last_segment, own, own_version, .. } = self;
         let before = monotonic();
         pipeline.read_ipvs();
-        let drained = reader.drain(TURN_RECORDS, &mut |segment| {
+        let drained = reader.drain(max_records, &mut |segment| {
             // Before each, not once a turn: a connection is registered before its first answer, which may be in this very turn.
             learn_own_tuples(own, own_version, pipeline);
             *last_segment = (*last_segment).max(segment.time);
@@ -142,7 +148,8 @@ impl Seat {
             let mut worker = self.worker();
             urgency.follow(worker.reader.unread(), None);
             self.went_first.store(urgency.times(), Ordering::Relaxed);
-            let turn = worker.turn();
+            let is_pressed = urgency.is_pressed();
+            let turn = worker.turn(if is_pressed { PRESSED_TURN_RECORDS } else { TURN_RECORDS });
             taken += turn.bytes;
             let now = Instant::now();
             let wait = if turn.more { Duration::ZERO } else { waiting.after(taken, now) };
@@ -151,7 +158,11 @@ impl Seat {
                 flushed = now;
             }
             drop(worker);
-            if !turn.more {
+            if turn.more {
+                if !is_pressed {
+                    rustix::thread::sched_yield();
+                }
+            } else {
                 // Whatever ends the wait: the loop looks at everything.
                 let _ = self.wake.wait(wait);
                 taken = 0;
