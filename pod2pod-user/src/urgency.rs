@@ -54,11 +54,6 @@ impl Urgency {
         self.follow_by(filled, thread);
     }
 
-    /// Whether the buffer is filling up, whatever the thread may.
-    pub const fn is_pressed(&self) -> bool {
-        self.pressed
-    }
-
     /// How often the thread was made to go first.
     pub const fn times(&self) -> u64 {
         self.times
@@ -132,7 +127,6 @@ mod tests {
             ] {
                 urgency.follow_by(filled, &mut thread);
                 assert_eq!((thread.niceness, urgency.times()), (niceness, times), "{filled}");
-                assert_eq!(urgency.is_pressed(), niceness == PRESSED, "{filled}");
             }
         }
     }
@@ -144,7 +138,6 @@ mod tests {
             for filled in [QUARTER, 0, SIZE, 0] {
                 urgency.follow_by(filled, &mut thread);
                 assert_eq!((thread.niceness, urgency.times()), (started, 0), "{filled}");
-                assert_eq!(urgency.is_pressed(), filled > 0, "{filled}");
             }
         }
     }

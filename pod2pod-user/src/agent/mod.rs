@@ -25,7 +25,7 @@ use self::{
     names::Naming,
     totals::Totals,
     unwatched::Unwatched,
-    worker::{PRESSED_TURN_RECORDS, Seat, Worker},
+    worker::{LONG_TURN_RECORDS, Seat, Worker},
 };
 use crate::{
     admin::{self, Health, Shown},
@@ -242,7 +242,7 @@ impl Agent {
         let mut workers: Vec<_> =
             seats.into_iter().filter_map(Arc::into_inner).map(Seat::into_worker).collect();
         for worker in &mut workers {
-            while Instant::now() + OUTPUT_SHARE < deadline && worker.turn(PRESSED_TURN_RECORDS).more {
+            while Instant::now() + OUTPUT_SHARE < deadline && worker.turn(LONG_TURN_RECORDS).more {
                 capture.beat();
             }
             worker.pipeline.finish(monotonic());
