@@ -7,8 +7,10 @@ const NOTHING: &str = "No results are committed.\n";
 
 /// The table, and what it was measured on.
 pub(crate) fn section(reports: &[Report]) -> String {
-    let Some(first) = reports.first() else { return NOTHING.to_owned() };
-    let mut text = format!("Measured on {}.\n\n", first.machine.line());
+    if reports.is_empty() {
+        return NOTHING.to_owned();
+    }
+    let mut text = measured_on(reports) + "\n";
     text.push_str("| figure | observer | median | quartiles | to reach | |\n|---|---|---|---|---|---|\n");
     let mut above = "";
     for row in reports.iter().flat_map(|report| &report.rows) {
@@ -20,6 +22,22 @@ pub(crate) fn section(reports: &[Report]) -> String {
         text.push_str(&format!("| {} |\n", cells.map(|cell| cell.replace('|', "\\|")).join(" | ")));
     }
     text
+}
+
+/// Where and of which commit: sections may have been measured at different times.
+fn measured_on(reports: &[Report]) -> String {
+    let mut groups: Vec<(String, Vec<&str>)> = Vec::new();
+    for report in reports {
+        let line = report.machine.line();
+        match groups.iter_mut().find(|(known, _)| *known == line) {
+            Some((_, sections)) => sections.push(&report.section),
+            None => groups.push((line, vec![&report.section])),
+        }
+    }
+    if let [(line, _)] = &groups[..] {
+        return format!("Measured on {line}.\n");
+    }
+    groups.iter().map(|(line, sections)| format!("Measured on {line} ({}).\n", sections.join(", "))).collect()
 }
 
 #[cfg(test)]
@@ -56,16 +74,37 @@ mod tests {
         assert_eq!(section(&[]), NOTHING);
     }
 
-    #[test]
-    fn a_figure_is_named_once() {
-        let spread = Some(Spread { low: 1.0, median: 2.0, high: 3.0, rounds: 10 });
-        let machine = Machine {
+    fn machine(commit: &str) -> Machine {
+        Machine {
             cpu: "CPU".to_owned(),
             cores: 2,
             kernel: "6.18".to_owned(),
             memory_mib: 100,
-            versions: vec![("pod2pod".to_owned(), "abc".to_owned())],
+            versions: vec![("pod2pod".to_owned(), commit.to_owned())],
+        }
+    }
+
+    #[test]
+    fn sections_of_different_commits_are_told_apart() {
+        let report = |section: &str, commit| Report {
+            section: section.to_owned(),
+            time: 0,
+            quick: false,
+            machine: machine(commit),
+            rows: Vec::new(),
         };
+        let reports = [report("live", "abc"), report("replay", "def"), report("names", "abc")];
+        assert_eq!(
+            measured_on(&reports),
+            "Measured on 2 × CPU, 100 MiB, Linux 6.18; pod2pod abc (live, names).\n\
+             Measured on 2 × CPU, 100 MiB, Linux 6.18; pod2pod def (replay).\n"
+        );
+    }
+
+    #[test]
+    fn a_figure_is_named_once() {
+        let spread = Some(Spread { low: 1.0, median: 2.0, high: 3.0, rounds: 10 });
+        let machine = machine("abc");
         let rows = vec![
             Row::measured("kept", "a|b", "µs", spread).at_most(3.0).note("noted"),
             Row::skipped("kept", "c", "why"),
