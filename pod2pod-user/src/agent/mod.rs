@@ -204,7 +204,7 @@ impl Agent {
         // It is only memory, and the kernel takes it when it is in need.
         let _ = allocator::forget_text();
         give_up(capture, used);
-        // The programs are attached since the capture was opened; with the first heartbeat they work.
+        // The programs are attached, and work, since the capture was opened.
         house.health.beat(Instant::now());
         house.health.set_ready();
         self
