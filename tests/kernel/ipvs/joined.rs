@@ -16,13 +16,12 @@ use super::{
 };
 use crate::machine;
 
-/// A poll may be late by as much as it is apart from the next one; and where all is slow, who writes and who looks at what was
-/// written take their time. How long exactly a record waits is asserted where time does not pass by itself (tests/pipeline/ipvs).
-const LONGEST_WAIT: Duration = Duration::from_millis(2 * INTERVAL.as_millis() as u64 + 2000);
+/// A poll may be late by as much as it is apart from the next one; and the output takes its time.
+const LONGEST_WAIT: Duration = Duration::from_millis(2 * INTERVAL.as_millis() as u64 + 500);
 /// A SYN without an answer is sent again after it (RFC 6298 section 2.1, net/ipv4/tcp.h TCP_TIMEOUT_INIT).
 const SYN_AGAIN: Duration = Duration::from_secs(1);
-/// Times left are told in whole seconds, rounded down; so are ages, rounded up. And polls are apart.
-const ROUNDED: f64 = 1.1 + 2.0 * INTERVAL.as_secs_f64();
+/// Times left are told in whole seconds, rounded down; so are ages, rounded up.
+const ROUNDED: f64 = 1.6;
 
 const BOTH: [Family; 2] = [Family::V4, Family::V6];
 
