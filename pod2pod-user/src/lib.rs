@@ -9,7 +9,8 @@
 //!         http           Chunk → Message → Exchange                      pure
 //!         enrich         Exchange → Record                               pure
 //!         named          Record → Record with the names of its ends, by what `directory` knows, and of Services `behind`
-//!         sinks          Record → terminal, file, pipe                   shell
+//!         delivery       queues, retries, what becomes of what: knows no protocol    pure + shell
+//!         sinks          Record → terminal, file, pipe, collector        shell
 //!         ipvs           the kernel's IPVS tables → Reuse                pure
 //!         kubernetes     news of the API server → whose cgroup, whose address    pure
 //!         kubernetes_api lists and watches of the API server → news      shell
@@ -29,6 +30,7 @@ pub const OWN_PRODUCT: &str = "pod2pod/";
 pub const OWN_USER_AGENT: &str = concat!("pod2pod/", env!("CARGO_PKG_VERSION"));
 
 pub mod capture;
+pub mod delivery;
 pub mod enrich;
 pub mod filter;
 pub mod http;

@@ -12,6 +12,7 @@ use crate::{
     behind,
     capture::{KernelInstant, Segment},
     config::Config,
+    delivery::{Overflow, SinkStats},
     enrich::{self, Enricher, WallOffset},
     filter::{self, Filter},
     http::{self, HttpTracker},
@@ -22,7 +23,7 @@ use crate::{
     pcap::{self, Recorder},
     reassembly::{self, Activity, Chunk, CloseCause, Connection, Content, Reassembler, Side, Steering},
     shutdown::Shutdown,
-    sinks::{HttpSink, Overflow, OwnConnections, SinkStats, Sinks, Writer},
+    sinks::{HttpSink, OwnConnections, Sinks, Writer},
     views::{self, Views},
 };
 

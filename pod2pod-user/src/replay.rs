@@ -21,13 +21,14 @@ use crate::{
         packet,
     },
     config::{Config, shown},
+    delivery::Overflow,
     enrich::{Failures, OwnTraffic},
     exit,
     metrics::{Metrics, http::MAX_LABEL_SETS, stages},
     pcap,
     pipeline::{self, Pipeline, SharedSinks},
     shutdown::{DEFAULT_DRAIN, Shutdown},
-    sinks::{Overflow, OwnConnections},
+    sinks::OwnConnections,
     summary::Summary,
 };
 

@@ -6,7 +6,7 @@ use std::fmt;
 
 use pod2pod_common::counters::{COUNTERS, Counter};
 
-use crate::{enrich, filter, sinks::SinkStats};
+use crate::{delivery::SinkStats, enrich, filter};
 
 /// What a run came to.
 #[derive(Clone, Debug)]
@@ -50,7 +50,7 @@ impl Summary {
     /// A sink took no records although its reader was there.
     pub fn output_failed(&self) -> bool {
         let mut all = self.sinks.iter().map(|(_, stats)| stats).chain(&self.packets);
-        all.any(|stats| !stats.reader_gone && stats.dropped_failed > 0)
+        all.any(|stats| !stats.reader_gone && stats.dropped_failed + stats.refused.iter().sum::<u64>() > 0)
     }
 }
 
@@ -90,11 +90,15 @@ impl fmt::Display for Summary {
 }
 
 /// Records that a sink lost, by reason.
-const fn dropped(stats: &SinkStats) -> [(u64, &'static str); 3] {
+fn dropped(stats: &SinkStats) -> [(u64, &'static str); 5] {
+    let failed = if stats.reader_gone { "the reader went away" } else { "the target failed" };
+    let [full, lost, late, too_large, rejected] = stats.dropped().map(|(_, count)| count);
     [
-        (stats.dropped_queue_full, "queue full"),
-        (stats.dropped_failed, if stats.reader_gone { "the reader went away" } else { "the target failed" }),
-        (stats.dropped_shutdown, "no time left"),
+        (full, "queue full"),
+        (lost, failed),
+        (late, "no time left"),
+        (too_large, "too large for the target"),
+        (rejected, "the target refused them"),
     ]
 }
 

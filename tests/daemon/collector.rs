@@ -8,7 +8,7 @@ use std::{
 
 use pod2pod_user::{
     OWN_USER_AGENT,
-    sinks::http::{DEFAULT_BATCH_RECORDS, MAX_ANSWER_BYTES, MAX_ATTEMPTS, MAX_BATCH_BYTES},
+    sinks::http::{DEFAULT_BATCH_RECORDS, MAX_ANSWER_BYTES, MAX_BATCH_BYTES},
 };
 use support::process::{Finished, command, run};
 
@@ -30,12 +30,17 @@ struct Collector {
 
 impl Collector {
     fn start(status: &'static str, answer: usize) -> Self {
+        Self::start_after(0, status, answer)
+    }
+
+    /// Closes so many connections before it answers on one.
+    fn start_after(closed: usize, status: &'static str, answer: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let posts = Arc::<Mutex<Vec<Post>>>::default();
         let told = Arc::clone(&posts);
         std::thread::spawn(move || {
-            for (connection, stream) in listener.incoming().flatten().enumerate() {
+            for (connection, stream) in listener.incoming().flatten().enumerate().skip(closed) {
                 let told = Arc::clone(&told);
                 std::thread::spawn(
                     move || while take(&stream, connection, status, answer, &told).is_some() {},
@@ -113,15 +118,39 @@ fn batches_are_as_large_as_allowed() {
 }
 
 #[test]
-fn what_may_succeed_later_is_tried_again_and_then_lost() {
+fn what_may_succeed_later_is_tried_again_and_lost_after_as_many_attempts_as_allowed() {
+    for attempts in [1, 4] {
+        let collector = Collector::start("503 Service Unavailable", 0);
+        let finished = collector.replay(1, &[&format!("output.http.attempts={attempts}")]);
+        assert_eq!(collector.posts().len(), attempts);
+        assert!(
+            finished.stderr.contains("seen 1, delivered 1, lost 0; http: delivered 0, lost 1"),
+            "{finished:?}"
+        );
+        assert_eq!(finished.code, Some(1));
+    }
+}
+
+#[test]
+fn without_a_limit_it_is_tried_until_the_end() {
     let collector = Collector::start("503 Service Unavailable", 0);
     let finished = collector.replay(1, &[]);
-    assert_eq!(collector.posts().len(), MAX_ATTEMPTS as usize);
-    assert!(
-        finished.stderr.contains("seen 1, delivered 1, lost 0; http: delivered 0, lost 1"),
-        "{finished:?}"
-    );
-    assert_eq!(finished.code, Some(1));
+    // Four times a second as long as there is time.
+    let attempts = collector.posts().len();
+    assert!((5..=30).contains(&attempts), "{attempts}: {finished:?}");
+    assert!(finished.stderr.contains("http: delivered 0, lost 1 records (no time left)"), "{finished:?}");
+}
+
+#[test]
+fn a_collector_that_comes_back_gets_everything_once() {
+    let closed = 7;
+    let collector = Collector::start_after(closed, "200 OK", 0);
+    let finished = collector.replay(2000, &[]);
+    assert!(finished.stderr.contains("http: delivered 2000, lost 0"), "{finished:?}");
+    assert_eq!(finished.code, Some(0));
+    let posts = collector.posts();
+    assert_eq!(posts.iter().map(|post| post.body.lines().count()).sum::<usize>(), 2000);
+    assert!(posts.iter().all(|post| post.connection >= closed), "{posts:?}");
 }
 
 #[test]
@@ -129,7 +158,19 @@ fn what_is_refused_is_not_tried_again() {
     let collector = Collector::start("400 Bad Request", 0);
     let finished = collector.replay(1, &[]);
     assert_eq!(collector.posts().len(), 1);
-    assert!(finished.stderr.contains("http: delivered 0, lost 1"), "{finished:?}");
+    let told = "http: delivered 0, lost 1 records (the target refused them)";
+    assert!(finished.stderr.contains(told), "{finished:?}");
+    assert_eq!(finished.code, Some(1));
+}
+
+#[test]
+fn what_is_too_much_is_posted_in_parts() {
+    let collector = Collector::start("413 Content Too Large", 0);
+    let finished = collector.replay(4, &["output.http.concurrency=1"]);
+    let lines: Vec<_> = collector.posts().iter().map(|post| post.body.lines().count()).collect();
+    assert_eq!(lines, [4, 2, 1, 1, 2, 1, 1]);
+    let told = "http: delivered 0, lost 4 records (too large for the target)";
+    assert!(finished.stderr.contains(told), "{finished:?}");
 }
 
 #[test]

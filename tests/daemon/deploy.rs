@@ -13,12 +13,12 @@ use std::{
 use pod2pod_common::counters::{COUNTERS, CounterValues};
 use pod2pod_user::{
     capture::kernel::{self, Snapshot, Table, Unread},
+    delivery::SinkStats,
     enrich, filter, http,
     ipvs::{detect, drain::Drains, join, series::Series},
     metrics::{Counted, Ledger, counters, ipvs, ledger, stages},
     named, reassembly,
     rights::RIGHTS,
-    sinks::SinkStats,
 };
 use serde_json::Value;
 

@@ -11,6 +11,7 @@ use std::{
 use pod2pod_user::{
     capture::KernelInstant,
     config::Config,
+    delivery::Overflow,
     enrich::naming::{Socket, Who},
     filter::{
         Selection,
@@ -29,7 +30,7 @@ use pod2pod_user::{
     reassembly::{Steering, Wanted},
     record::Extra,
     shutdown::Shutdown,
-    sinks::{Overflow, OwnConnections},
+    sinks::OwnConnections,
 };
 use serde_json::Value;
 use support::conversation::Conversation;

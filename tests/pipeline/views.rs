@@ -4,10 +4,11 @@ use std::{collections::BTreeMap, fs, net::SocketAddr, time::Duration};
 
 use pod2pod_user::{
     config::Config,
+    delivery::Overflow,
     enrich::OwnTraffic,
     pipeline::{self, Pipeline, SharedSinks},
     shutdown::Shutdown,
-    sinks::{Overflow, OwnConnections},
+    sinks::OwnConnections,
     views::{Stats, Views},
 };
 use serde_json::Value;

@@ -4,12 +4,11 @@ use super::worker::Worker;
 use crate::{
     behind,
     capture::kernel,
+    delivery::SinkStats,
     enrich, filter, http,
     ipvs::join,
     metrics::{Counted, counters, routes, stages},
-    named, pcap, pipeline, reassembly,
-    sinks::SinkStats,
-    views,
+    named, pcap, pipeline, reassembly, views,
 };
 
 /// Sums over workers.

@@ -11,10 +11,10 @@ pub mod load;
 pub mod shown;
 pub mod value;
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use crate::{
-    admin, capture, enrich,
+    admin, capture, delivery, enrich,
     filter::{self, Expression},
     http, kubernetes_api, logging,
     metrics::routes,
@@ -103,8 +103,8 @@ pub struct HttpSink {
     pub batch_records: u64,
     /// Bytes queued at most.
     pub queue_bytes: usize,
-    /// A POST that takes longer has failed.
-    pub timeout: Duration,
+    /// What may be asked of the collector.
+    pub limits: delivery::Limits,
 }
 
 impl Default for HttpSink {
@@ -113,7 +113,11 @@ impl Default for HttpSink {
             url: None,
             batch_records: sinks::http::DEFAULT_BATCH_RECORDS,
             queue_bytes: sinks::http::DEFAULT_QUEUE_BYTES,
-            timeout: sinks::http::DEFAULT_TIMEOUT,
+            limits: delivery::Limits {
+                concurrency: sinks::http::DEFAULT_CONCURRENCY,
+                timeout: sinks::http::DEFAULT_TIMEOUT,
+                attempts: None,
+            },
         }
     }
 }
@@ -195,8 +199,8 @@ impl Config {
 impl HttpSink {
     /// The sink's configuration, if there is to be one.
     pub fn build(self) -> Option<sinks::http::Config> {
-        let Self { url, batch_records, queue_bytes, timeout } = self;
-        Some(sinks::http::Config { url: url?, batch_records, queue_bytes, timeout })
+        let Self { url, batch_records, queue_bytes, limits } = self;
+        Some(sinks::http::Config { url: url?, batch_records, queue_bytes, limits })
     }
 }
 

@@ -12,11 +12,11 @@ use pod2pod_common::{
     segment::MAX_RECORD_PAYLOAD,
 };
 
-use super::{Counted, Kind};
+use super::Counted;
 use crate::{
     capture::kernel::{self, IN_PROGRAM_PER_CPU, Snapshot},
+    delivery::SinkStats,
     enrich, filter, http, named, reassembly,
-    sinks::SinkStats,
 };
 
 /// What is counted.
@@ -193,28 +193,24 @@ impl Ledger {
 }
 
 impl Account {
-    fn row(&self, kind: Kind, fate: &str, place: &str, reason: &str, count: u64) -> Counted {
-        let help = match (self.unit, kind) {
-            (Unit::Packets, Kind::Counter) => {
-                "Packets by fate: seen = delivered + ignored + lost + in flight."
-            }
-            (Unit::Packets, Kind::Gauge) => "Packets in flight, counted where they are.",
-            (Unit::Bytes, Kind::Counter) => {
-                "Payload bytes by fate: seen = delivered + ignored + lost + in flight."
-            }
-            (Unit::Bytes, Kind::Gauge) => "Payload bytes in flight, counted where they are.",
-            (Unit::Exchanges, Kind::Counter) => {
+    fn row(&self, is_in_flight: bool, fate: &str, place: &str, reason: &str, count: u64) -> Counted {
+        let help = match (self.unit, is_in_flight) {
+            (Unit::Packets, false) => "Packets by fate: seen = delivered + ignored + lost + in flight.",
+            (Unit::Packets, true) => "Packets in flight, counted where they are.",
+            (Unit::Bytes, false) => "Payload bytes by fate: seen = delivered + ignored + lost + in flight.",
+            (Unit::Bytes, true) => "Payload bytes in flight, counted where they are.",
+            (Unit::Exchanges, false) => {
                 "Exchanges and connection attempts by fate, for each sink: seen = delivered + ignored + lost + in flight."
             }
-            (Unit::Exchanges, Kind::Gauge) => "Exchanges in flight, counted where they are.",
+            (Unit::Exchanges, true) => "Exchanges in flight, counted where they are.",
         };
         let unit = self.unit.word();
-        let row = match kind {
-            Kind::Counter => Counted::counter(&format!("ledger_{unit}"), help, count).with("fate", fate),
-            Kind::Gauge => Counted::gauge(&format!("ledger_{unit}_in_flight"), help, count),
+        let row = if is_in_flight {
+            Counted::gauge(&format!("ledger_{unit}_in_flight"), help, count).with("where", place)
+        } else {
+            let row = Counted::counter(&format!("ledger_{unit}"), help, count).with("fate", fate);
+            row.with("where", place).with("reason", reason)
         };
-        let row = row.with("where", place);
-        let row = if kind == Kind::Counter { row.with("reason", reason) } else { row };
         self.sink.iter().fold(row, |row, sink| row.with("sink", sink))
     }
 
@@ -224,15 +220,11 @@ impl Account {
         let ends = [("seen", first), ("delivered", last)];
         let mut rows: Vec<_> = ends
             .into_iter()
-            .filter_map(|(fate, end)| {
-                end.map(|(place, count)| self.row(Kind::Counter, fate, place, "", count))
-            })
+            .filter_map(|(fate, end)| end.map(|(place, count)| self.row(false, fate, place, "", count)))
             .collect();
         for place in &self.places {
             for (fate, parts) in [("ignored", &place.ignored), ("lost", &place.lost)] {
-                rows.extend(
-                    parts.iter().map(|(why, count)| self.row(Kind::Counter, fate, place.name, why, *count)),
-                );
+                rows.extend(parts.iter().map(|(why, count)| self.row(false, fate, place.name, why, *count)));
             }
         }
         rows
@@ -240,7 +232,7 @@ impl Account {
 
     fn gauges(&self) -> Vec<Counted> {
         let holding = self.places.iter().filter_map(|place| Some((place.name, place.in_flight?)));
-        holding.map(|(place, count)| self.row(Kind::Gauge, "", place, "", count)).collect()
+        holding.map(|(place, count)| self.row(true, "", place, "", count)).collect()
     }
 }
 
@@ -343,11 +335,7 @@ fn exchanges(sources: &Sources<'_>, name: &'static str, sink: &SinkStats) -> Acc
         name: "sink",
         entered: sink.received,
         ignored: Vec::new(),
-        lost: vec![
-            ("queue_full", sink.dropped_queue_full),
-            ("failed", sink.dropped_failed),
-            ("shutdown", sink.dropped_shutdown),
-        ],
+        lost: sink.dropped().to_vec(),
         in_flight: Some(sink.in_flight),
         handed_on: sink.delivered,
         slack: 0,

@@ -5,7 +5,12 @@ use std::io::Write as _;
 use pod2pod_common::counters::{COUNTERS, Counter};
 
 use super::counters;
-use crate::{capture::kernel::Table, enrich, pcap, pipeline::Stats, sinks::SinkStats};
+use crate::{
+    capture::kernel::Table,
+    delivery::{CircuitState, LATENCY_BOUNDS, Latency, SinkStats, TroubleKind},
+    enrich, pcap,
+    pipeline::Stats,
+};
 
 /// Kind of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +19,8 @@ pub enum Kind {
     Counter,
     /// Goes up and down.
     Gauge,
+    /// A row of a histogram, whose name ends in `_bucket`, `_sum` or `_count`.
+    Histogram,
 }
 
 /// One row: a name, an optional label of a closed set, a value.
@@ -166,14 +173,11 @@ pub fn sinks(stats: &[(&'static str, SinkStats)]) -> Vec<Counted> {
     };
     rows.extend(all("sink_records_received", "Records given to a sink.", |stats| stats.received));
     rows.extend(all("sink_records_delivered", "Records that the target took.", |stats| stats.delivered));
-    let reasons: [(&str, Figure); 3] = [
-        ("queue_full", |stats| stats.dropped_queue_full),
-        ("failed", |stats| stats.dropped_failed),
-        ("shutdown", |stats| stats.dropped_shutdown),
-    ];
-    for (reason, value) in reasons {
-        let dropped = all("sink_records_dropped", "Records that the target did not get.", value);
-        rows.extend(dropped.into_iter().map(|row| row.with("reason", reason)));
+    for (sink, stats) in stats {
+        rows.extend(stats.dropped().map(|(reason, count)| {
+            let row = Counted::counter("sink_records_dropped", "Records that the target did not get.", count);
+            row.with("sink", sink).with("reason", reason)
+        }));
     }
     rows.extend(all(
         "sink_waits",
@@ -183,6 +187,63 @@ pub fn sinks(stats: &[(&'static str, SinkStats)]) -> Vec<Counted> {
     rows.extend(stats.iter().map(|(sink, stats)| {
         Counted::gauge("sink_queue_bytes", "Bytes queued for a sink.", stats.queued_bytes).with("sink", sink)
     }));
+    rows.extend(attempts(stats));
+    rows
+}
+
+/// How attempts at targets that answer went.
+fn attempts(stats: &[(&'static str, SinkStats)]) -> Vec<Counted> {
+    let answering: Vec<_> =
+        stats.iter().filter_map(|(sink, stats)| Some((*sink, stats, stats.circuit?))).collect();
+    let mut rows = Vec::new();
+    for (sink, stats, _) in &answering {
+        let help = "Records sent again, each as often as it was.";
+        rows.push(Counted::counter("sink_records_retried", help, stats.retried).with("sink", sink));
+    }
+    for (sink, stats, _) in &answering {
+        rows.extend(TroubleKind::ALL.iter().zip(stats.troubles).map(|(kind, count)| {
+            let help = "Attempts that failed and may succeed later.";
+            let row = Counted::counter("sink_attempts_failed", help, count);
+            row.with("sink", sink).with("reason", kind.as_str())
+        }));
+    }
+    for (sink, _, circuit) in &answering {
+        rows.extend(CircuitState::ALL.map(|state| {
+            let help = "Whether the target is asked: 1 for what its circuit is.";
+            let row = Counted::gauge("sink_circuit", help, u64::from(state == *circuit));
+            row.with("sink", sink).with("state", state.as_str())
+        }));
+    }
+    for (sink, stats, _) in &answering {
+        let help = "Batches that may be under way at once.";
+        rows.push(Counted::gauge("sink_concurrency", help, stats.concurrency).with("sink", sink));
+    }
+    for (sink, stats, _) in &answering {
+        rows.extend(latency(sink, &stats.latency));
+    }
+    rows
+}
+
+/// A histogram, row by row.
+fn latency(sink: &str, latency: &Latency) -> Vec<Counted> {
+    let row = |part: &str, value| Counted {
+        name: format!("pod2pod_sink_answer_seconds{part}"),
+        help: "How long the target took to answer an attempt.",
+        kind: Kind::Histogram,
+        labels: vec![("sink", sink.to_owned())],
+        value,
+    };
+    let bounds = LATENCY_BOUNDS.iter().map(f64::to_string).chain(["+Inf".to_owned()]);
+    let mut count = 0;
+    let mut rows: Vec<_> = bounds
+        .zip(latency.counts)
+        .map(|(bound, more)| {
+            count += more;
+            row("_bucket", count as f64).with("le", &bound)
+        })
+        .collect();
+    rows.push(row("_sum", latency.seconds));
+    rows.push(row("_count", count as f64));
     rows
 }
 
@@ -225,14 +286,15 @@ pub fn packets(stats: &pcap::Stats, written: &SinkStats) -> Vec<Counted> {
 pub fn render(out: &mut Vec<u8>, rows: &[Counted]) {
     let mut told = "";
     for row in rows {
+        let (kind, name) = match row.kind {
+            Kind::Counter => ("counter", row.name.as_str()),
+            Kind::Gauge => ("gauge", row.name.as_str()),
+            Kind::Histogram => ("histogram", row.name.rsplit_once('_').map_or("", |(name, _)| name)),
+        };
         // A Vec takes every write.
-        if row.name != told {
-            let kind = match row.kind {
-                Kind::Counter => "counter",
-                Kind::Gauge => "gauge",
-            };
-            let _ = writeln!(out, "# HELP {} {}\n# TYPE {} {kind}", row.name, row.help, row.name);
-            told = &row.name;
+        if name != told {
+            let _ = writeln!(out, "# HELP {name} {}\n# TYPE {name} {kind}", row.help);
+            told = name;
         }
         let labels: Vec<_> = row.labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
         let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
@@ -254,6 +316,30 @@ mod tests {
         let rows: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
         let expected = ["{thread=\"worker-0\"} 0", "{thread=\"worker-1\"} 3", "{thread=\"output\"} 2"];
         assert_eq!(rows, expected.map(|row| format!("pod2pod_thread_went_first_total{row}")));
+    }
+
+    #[test]
+    fn how_attempts_went_is_told_of_targets_that_answer() {
+        let mut latency = Latency::default();
+        latency.observe(std::time::Duration::from_millis(2));
+        let http = SinkStats { retried: 3, circuit: Some(CircuitState::Open), latency, ..Default::default() };
+        let mut out = Vec::new();
+        render(&mut out, &attempts(&[("output", SinkStats::default()), ("http", http)]));
+        let text = String::from_utf8(out).unwrap();
+        assert!(!text.contains("sink=\"output\""), "{text}");
+        for row in [
+            "pod2pod_sink_records_retried_total{sink=\"http\"} 3",
+            "pod2pod_sink_circuit{sink=\"http\",state=\"closed\"} 0",
+            "pod2pod_sink_circuit{sink=\"http\",state=\"open\"} 1",
+            "# TYPE pod2pod_sink_answer_seconds histogram",
+            "pod2pod_sink_answer_seconds_bucket{sink=\"http\",le=\"0.001\"} 0",
+            "pod2pod_sink_answer_seconds_bucket{sink=\"http\",le=\"0.005\"} 1",
+            "pod2pod_sink_answer_seconds_bucket{sink=\"http\",le=\"+Inf\"} 1",
+            "pod2pod_sink_answer_seconds_sum{sink=\"http\"} 0.002",
+            "pod2pod_sink_answer_seconds_count{sink=\"http\"} 1",
+        ] {
+            assert_eq!(text.lines().filter(|line| *line == row).count(), 1, "{row}:\n{text}");
+        }
     }
 
     #[test]

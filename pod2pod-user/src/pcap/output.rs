@@ -13,13 +13,10 @@ use std::{
 
 use super::{Config, block, files::Files};
 use crate::{
+    delivery::{Batch, Overflow, Queue, SinkStats},
     exit,
     rights::{self, Part},
     shutdown::Shutdown,
-    sinks::{
-        Overflow, SinkStats,
-        queue::{Batch, Queue},
-    },
 };
 
 /// Warnings about a file that keeps failing come this often at most.

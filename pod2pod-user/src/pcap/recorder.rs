@@ -12,11 +12,11 @@ use super::{
 };
 use crate::{
     capture::{KernelInstant, Segment},
+    delivery::Batch,
     enrich::{Redaction, WallOffset},
     http::{self, Disclosure},
     reassembly::Connection,
     record::Record,
-    sinks::queue::Batch,
 };
 
 /// A batch is handed on at this size, bytes: large enough that a write costs nothing a packet.

@@ -4,9 +4,7 @@
 
 pub mod http;
 pub mod own;
-mod patience;
 pub mod pod2pod_log;
-pub mod queue;
 pub mod reuse;
 pub mod text;
 pub mod writer;
@@ -15,10 +13,12 @@ use std::{path::PathBuf, time::Instant};
 
 pub use http::HttpSink;
 pub use own::OwnConnections;
-pub use queue::{Overflow, SinkStats};
 pub use writer::Writer;
 
-use crate::record::{Record, json};
+use crate::{
+    delivery::SinkStats,
+    record::{Record, json},
+};
 
 /// How records are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -132,7 +132,7 @@ impl Sinks {
 
     /// Names and counters of the sinks.
     pub fn stats(&self) -> Vec<(&'static str, SinkStats)> {
-        let http = self.http.as_ref().map(|http| ("http", http.stats()));
+        let http = self.http.as_ref().map(|http| (http::NAME, http.stats()));
         [("output", self.writer.stats())].into_iter().chain(http).collect()
     }
 
@@ -149,7 +149,7 @@ impl Sinks {
     pub fn finish(self, deadline: Instant) -> Vec<(&'static str, SinkStats)> {
         let Self { writer, http } = self;
         let writer = writer.finish(deadline);
-        let http = http.map(|http| ("http", http.finish(deadline)));
+        let http = http.map(|http| (http::NAME, http.finish(deadline)));
         [("output", writer)].into_iter().chain(http).collect()
     }
 }

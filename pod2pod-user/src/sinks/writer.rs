@@ -12,13 +12,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    Config, Encoder, Format,
-    pod2pod_log::OldLines,
-    queue::{Batch, Overflow, Queue, SinkStats},
-    text::Columns,
-};
+use super::{Config, Encoder, Format, pod2pod_log::OldLines, text::Columns};
 use crate::{
+    delivery::{Batch, Overflow, Queue, SinkStats},
     record::{Record, json::Lines},
     rights::{self, Part},
     shutdown::Shutdown,

@@ -270,7 +270,7 @@ fn its_own_attempts_are_never_told() {
     // One attempt of somebody else, whose records the collector is to have.
     assert_eq!(TcpStream::connect(nobody).unwrap_err().kind(), ErrorKind::ConnectionRefused);
     agent.wait_metrics("the collector was tried in vain", |metrics| {
-        metrics.sum("sink_records_dropped_total", "sink=\"http\",reason=\"failed\"") > 0
+        metrics.sum("sink_attempts_failed_total", "sink=\"http\",reason=\"connect\"") > 0
     });
     let metrics = agent.wait_metrics("its own are known", |metrics| {
         metrics.sum("enrich_exchanges_total", "fate=\"own\"") > 0

@@ -17,11 +17,12 @@ use pod2pod_user::{
         file::{self, CaptureFile},
     },
     config::Config,
+    delivery::{Overflow, SinkStats},
     enrich::{OwnTraffic, Redaction},
     pcap::{self, Output},
     pipeline::{self, Pipeline},
     shutdown::Shutdown,
-    sinks::{Overflow, OwnConnections, SinkStats},
+    sinks::OwnConnections,
 };
 use support::conversation::OwnedSegment;
 

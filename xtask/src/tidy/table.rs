@@ -42,6 +42,11 @@ const PURE: &[&str] = &[
     "pod2pod-user/src/kubernetes/",
     "pod2pod-user/src/enrich/",
     "pod2pod-user/src/record",
+    "pod2pod-user/src/delivery/backoff",
+    "pod2pod-user/src/delivery/circuit",
+    "pod2pod-user/src/delivery/concurrency",
+    "pod2pod-user/src/delivery/latency",
+    "pod2pod-user/src/delivery/parcel",
     "pod2pod-user/src/pcap/block",
     "pod2pod-user/src/pcap/comment",
     "pod2pod-user/src/pcap/cover",
@@ -180,7 +185,9 @@ pub(super) const LAYERS: &[Layer] = &[
         module: "kubernetes_api",
         may_import: &["finding", "kubernetes", "mode", "restraint", "rights", "shutdown", "sinks"],
     },
-    Layer { module: "sinks", may_import: &["record", "rights", "shutdown", "urgency"] },
+    // Knows no protocol.
+    Layer { module: "delivery", may_import: &["record", "urgency"] },
+    Layer { module: "sinks", may_import: &["delivery", "record", "rights", "shutdown"] },
     // Beside the stages: sees what they make of a segment's bytes, and shares the sinks' queue.
     Layer {
         module: "pcap",
@@ -191,7 +198,7 @@ pub(super) const LAYERS: &[Layer] = &[
             "enrich",
             "record",
             "rights",
-            "sinks",
+            "delivery",
             "shutdown",
             "exit",
         ],

@@ -137,6 +137,7 @@ impl Telling {
 mod tests {
     use super::*;
     use crate::{
+        delivery::Overflow,
         ipvs::{
             Tuple,
             exact::{Cause, Met, Outcome},
@@ -145,7 +146,7 @@ mod tests {
             state::State,
         },
         shutdown::Shutdown,
-        sinks::{self, Overflow, Writer},
+        sinks::{self, Writer},
     };
 
     const INTERVAL: Duration = Duration::from_secs(2);

@@ -328,6 +328,7 @@ impl Watch {
 mod tests {
     use super::*;
     use crate::{
+        delivery::Overflow,
         ipvs::{
             Tuple,
             exact::{Decision, Met, Outcome},
@@ -335,7 +336,7 @@ mod tests {
             services::Standing,
             state::State,
         },
-        sinks::{self, Overflow, Writer},
+        sinks::{self, Writer},
     };
 
     #[test]

@@ -141,6 +141,7 @@ mod tests {
         capture::kernel::{MAX_RING_BYTES, MIN_RING_BYTES, Pattern},
         filter::CgroupRule,
         pcap::{MAX_FILES, MIN_FILE_BYTES},
+        sinks::http::MAX_CONCURRENCY,
     };
 
     #[test]
@@ -178,6 +179,12 @@ mod tests {
         check("capture.ring_bytes", u64::from(MIN_RING_BYTES) / 2, false);
         check("capture.ring_bytes", u64::from(MIN_RING_BYTES) + 1, false);
         check("output.queue_bytes", 0, false);
+        check("output.http.concurrency", 0, false);
+        check("output.http.concurrency", MAX_CONCURRENCY as u64, true);
+        check("output.http.concurrency", MAX_CONCURRENCY as u64 + 1, false);
+        check("output.http.attempts", 0, false);
+        check("output.http.attempts", u32::MAX.into(), true);
+        check("output.http.attempts", u64::from(u32::MAX) + 1, false);
         check("capture.write_pcap.max_file_bytes", MIN_FILE_BYTES, true);
         check("capture.write_pcap.max_file_bytes", MIN_FILE_BYTES - 1, false);
         check("capture.write_pcap.max_files", 0, false);

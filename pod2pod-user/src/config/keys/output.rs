@@ -1,7 +1,7 @@
 //! Keys of the section `output`: where records go.
 
 use super::{BYTES, DURATION, Key, positive, put, size};
-use crate::sinks::{self, Format};
+use crate::sinks::{self, Format, http::MAX_CONCURRENCY};
 
 pub(super) static KEYS: &[Key] = &[
     Key {
@@ -70,8 +70,36 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         path: "output.http.timeout",
         allowed: DURATION,
-        default: "5s",
-        sentence: "A POST that takes longer has failed; a batch is tried four times.",
-        set: |config, given| put(&mut config.http_sink.timeout, positive(given)),
+        default: "30s",
+        sentence: "A POST that takes longer has failed.",
+        set: |config, given| put(&mut config.http_sink.limits.timeout, positive(given)),
+    },
+    Key {
+        path: "output.http.attempts",
+        allowed: "a number from 1, or unlimited",
+        default: "unlimited",
+        sentence: "A batch is lost after so many POSTs that failed; each waits for a random part of a time that doubles, up to 30 s.",
+        set: |config, given| {
+            let attempts = match given.text()? {
+                "unlimited" => None,
+                _ => Some(
+                    given.integer().and_then(|count| u32::try_from(count).ok()).filter(|count| *count > 0)?,
+                ),
+            };
+            put(&mut config.http_sink.limits.attempts, Some(attempts))
+        },
+    },
+    Key {
+        path: "output.http.concurrency",
+        allowed: "a number from 1 to 64",
+        default: "8",
+        sentence: "POSTs under way at once, at most: as many as the collector answers without slowing down; with 1 records keep their order.",
+        set: |config, given| {
+            let count = given.integer().and_then(|count| usize::try_from(count).ok());
+            put(
+                &mut config.http_sink.limits.concurrency,
+                count.filter(|count| (1..=MAX_CONCURRENCY).contains(count)),
+            )
+        },
     },
 ];

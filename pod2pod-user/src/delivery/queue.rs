@@ -1,6 +1,6 @@
 //! A queue of encoded batches, bounded in bytes, between the worker and a sink's thread.
 //!
-//! received = delivered + dropped + in flight, in records, at all times.
+//! received = delivered + dropped + in flight, in records, at all times. What a thread holds to send it again counts as queued.
 
 use std::{
     collections::VecDeque,
@@ -9,8 +9,9 @@ use std::{
 };
 
 use rustix::process::Pid;
+use tokio::sync::Notify;
 
-use super::patience::Patience;
+use super::{CircuitState, Latency, Parcel, RefusalKind, TroubleKind, patience::Patience};
 use crate::{
     record::{Kind, Record},
     urgency::Urgency,
@@ -29,8 +30,10 @@ pub enum Overflow {
 /// Encoded records.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// Whole lines.
+    /// Whole lines, or items.
     pub bytes: Vec<u8>,
+    /// Where items end, if somebody has to tell them apart.
+    pub ends: Vec<u32>,
     /// How many records they are.
     pub records: u64,
     /// How many of these are of reuses.
@@ -43,10 +46,20 @@ impl Batch {
         self.records += 1;
         self.reuses += u64::from(record.kind == Kind::IpvsReuse);
     }
+
+    /// Bytes that it takes.
+    fn size(&self) -> usize {
+        self.bytes.capacity() + self.ends.capacity() * size_of::<u32>()
+    }
+
+    /// What was added since the last item is one.
+    pub fn end_item(&mut self) {
+        self.ends.push(u32::try_from(self.bytes.len()).unwrap_or(u32::MAX));
+    }
 }
 
 /// What a sink counted, in records.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct SinkStats {
     /// Given to the sink.
     pub received: u64,
@@ -60,6 +73,18 @@ pub struct SinkStats {
     pub dropped_failed: u64,
     /// Lost because the program ended before the target took them.
     pub dropped_shutdown: u64,
+    /// Lost because the target will never take them, by [`RefusalKind::ALL`].
+    pub refused: [u64; RefusalKind::ALL.len()],
+    /// Sent again, each as often as it was.
+    pub retried: u64,
+    /// Attempts that failed, by [`TroubleKind::ALL`].
+    pub troubles: [u64; TroubleKind::ALL.len()],
+    /// How long answers took.
+    pub latency: Latency,
+    /// Whether the target is asked at all, if it is one that may not be.
+    pub circuit: Option<CircuitState>,
+    /// How many batches may be under way at once.
+    pub concurrency: u64,
     /// Bytes queued.
     pub queued_bytes: u64,
     /// In flight: in the batch being filled, in the queue, and with the target.
@@ -74,8 +99,21 @@ pub struct SinkStats {
 
 impl SinkStats {
     /// Records lost, whatever the reason.
-    pub const fn lost(&self) -> u64 {
-        self.dropped_queue_full + self.dropped_failed + self.dropped_shutdown
+    pub fn lost(&self) -> u64 {
+        self.dropped().iter().map(|(_, count)| count).sum()
+    }
+
+    /// Records lost, by reason; a label of metrics.
+    pub const fn dropped(&self) -> [(&'static str, u64); 5] {
+        let [too_large, rejected] = self.refused;
+        let [large, wrong] = RefusalKind::ALL;
+        [
+            ("queue_full", self.dropped_queue_full),
+            ("failed", self.dropped_failed),
+            ("shutdown", self.dropped_shutdown),
+            (large.as_str(), too_large),
+            (wrong.as_str(), rejected),
+        ]
     }
 }
 
@@ -83,6 +121,8 @@ impl SinkStats {
 struct State {
     batches: VecDeque<Batch>,
     bytes: usize,
+    /// Of these, bytes that the sink's thread holds.
+    held: usize,
     spare: Vec<Vec<u8>>,
     /// Records of the batch that the target is given.
     taken: u64,
@@ -116,6 +156,8 @@ pub struct Queue {
     state: Mutex<State>,
     /// The sink's thread waits here, and is told only if it does: telling is a system call.
     filled: Condvar,
+    /// A sink that does something else meanwhile waits here.
+    changed: Notify,
     /// Producers wait here, likewise.
     emptied: Condvar,
     limit: usize,
@@ -126,7 +168,8 @@ impl Queue {
     /// A queue of at most `limit` bytes, by what its buffers take; a single batch may be larger when the queue is empty.
     pub fn new(limit: usize, overflow: Overflow) -> Self {
         let (filled, emptied) = (Condvar::new(), Condvar::new());
-        Self { state: Mutex::new(State::default()), filled, emptied, limit, overflow }
+        let changed = Notify::new();
+        Self { state: Mutex::new(State::default()), filled, changed, emptied, limit, overflow }
     }
 
     /// Queues `batch`; gives back an empty buffer. `impatient` ends the waiting: then the batch goes in over the limit.
@@ -149,7 +192,7 @@ impl Queue {
         } else if self.overflow == Overflow::DropNewest && self.is_full(&state, &batch) {
             state.stats.dropped_queue_full += batch.records;
         } else {
-            state.bytes += batch.bytes.capacity();
+            state.bytes += batch.size();
             state.batches.push_back(batch);
             self.wake_sink(&state);
         }
@@ -173,7 +216,7 @@ impl Queue {
         let mut state = self.lock();
         loop {
             if let Some(batch) = state.batches.pop_front() {
-                state.bytes -= batch.bytes.capacity();
+                state.bytes -= batch.size();
                 state.taken += batch.records;
                 self.wake_producers(&state);
                 return Some(batch);
@@ -184,6 +227,48 @@ impl Queue {
             state.sink_waits = true;
             state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
             state.sink_waits = false;
+        }
+    }
+
+    /// The next batch, if there is one, as a parcel, and its bytes: they count as queued until [`Self::give_back`].
+    pub fn take(&self) -> Option<(Parcel, usize)> {
+        let mut state = self.lock();
+        let batch = state.batches.pop_front()?;
+        let bytes = batch.size();
+        state.held += bytes;
+        state.taken += batch.records;
+        Some((Parcel::new(batch.bytes, batch.ends), bytes))
+    }
+
+    /// Waits until something came, or nothing comes any more. Anything may have happened when it returns.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Whether nothing comes any more.
+    pub fn is_ended(&self) -> bool {
+        self.lock().ended
+    }
+
+    /// Whether nothing waits to be taken.
+    pub fn is_empty(&self) -> bool {
+        self.lock().batches.is_empty()
+    }
+
+    /// Nothing of so many bytes that were taken is held any more.
+    pub fn give_back(&self, bytes: usize) {
+        let mut state = self.lock();
+        state.held -= bytes;
+        state.bytes -= bytes;
+        self.wake_producers(&state);
+    }
+
+    /// Counts, and `settled` records that were taken as dealt with; unless the end came first, and they are lost already.
+    pub fn count(&self, settled: u64, count: impl FnOnce(&mut SinkStats)) {
+        let mut state = self.lock();
+        if !state.abandoned {
+            state.taken -= settled;
+            count(&mut state.stats);
         }
     }
 
@@ -212,7 +297,8 @@ impl Queue {
         state.stats.reader_gone = true;
         state.stats.dropped_failed += state.batches.iter().map(|batch| batch.records).sum::<u64>();
         state.batches.clear();
-        state.bytes = 0;
+        state.bytes = state.held;
+        self.changed.notify_one();
         self.wake_producers(&state);
     }
 
@@ -292,6 +378,7 @@ impl Queue {
         if state.sink_waits {
             self.filled.notify_all();
         }
+        self.changed.notify_one();
     }
 
     fn wake_producers(&self, state: &State) {
@@ -307,7 +394,7 @@ impl Queue {
     }
 
     fn is_full(&self, state: &State, batch: &Batch) -> bool {
-        !state.batches.is_empty() && state.bytes + batch.bytes.capacity() > self.limit
+        (!state.batches.is_empty() || state.held > 0) && state.bytes + batch.size() > self.limit
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -318,10 +405,10 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sinks::patience::MAX_PATIENCE;
+    use crate::delivery::patience::MAX_PATIENCE;
 
     fn batch(bytes: usize) -> Batch {
-        Batch { bytes: vec![b'x'; bytes], records: 1, reuses: 0 }
+        Batch { bytes: vec![b'x'; bytes], records: 1, ..Default::default() }
     }
 
     #[test]
