@@ -43,7 +43,7 @@ pub const EXACT_BYTES: u64 = 5 << 19;
 /// Where IPVS came only after the start, nothing was set aside for them: they are taken of the slack, if that is so many times as
 /// large.
 pub const EXACT_SLACK: u64 = 2;
-/// A collector's batch on its way, its copy, and the connection. Bytes.
+/// What a collector takes beside its queue: copies of parts that are sent again, compressed ones, connections. Bytes.
 pub const COLLECTOR_BYTES: u64 = 3 << 20;
 /// What a socket end costs in the kernel's state table: key, state, and the table's own (kernel/bpf/hashtab.c). Bytes.
 pub const KERNEL_CONNECTION_BYTES: u64 = 192;
