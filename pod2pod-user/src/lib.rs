@@ -15,7 +15,7 @@
 //!         kubernetes     news of the API server → whose cgroup, whose address    pure
 //!         kubernetes_api lists and watches of the API server → news      shell
 //!         pcap           Segment → packet file: what of its bytes may be seen  pure + shell
-//! beside  config  flags  metrics  admin  check  finding  rights  mode  restraint  urgency  netlink  shutdown  logging  views  top
+//! beside  config  flags  metrics  admin  secrets  check  finding  rights  mode  restraint  urgency  netlink  shutdown  logging  views  top
 //! ```
 //!
 //! Invariant: a stage imports only the output type of the stage before it.
@@ -54,6 +54,7 @@ pub mod mode;
 pub mod netlink;
 pub mod restraint;
 pub mod rights;
+pub mod secrets;
 pub mod shutdown;
 pub mod summary;
 mod terminal;

@@ -1,9 +1,19 @@
 //! The HTTP sink against a collector: what is posted, what is tried again, what is given up.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{TcpListener, TcpStream},
+    fs,
+    io::{BufRead as _, BufReader, Read, Write},
+    net::TcpListener,
+    path::Path,
     sync::{Arc, Mutex},
+};
+
+use flate2::read::GzDecoder;
+use rustls::{
+    RootCertStore, ServerConfig, ServerConnection, StreamOwned,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    server::WebPkiClientVerifier,
 };
 
 use pod2pod_user::{
@@ -18,8 +28,14 @@ use crate::capture;
 #[derive(Clone, Debug)]
 struct Post {
     head: String,
-    body: String,
+    body: Vec<u8>,
     connection: usize,
+}
+
+impl Post {
+    fn text(&self) -> &str {
+        str::from_utf8(&self.body).unwrap()
+    }
 }
 
 /// A collector that answers every POST with `status` and `answer`.
@@ -35,16 +51,29 @@ impl Collector {
 
     /// Closes so many connections before it answers on one.
     fn start_after(closed: usize, status: &'static str, answer: usize) -> Self {
+        Self::begin(closed, status, answer, None)
+    }
+
+    /// Speaks TLS with those who have a certificate.
+    fn start_tls() -> Self {
+        Self::begin(0, "200 OK", 0, Some(Arc::new(server_config())))
+    }
+
+    fn begin(closed: usize, status: &'static str, answer: usize, tls: Option<Arc<ServerConfig>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let posts = Arc::<Mutex<Vec<Post>>>::default();
         let told = Arc::clone(&posts);
         std::thread::spawn(move || {
             for (connection, stream) in listener.incoming().flatten().enumerate().skip(closed) {
-                let told = Arc::clone(&told);
-                std::thread::spawn(
-                    move || while take(&stream, connection, status, answer, &told).is_some() {},
-                );
+                let (told, tls) = (Arc::clone(&told), tls.clone());
+                std::thread::spawn(move || match tls {
+                    None => while take(&stream, connection, status, answer, &told).is_some() {},
+                    Some(tls) => {
+                        let mut stream = StreamOwned::new(ServerConnection::new(tls).unwrap(), stream);
+                        while take(&mut stream, connection, status, answer, &told).is_some() {}
+                    }
+                });
             }
         });
         Self { address, posts }
@@ -64,8 +93,24 @@ impl Collector {
     }
 }
 
+/// Of TLS: the only authority vouches for itself, on both sides.
+fn server_config() -> ServerConfig {
+    let chain = vec![CertificateDer::from_pem_file(tls_file("certificate.pem")).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(tls_file("key.pem")).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(chain[0].clone()).unwrap();
+    let provider = Arc::new(ring::default_provider());
+    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    config.with_client_cert_verifier(clients.build().unwrap()).with_single_cert(chain, key).unwrap()
+}
+
+fn tls_file(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("data/tls").join(name).display().to_string()
+}
+
 fn take(
-    stream: &TcpStream,
+    stream: impl Read + Write,
     connection: usize,
     status: &str,
     answer: usize,
@@ -82,7 +127,7 @@ fn take(
         head.to_ascii_lowercase().split("content-length: ").nth(1)?.split("\r\n").next()?.parse().ok()?;
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    told.lock().unwrap().push(Post { head, body: String::from_utf8(body).unwrap(), connection });
+    told.lock().unwrap().push(Post { head, body, connection });
     let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {answer}\r\n\r\n{}", "x".repeat(answer));
     reader.get_mut().write_all(answer.as_bytes()).ok()
 }
@@ -93,7 +138,7 @@ fn records_are_posted_as_they_are_printed() {
     let finished = collector.replay(3, &["output.http.batch_records=1"]);
     assert_eq!(finished.code, Some(0), "{finished:?}");
     let posts = collector.posts();
-    let bodies: String = posts.iter().map(|post| post.body.as_str()).collect();
+    let bodies: String = posts.iter().map(Post::text).collect();
     assert_eq!((posts.len(), bodies), (3, finished.stdout.clone()));
     let head = posts[0].head.to_ascii_lowercase();
     assert!(head.starts_with("post /in?x=1 http/1.1\r\n"), "{head}");
@@ -107,13 +152,13 @@ fn batches_are_as_large_as_allowed() {
     let collector = Collector::start("200 OK", 2);
     let count = DEFAULT_BATCH_RECORDS as usize + 1;
     let finished = collector.replay(count, &[]);
-    let lines: Vec<_> = collector.posts().iter().map(|post| post.body.lines().count()).collect();
+    let lines: Vec<_> = collector.posts().iter().map(|post| post.text().lines().count()).collect();
     assert_eq!(lines, [count - 1, 1], "{finished:?}");
     let collector = Collector::start("200 OK", 2);
     let finished = collector.replay(3000, &["output.http.batch_records=100000"]);
     let posts = collector.posts();
     let longest = finished.stdout.lines().map(str::len).max().unwrap() + 1;
-    assert_eq!(posts.iter().map(|post| post.body.lines().count()).sum::<usize>(), 3000);
+    assert_eq!(posts.iter().map(|post| post.text().lines().count()).sum::<usize>(), 3000);
     assert!(posts[0].body.len() >= MAX_BATCH_BYTES && posts[0].body.len() < MAX_BATCH_BYTES + longest);
 }
 
@@ -149,7 +194,7 @@ fn a_collector_that_comes_back_gets_everything_once() {
     assert!(finished.stderr.contains("http: delivered 2000, lost 0"), "{finished:?}");
     assert_eq!(finished.code, Some(0));
     let posts = collector.posts();
-    assert_eq!(posts.iter().map(|post| post.body.lines().count()).sum::<usize>(), 2000);
+    assert_eq!(posts.iter().map(|post| post.text().lines().count()).sum::<usize>(), 2000);
     assert!(posts.iter().all(|post| post.connection >= closed), "{posts:?}");
 }
 
@@ -167,7 +212,7 @@ fn what_is_refused_is_not_tried_again() {
 fn what_is_too_much_is_posted_in_parts() {
     let collector = Collector::start("413 Content Too Large", 0);
     let finished = collector.replay(4, &["output.http.concurrency=1"]);
-    let lines: Vec<_> = collector.posts().iter().map(|post| post.body.lines().count()).collect();
+    let lines: Vec<_> = collector.posts().iter().map(|post| post.text().lines().count()).collect();
     assert_eq!(lines, [4, 2, 1, 1, 2, 1, 1]);
     let told = "http: delivered 0, lost 4 records (too large for the target)";
     assert!(finished.stderr.contains(told), "{finished:?}");
@@ -181,5 +226,102 @@ fn an_answer_that_is_too_long_costs_the_connection_only() {
         assert!(finished.stderr.contains("http: delivered 3, lost 0"), "{finished:?}");
         let used = collector.posts().iter().map(|post| post.connection).max().unwrap() + 1;
         assert_eq!(used, connections, "{answer}");
+    }
+}
+
+#[test]
+fn over_tls_compressed_with_a_secret_from_a_file() {
+    let collector = Collector::start_tls();
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("token");
+    fs::write(&secret, "Bearer hunter2\n").unwrap();
+    let port = collector.address.rsplit(':').next().unwrap();
+    let settings = [
+        format!("url=https://localhost:{port}/in"),
+        format!("tls.ca={}", tls_file("certificate.pem")),
+        format!("tls.certificate={}", tls_file("certificate.pem")),
+        format!("tls.key={}", tls_file("key.pem")),
+        format!("header_files=Authorization: {}", secret.display()),
+        "headers=X-Tenant: shop".to_owned(),
+        "method=PUT".to_owned(),
+        "body=array".to_owned(),
+        "compression=gzip".to_owned(),
+    ];
+    let mut replay = command(["replay", "-", "--log-level", "debug"]);
+    for setting in &settings {
+        replay.args(["--set", &format!("output.http.{setting}")]);
+    }
+    let finished = run(replay, &capture(700));
+    assert!(finished.stderr.contains("http: delivered 700, lost 0"), "{finished:?}");
+    assert!(!finished.stderr.contains("hunter2"), "{finished:?}");
+    let posts = collector.posts();
+    let mut lines = String::new();
+    for post in &posts {
+        let head = post.head.to_ascii_lowercase();
+        for part in [
+            "put /in http/1.1\r\n",
+            "\r\nauthorization: bearer hunter2\r\n",
+            "\r\nx-tenant: shop\r\n",
+            "\r\ncontent-type: application/json\r\n",
+            "\r\ncontent-encoding: gzip\r\n",
+        ] {
+            assert!(head.contains(part), "{part:?}: {head}");
+        }
+        let mut body = String::new();
+        GzDecoder::new(&post.body[..]).read_to_string(&mut body).unwrap();
+        let records: Vec<serde_json::Value> = serde_json::from_str(&body).unwrap();
+        records.iter().for_each(|record| lines += &format!("{record}\n"));
+    }
+    // Two batches, in whatever order.
+    let sorted = |text: &str| {
+        let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+        lines.sort_unstable();
+        lines
+    };
+    assert_eq!((posts.len(), sorted(&lines)), (2, sorted(&finished.stdout)));
+}
+
+#[test]
+fn whose_certificate_is_another_s_gets_nothing() {
+    let collector = Collector::start_tls();
+    let mut replay = command(["replay", "-"]);
+    for setting in [
+        format!("url=https://{}/", collector.address),
+        format!("tls.ca={}", tls_file("certificate.pem")),
+        "tls.server_name=collector.example".to_owned(),
+        "attempts=1".to_owned(),
+    ] {
+        replay.args(["--set", &format!("output.http.{setting}")]);
+    }
+    let finished = run(replay, &capture(1));
+    assert!(finished.stderr.contains("reason=\"tls\""), "{finished:?}");
+    assert!(
+        finished.stderr.contains("http: delivered 0, lost 1 records (the target failed)"),
+        "{finished:?}"
+    );
+    assert!(collector.posts().is_empty());
+}
+
+#[test]
+fn what_is_wrong_with_its_files_is_told_at_once() {
+    let mut replay = command(["replay", "-"]);
+    for setting in [
+        "url=https://collector/".to_owned(),
+        "tls.ca=/nowhere/ca.pem".to_owned(),
+        format!("tls.key={}", tls_file("key.pem")),
+        "header_files=Authorization: /nowhere/token".to_owned(),
+        "headers=Host: elsewhere".to_owned(),
+    ] {
+        replay.args(["--set", &format!("output.http.{setting}")]);
+    }
+    let finished = run(replay, &capture(1));
+    assert_eq!(finished.code, Some(64), "{finished:?}");
+    for part in [
+        "output.http: /nowhere/ca.pem: ",
+        "output.http: /nowhere/token: ",
+        "output.http.tls: certificate and key are needed together",
+        "output.http.headers: \"Host: ***\" is not allowed",
+    ] {
+        assert_eq!(finished.stderr.matches(part).count(), 1, "{part}: {finished:?}");
     }
 }

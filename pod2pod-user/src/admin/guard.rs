@@ -2,11 +2,9 @@
 //! their files change, so that they can be renewed while the agent runs.
 
 use std::{
-    fmt,
     net::IpAddr,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
-    time::SystemTime,
+    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -17,11 +15,8 @@ use hyper::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::{
-    AdminConfig,
-    pages::text,
-    tls::{self, SecretError, small_file},
-};
+use super::{AdminConfig, pages::text};
+use crate::secrets::{SecretError, Watched, small_file, tls};
 
 /// Longest token. Bytes.
 pub const MAX_TOKEN_BYTES: usize = 4096;
@@ -37,48 +32,9 @@ pub(super) struct Guard {
     is_local: bool,
 }
 
-/// What was read from files, and when those were written.
-struct Watched<T> {
-    files: Vec<PathBuf>,
-    read: fn(&[PathBuf]) -> Result<T, SecretError>,
-    current: Mutex<(Vec<Option<SystemTime>>, T)>,
-}
-
 /// A token.
 #[derive(Clone)]
 struct Token(Arc<[u8]>);
-
-impl<T: Clone> Watched<T> {
-    fn new(files: Vec<PathBuf>, read: fn(&[PathBuf]) -> Result<T, SecretError>) -> Result<Self, SecretError> {
-        let current = Mutex::new((written(&files), read(&files)?));
-        Ok(Self { files, read, current })
-    }
-
-    /// What the files hold; what they held before, if they cannot be read.
-    fn current(&self) -> T {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let times = written(&self.files);
-        if current.0 != times {
-            match (self.read)(&self.files) {
-                Ok(fresh) => current.1 = fresh,
-                Err(error) => tracing::warn!(%error, "what was read before stays in use"),
-            }
-            current.0 = times;
-        }
-        current.1.clone()
-    }
-}
-
-/// Nothing of what is secret.
-impl<T> fmt::Debug for Watched<T> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_tuple("Watched").field(&self.files).finish()
-    }
-}
-
-fn written(files: &[PathBuf]) -> Vec<Option<SystemTime>> {
-    files.iter().map(|file| file.metadata().and_then(|metadata| metadata.modified()).ok()).collect()
-}
 
 impl Guard {
     /// Anybody may.
@@ -174,6 +130,8 @@ fn is_same(given: &[u8], token: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use std::fs;
 
     use super::*;

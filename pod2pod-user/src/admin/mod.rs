@@ -7,7 +7,6 @@ mod guard;
 mod health;
 mod pages;
 mod places;
-mod tls;
 
 use std::{
     convert::Infallible,
@@ -28,11 +27,11 @@ pub use self::{
     guard::{MAX_TOKEN_BYTES, MIN_TOKEN_BYTES},
     health::{Health, Lists, MAX_LISTS_WAIT, MAX_SILENCE, Readiness},
     places::{MAX_CONNECTIONS, MAX_LOCAL_CONNECTIONS},
-    tls::{MAX_PEM_BYTES, SecretError},
 };
 use crate::{
     metrics::Metrics,
     rights::{self, Part},
+    secrets::SecretError,
     sinks::OwnConnections,
 };
 

@@ -8,13 +8,13 @@ use super::{
     Config, file,
     keys::{self, Key, keys},
     legacy::{self, Taken},
-    shown::Said,
+    shown::{Said, without_secrets},
     value::Given,
 };
 use crate::{
-    admin::SecretError,
     filter::{Expression, ExpressionError, NamePattern, Selector, SelectorError},
     pcap::files,
+    secrets::SecretError,
     sinks::Format,
 };
 
@@ -136,8 +136,13 @@ pub enum Mistake {
         source: nix::errno::Errno,
     },
     /// Certificate, key or token.
-    #[error("admin: {0}")]
-    Secret(SecretError),
+    #[error("{section}: {error}")]
+    Secret {
+        /// Whose it is.
+        section: &'static str,
+        /// What is wrong with it.
+        error: SecretError,
+    },
     /// Values that exclude each other.
     #[error("{0}")]
     Contradiction(String),
@@ -314,7 +319,13 @@ impl Loading {
     }
 
     fn look_at_secrets(&mut self) {
-        self.mistakes.extend(self.config.admin.check_files().into_iter().map(Mistake::Secret));
+        let mut secrets = |section, found: Vec<SecretError>| {
+            self.mistakes.extend(found.into_iter().map(|error| Mistake::Secret { section, error }));
+        };
+        secrets("admin", self.config.admin.check_files());
+        if let Some(http) = self.config.http_sink.clone().build() {
+            secrets("output.http", http.access.check_files());
+        }
     }
 
     fn compile_expression(&mut self) {
@@ -344,7 +355,7 @@ impl Loading {
         if (key.set)(&mut self.config, given).is_some() {
             self.config.said.push(Said { key: key.path, text, source: source.to_string() });
         } else {
-            let given = text;
+            let given = without_secrets(key.path, &text);
             self.mistakes.push(Mistake::BadValue {
                 source_of: source,
                 key: key.path,

@@ -13,12 +13,17 @@ pub mod value;
 
 use std::path::PathBuf;
 
+use rustls::pki_types::ServerName;
+
 use crate::{
     admin, capture, delivery, enrich,
     filter::{self, Expression},
     http, kubernetes_api, logging,
     metrics::routes,
-    named, pcap, reassembly, restraint, sinks, watch,
+    named, pcap, reassembly, restraint,
+    secrets::tls,
+    sinks::{self, http_client::Access},
+    watch,
 };
 
 /// Every stage's configuration.
@@ -98,8 +103,22 @@ impl Config {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpSink {
     /// Where to.
-    pub url: Option<sinks::http::Url>,
-    /// Records of one POST at most.
+    pub url: Option<sinks::http_client::Url>,
+    /// POST, PUT or PATCH.
+    pub method: ::http::Method,
+    /// How records are put into a body.
+    pub body: sinks::http::Body,
+    /// Bodies are compressed.
+    pub gzip: bool,
+    /// More headers.
+    pub headers: Vec<sinks::http_client::Header>,
+    /// More headers, with values from files.
+    pub header_files: Vec<sinks::http_client::HeaderFile>,
+    /// Files of TLS.
+    pub tls: TlsFiles,
+    /// Whose certificate it should be, if not the URL's host's.
+    pub server_name: Option<ServerName<'static>>,
+    /// Records of one request at most.
     pub batch_records: u64,
     /// Bytes queued at most.
     pub queue_bytes: usize,
@@ -107,10 +126,35 @@ pub struct HttpSink {
     pub limits: delivery::Limits,
 }
 
+/// Files of a client's TLS as written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificates of authorities.
+    pub ca: Option<PathBuf>,
+    /// Our own certificate.
+    pub certificate: Option<PathBuf>,
+    /// Its key.
+    pub key: Option<PathBuf>,
+}
+
+impl TlsFiles {
+    /// Whether one of our own certificate and its key is missing.
+    pub const fn is_half_a_pair(&self) -> bool {
+        self.certificate.is_some() != self.key.is_some()
+    }
+}
+
 impl Default for HttpSink {
     fn default() -> Self {
         Self {
             url: None,
+            method: ::http::Method::POST,
+            body: sinks::http::Body::default(),
+            gzip: false,
+            headers: Vec::new(),
+            header_files: Vec::new(),
+            tls: TlsFiles::default(),
+            server_name: None,
             batch_records: sinks::http::DEFAULT_BATCH_RECORDS,
             queue_bytes: sinks::http::DEFAULT_QUEUE_BYTES,
             limits: delivery::Limits {
@@ -199,8 +243,22 @@ impl Config {
 impl HttpSink {
     /// The sink's configuration, if there is to be one.
     pub fn build(self) -> Option<sinks::http::Config> {
-        let Self { url, batch_records, queue_bytes, limits } = self;
-        Some(sinks::http::Config { url: url?, batch_records, queue_bytes, limits })
+        let TlsFiles { ca, certificate, key } = self.tls;
+        Some(sinks::http::Config {
+            access: Access {
+                url: self.url?,
+                headers: self.headers,
+                header_files: self.header_files,
+                tls: tls::Client { authorities: ca, own: certificate.zip(key) },
+                server_name: self.server_name,
+            },
+            method: self.method,
+            body: self.body,
+            gzip: self.gzip,
+            batch_records: self.batch_records,
+            queue_bytes: self.queue_bytes,
+            limits: self.limits,
+        })
     }
 }
 

@@ -27,13 +27,23 @@ pub fn page(config: &Config) -> String {
         let said = config.said.iter().rfind(|said| said.key == key.path);
         let (value, source) =
             said.map_or((key.default, "default"), |said| (said.text.as_str(), said.source.as_str()));
-        page.insert(key.path.to_owned(), json!({ "value": without_secrets(value), "from": source }));
+        page.insert(
+            key.path.to_owned(),
+            json!({ "value": without_secrets(key.path, value), "from": source }),
+        );
     }
     format!("{:#}\n", Value::Object(page))
 }
 
-/// A URL may hold credentials.
-fn without_secrets(value: &str) -> String {
+/// The key of headers, whose values are told to nobody: what is no secret may look like one, and the other way round.
+const HEADERS: &str = "output.http.headers";
+
+/// A value as it may be told: a URL may hold credentials, as headers may.
+pub(super) fn without_secrets(key: &str, value: &str) -> String {
+    if key == HEADERS && !value.is_empty() {
+        let names = value.split(',').map(|item| item.split_once(':').map_or("", |(name, _)| name.trim()));
+        return names.map(|name| format!("{name}: ***")).collect::<Vec<_>>().join(", ");
+    }
     if !value.contains("://") {
         return value.to_owned();
     }
@@ -55,6 +65,7 @@ mod tests {
             settings: vec![
                 "sampling.rate=0.25".to_owned(),
                 "output.http.url=http://collector/in?token=hunter2&x=1".to_owned(),
+                "output.http.headers=Authorization: Bearer hunter2, X-Tenant: shop".to_owned(),
             ],
             ..load::Sources::default()
         };
@@ -65,9 +76,22 @@ mod tests {
             ("filter.ports", "80, 443", "--port"),
             ("http.timeout", "10s", "default"),
             ("output.http.url", "http://collector/in?token=*******&x=1", "--set"),
+            ("output.http.headers", "Authorization: ***, X-Tenant: ***", "--set"),
         ] {
             assert_eq!((&page[key]["value"], &page[key]["from"]), (&value.into(), &from.into()), "{key}");
         }
         assert!(!page.to_string().contains("hunter2"));
+    }
+
+    #[test]
+    fn a_mistake_tells_no_secret() {
+        for (key, value) in [
+            ("output.http.headers", "Authorization Bearer hunter2"),
+            ("output.http.url", "http://u:hunter2@collector/"),
+        ] {
+            let sources = load::Sources { settings: vec![format!("{key}={value}")], ..Default::default() };
+            let told = load::load(&sources).unwrap_err().iter().map(ToString::to_string).collect::<String>();
+            assert!(told.contains(key) && !told.contains("hunter2"), "{told}");
+        }
     }
 }

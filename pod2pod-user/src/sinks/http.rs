@@ -1,22 +1,21 @@
-//! Records to an HTTP/1.1 collector: JSON lines, one POST a batch, until it has them.
-//!
-//! Its sockets are told to the kernel before they connect, and it names itself: the agent never observes itself.
+//! Records to an HTTP/1.1 collector: JSON lines or an array of objects, one request a batch, until it has them.
 
 use std::{
-    cell::RefCell,
-    io,
-    net::SocketAddr,
+    io::Write as _,
     sync::Arc,
     thread,
     time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{HeaderMap, Request, StatusCode, Uri, client::conn::http1::SendRequest, header};
-use hyper_util::rt::TokioIo;
+use flate2::{Compression, write::GzEncoder};
+use http_body_util::Full;
+use hyper::{HeaderMap, Method, StatusCode, header};
 
-use super::own::{OwnConnections, OwnSocket};
+use super::{
+    http_client::{Access, Client},
+    own::OwnConnections,
+};
 use crate::{
     delivery::{
         Answer, Batch, Limits, Overflow, Parcel, Queue, Refusal, RefusalKind, Runner, SinkStats, Target,
@@ -27,13 +26,13 @@ use crate::{
     shutdown::Shutdown,
 };
 
-/// Records of one POST at most.
+/// Records of one request at most.
 pub const DEFAULT_BATCH_RECORDS: u64 = 500;
 /// Bytes queued for the collector at most.
 pub const DEFAULT_QUEUE_BYTES: usize = 8 * 1024 * 1024;
-/// A POST that takes longer has failed.
+/// A request that takes longer has failed.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
-/// POSTs under way at once, at most: a connection each.
+/// Requests under way at once, at most: a connection each.
 pub const DEFAULT_CONCURRENCY: usize = 8;
 /// More would be more sockets of one node than collectors count with.
 pub const MAX_CONCURRENCY: usize = 64;
@@ -46,65 +45,33 @@ pub const MAX_BATCH_BYTES: usize = 1024 * 1024;
 /// Its name in metrics and messages.
 pub const NAME: &str = "http";
 
-/// Where to.
+/// How records are put into a request's body.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Body {
+    /// An object a line.
+    #[default]
+    Lines,
+    /// An array of objects.
+    Array,
+}
+
+/// Where to, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// `http://host[:port]/path`.
-    pub url: Url,
-    /// Records of one POST at most.
+    /// Where it is, and who we are to it.
+    pub access: Access,
+    /// POST, PUT or PATCH.
+    pub method: Method,
+    /// How records are put into a body.
+    pub body: Body,
+    /// Bodies are compressed.
+    pub gzip: bool,
+    /// Records of one request at most.
     pub batch_records: u64,
     /// Bytes queued at most.
     pub queue_bytes: usize,
     /// What may be asked of the collector.
     pub limits: Limits,
-}
-
-/// An `http:` URL, taken apart.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Url {
-    authority: String,
-    host: String,
-    port: u16,
-    path: String,
-}
-
-impl Url {
-    /// Reads `text`; absent if it is not an `http:` URL without user information.
-    pub fn parse(text: &str) -> Option<Self> {
-        let uri: Uri = text.parse().ok()?;
-        let authority = uri.authority()?;
-        if uri.scheme_str() != Some("http") || authority.as_str().contains('@') {
-            return None;
-        }
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-        Some(Self {
-            authority: authority.as_str().to_owned(),
-            host,
-            port: uri.port_u16().unwrap_or(80),
-            path,
-        })
-    }
-
-    /// Host and port, as they were written.
-    pub fn authority(&self) -> &str {
-        &self.authority
-    }
-
-    /// A name or an address.
-    pub fn host(&self) -> &str {
-        &self.host
-    }
-
-    /// 80 if none was written.
-    pub const fn port(&self) -> u16 {
-        self.port
-    }
-
-    /// With its query.
-    pub fn path(&self) -> &str {
-        &self.path
-    }
 }
 
 /// The sink.
@@ -123,21 +90,22 @@ impl HttpSink {
     /// Starts the sink's thread. When the program should end nothing waits.
     ///
     /// # Errors
-    /// The thread or its runtime cannot be started.
+    /// A file cannot be used; the thread or its runtime cannot be started.
     pub fn start(
         config: Config,
         overflow: Overflow,
         own: Arc<OwnConnections>,
         shutdown: Shutdown,
-    ) -> io::Result<Self> {
+    ) -> anyhow::Result<Self> {
         let queue = Arc::new(Queue::new(config.queue_bytes, overflow));
         let batch_records = config.batch_records.max(1);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let shared = Arc::clone(&queue);
+        let (shared, limits) = (Arc::clone(&queue), config.limits);
+        let Config { access, method, body, gzip, .. } = config;
+        let client = Client::new(access, own, MAX_ANSWER_BYTES)?;
+        let collector = Collector { client, method, body, gzip };
         thread::Builder::new().name("http-sink".to_owned()).spawn(move || {
             let _ = rights::keep(Part::Collector, |_| true);
-            let limits = config.limits;
-            let collector = Collector { url: config.url, own, idle: RefCell::default() };
             runtime.block_on(Runner::new(NAME, collector, Arc::clone(&shared), limits).run());
             shared.set_done();
         })?;
@@ -202,16 +170,12 @@ impl HttpSink {
     }
 }
 
-/// The collector, and connections to it that nobody uses.
+/// The collector.
 struct Collector {
-    url: Url,
-    own: Arc<OwnConnections>,
-    idle: RefCell<Vec<Connection>>,
-}
-
-struct Connection {
-    sender: SendRequest<Full<Bytes>>,
-    _socket: OwnSocket,
+    client: Client,
+    method: Method,
+    body: Body,
+    gzip: bool,
 }
 
 impl Target for Collector {
@@ -222,73 +186,48 @@ impl Target for Collector {
 
 impl Collector {
     async fn post(&self, parcel: &Parcel) -> Result<Answer, Trouble> {
-        loop {
-            let kept = self.keep_one();
-            let is_kept = kept.is_some();
-            let mut connection = match kept {
-                Some(connection) => connection,
-                None => self.connect().await?,
-            };
-            let answer = match connection.sender.ready().await {
-                Ok(()) => connection.sender.send_request(self.request(parcel)?).await,
-                Err(error) => Err(error),
-            };
-            match answer {
-                Ok(response) => {
-                    let (head, body) = response.into_parts();
-                    // It is read to its end so that the connection can be used again.
-                    if Limited::new(body, MAX_ANSWER_BYTES).collect().await.is_ok() {
-                        self.idle.borrow_mut().push(connection);
-                    }
-                    return Ok(judge(head.status, &head.headers, SystemTime::now()));
-                }
-                // The collector closed what was idle, which is no trouble.
-                Err(error) if is_kept && !error.is_parse() => {}
-                Err(error) if error.is_parse() => return Err(Trouble::new(TroubleKind::Nonsense, error)),
-                Err(error) => return Err(Trouble::new(TroubleKind::Closed, error)),
-            }
+        let content_type = match self.body {
+            Body::Lines => "application/x-ndjson",
+            Body::Array => "application/json",
+        };
+        let mut request = self.client.request(&self.method).header(header::CONTENT_TYPE, content_type);
+        if self.gzip {
+            request = request.header(header::CONTENT_ENCODING, "gzip");
         }
+        let request = request.body(Full::new(self.body(parcel)));
+        let request = request.map_err(|error| Trouble::new(TroubleKind::Nonsense, error))?;
+        let (head, _) = self.client.send(request).await?;
+        Ok(judge(head.status, &head.headers, SystemTime::now()))
     }
 
-    /// A connection that nobody uses.
-    fn keep_one(&self) -> Option<Connection> {
-        let mut idle = self.idle.borrow_mut();
-        std::iter::from_fn(|| idle.pop()).find(|connection| !connection.sender.is_closed())
+    fn body(&self, parcel: &Parcel) -> Bytes {
+        let bytes = match self.body {
+            Body::Lines => parcel.bytes().clone(),
+            Body::Array => array(parcel).into(),
+        };
+        if self.gzip { gzip(&bytes).into() } else { bytes }
     }
+}
 
-    fn request(&self, parcel: &Parcel) -> Result<Request<Full<Bytes>>, Trouble> {
-        Request::post(self.url.path.as_str())
-            .header(header::HOST, self.url.authority.as_str())
-            .header(header::USER_AGENT, crate::OWN_USER_AGENT)
-            .header(header::CONTENT_TYPE, "application/x-ndjson")
-            .body(Full::new(parcel.bytes().clone()))
-            .map_err(|error| Trouble::new(TroubleKind::Nonsense, error))
-    }
-
-    async fn connect(&self) -> Result<Connection, Trouble> {
-        let trouble = |error: &dyn std::fmt::Display| Trouble::new(TroubleKind::Connect, error);
-        let (host, port) = (self.url.host.as_str(), self.url.port);
-        let addresses = tokio::net::lookup_host((host, port)).await.map_err(|error| trouble(&error))?;
-        let mut last = trouble(&format_args!("{host} has no address"));
-        for address in addresses {
-            match self.connect_to(address).await {
-                Ok(connection) => return Ok(connection),
-                Err(error) => last = trouble(&format_args!("{address}: {error}")),
-            }
+/// Objects of one line each as an array.
+fn array(parcel: &Parcel) -> Vec<u8> {
+    let mut array = Vec::with_capacity(parcel.bytes().len() + 2);
+    array.push(b'[');
+    for (place, item) in parcel.items().enumerate() {
+        if place > 0 {
+            array.push(b',');
         }
-        Err(last)
+        array.extend_from_slice(item.trim_ascii_end());
     }
+    array.push(b']');
+    array
+}
 
-    async fn connect_to(&self, address: SocketAddr) -> anyhow::Result<Connection> {
-        let (stream, own_socket) = OwnSocket::connect(address, &self.own).await?;
-        stream.set_nodelay(true)?;
-        let (sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(async move {
-            // What goes wrong here shows in the request that waits for it.
-            let _ = driver.await;
-        });
-        Ok(Connection { sender, _socket: own_socket })
-    }
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 4), Compression::fast());
+    // A Vec takes every write.
+    let _ = encoder.write_all(bytes);
+    encoder.finish().unwrap_or_default()
 }
 
 /// What a status says about all records of a request (RFC 9110, section 15).
@@ -318,21 +257,19 @@ fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
     use super::*;
 
     #[test]
-    fn urls() {
-        let check = |text: &str, expected: Option<(&str, u16, &str)>| {
-            let url = Url::parse(text);
-            let parts = url.as_ref().map(|url| (url.host.as_str(), url.port, url.path.as_str()));
-            assert_eq!(parts, expected, "{text}");
-        };
-        check("http://collector", Some(("collector", 80, "/")));
-        check("http://[::1]:8080/in?x=1", Some(("::1", 8080, "/in?x=1")));
-        check("https://collector/", None);
-        check("http://u:p@collector/", None);
-        check("collector:80", None);
-        check("", None);
+    fn bodies() {
+        let parcel = Parcel::new("{\"a\":1}\n{\"b\":2}\n".as_bytes(), vec![8, 16]);
+        assert_eq!(array(&parcel), b"[{\"a\":1},{\"b\":2}]");
+        assert_eq!(array(&parcel.only(|_| false)), b"[]");
+        let mut back = Vec::new();
+        let zipped = gzip(parcel.bytes());
+        flate2::read::GzDecoder::new(&zipped[..]).read_to_end(&mut back).unwrap();
+        assert_eq!(back, parcel.bytes().as_ref());
     }
 
     #[test]

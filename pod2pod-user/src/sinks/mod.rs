@@ -3,6 +3,7 @@
 //! A sink encodes a record at once and queues bytes: memory is bounded in bytes. Sinks know the Record and nothing upstream.
 
 pub mod http;
+pub mod http_client;
 pub mod own;
 pub mod pod2pod_log;
 pub mod reuse;

@@ -18,7 +18,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, task::JoinSet};
 
 use super::page::Page;
-use crate::{OWN_USER_AGENT, sinks::http::Url};
+use crate::{OWN_USER_AGENT, sinks::http_client::Url};
 
 /// An agent that has not told all by then is given up.
 pub const MAX_WAIT: Duration = Duration::from_secs(5);

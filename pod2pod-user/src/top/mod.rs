@@ -27,7 +27,7 @@ use self::{
 use crate::{
     exit,
     shutdown::Shutdown,
-    sinks::http::Url,
+    sinks::http_client::Url,
     terminal::{self, Key, REDRAW, Screen, Size},
 };
 

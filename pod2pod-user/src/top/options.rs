@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     flags::{self, chosen, refused},
-    sinks::http::Url,
+    sinks::http_client::Url,
 };
 
 /// Where the agent of this machine is asked.
@@ -104,7 +104,7 @@ fn parse_url(text: &str) -> Option<(String, Url)> {
     let text = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
     let has_path = text.split_once("://").is_some_and(|(_, rest)| rest.trim_end_matches('/').contains('/'));
     let text = if has_path { text } else { format!("{}/metrics", text.trim_end_matches('/')) };
-    let url = Url::parse(&text)?;
+    let url = Url::parse(&text).filter(|url| !url.is_tls())?;
     Some((text, url))
 }
 

@@ -187,7 +187,7 @@ pub(super) const LAYERS: &[Layer] = &[
     },
     // Knows no protocol.
     Layer { module: "delivery", may_import: &["record", "urgency"] },
-    Layer { module: "sinks", may_import: &["delivery", "record", "rights", "shutdown"] },
+    Layer { module: "sinks", may_import: &["delivery", "record", "rights", "secrets", "shutdown"] },
     // Beside the stages: sees what they make of a segment's bytes, and shares the sinks' queue.
     Layer {
         module: "pcap",

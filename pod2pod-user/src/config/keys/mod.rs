@@ -63,6 +63,7 @@ pub fn contradictions(config: &Config) -> Vec<String> {
     if config.http_sink.url.is_none() && http_without_url != http_defaults {
         found.push("output.http: values are given, but no output.http.url to use them for");
     }
+    found.extend(http_sink_contradictions(&config.http_sink));
     let capture = &config.capture;
     if capture.source == SourceChoice::Cgroup && !capture.interfaces.is_empty() {
         found.push(
@@ -108,6 +109,18 @@ pub fn contradictions(config: &Config) -> Vec<String> {
     let mut found: Vec<String> = found.into_iter().map(str::to_owned).collect();
     let budget = restraint::budget::split(&config.wanted());
     found.extend(budget.err().map(|too_small| too_small.to_string()));
+    found
+}
+
+fn http_sink_contradictions(sink: &super::HttpSink) -> Vec<&'static str> {
+    let mut found = Vec::new();
+    let says_tls = sink.tls != super::TlsFiles::default() || sink.server_name.is_some();
+    if says_tls && sink.url.as_ref().is_some_and(|url| !url.is_tls()) {
+        found.push("output.http.tls: values are given, but output.http.url is not https://");
+    }
+    if sink.tls.is_half_a_pair() {
+        found.push("output.http.tls: certificate and key are needed together");
+    }
     found
 }
 
@@ -295,6 +308,9 @@ mod tests {
             "admin.token_file",
             "data_dir",
             "output.file",
+            "output.http.tls.ca",
+            "output.http.tls.certificate",
+            "output.http.tls.key",
             "capture.write_pcap.file",
             "capture.cgroup",
             "filter.expression",

@@ -1,7 +1,14 @@
 //! Keys of the section `output`: where records go.
 
-use super::{BYTES, DURATION, Key, positive, put, size};
-use crate::sinks::{self, Format, http::MAX_CONCURRENCY};
+use http::Method;
+use rustls::pki_types::ServerName;
+
+use super::{BYTES, DURATION, Key, all, positive, put, size};
+use crate::sinks::{
+    Format,
+    http::{Body, MAX_CONCURRENCY},
+    http_client::{self, Header, HeaderFile},
+};
 
 pub(super) static KEYS: &[Key] = &[
     Key {
@@ -39,20 +46,104 @@ pub(super) static KEYS: &[Key] = &[
     },
     Key {
         path: "output.http.url",
-        allowed: "an http:// URL without user information",
+        allowed: "an http:// or https:// URL without user information",
         default: "",
-        sentence: "Also posts records as JSON lines to this collector.",
+        sentence: "Also posts records as JSON to this collector.",
         set: |config, given| {
-            let url = sinks::http::Url::parse(given.text()?)?;
+            let url = http_client::Url::parse(given.text()?)?;
             config.http_sink.url = Some(url);
             Some(())
+        },
+    },
+    Key {
+        path: "output.http.method",
+        allowed: "POST, PUT, PATCH",
+        default: "POST",
+        sentence: "The method of requests.",
+        set: |config, given| {
+            let methods = [Method::POST, Method::PUT, Method::PATCH];
+            let text = given.text()?.to_ascii_uppercase();
+            put(&mut config.http_sink.method, methods.into_iter().find(|method| method.as_str() == text))
+        },
+    },
+    Key {
+        path: "output.http.body",
+        allowed: "lines, array",
+        default: "lines",
+        sentence: "Records as JSON lines (application/x-ndjson), or as an array of objects (application/json).",
+        set: |config, given| {
+            config.http_sink.body = match given.text()? {
+                "lines" => Body::Lines,
+                "array" => Body::Array,
+                _ => return None,
+            };
+            Some(())
+        },
+    },
+    Key {
+        path: "output.http.compression",
+        allowed: "none, gzip",
+        default: "none",
+        sentence: "How bodies are compressed.",
+        set: |config, given| {
+            config.http_sink.gzip = match given.text()? {
+                "none" => false,
+                "gzip" => true,
+                _ => return None,
+            };
+            Some(())
+        },
+    },
+    Key {
+        path: "output.http.headers",
+        allowed: "a list of headers such as X-Scope-OrgID: shop",
+        default: "",
+        sentence: "Headers of every request, for what is no secret.",
+        set: |config, given| put(&mut config.http_sink.headers, all(given, Header::parse)),
+    },
+    Key {
+        path: "output.http.header_files",
+        allowed: "a list of headers and files such as Authorization: /run/secrets/collector",
+        default: "",
+        sentence: "Headers whose values are in files, which are read again when they change.",
+        set: |config, given| put(&mut config.http_sink.header_files, all(given, HeaderFile::parse)),
+    },
+    Key {
+        path: "output.http.tls.ca",
+        allowed: "a path",
+        default: "",
+        sentence: "Certificates (PEM) of the authorities to believe, instead of this machine's; read again when it changes.",
+        set: |config, given| put(&mut config.http_sink.tls.ca, Some(Some(given.path()?))),
+    },
+    Key {
+        path: "output.http.tls.certificate",
+        allowed: "a path",
+        default: "",
+        sentence: "Our own certificate (PEM), for a collector that asks for one; read again when it changes.",
+        set: |config, given| put(&mut config.http_sink.tls.certificate, Some(Some(given.path()?))),
+    },
+    Key {
+        path: "output.http.tls.key",
+        allowed: "a path",
+        default: "",
+        sentence: "Its private key (PEM).",
+        set: |config, given| put(&mut config.http_sink.tls.key, Some(Some(given.path()?))),
+    },
+    Key {
+        path: "output.http.tls.server_name",
+        allowed: "a name or an address",
+        default: "",
+        sentence: "Whose certificate the collector should have, if not the URL's host's.",
+        set: |config, given| {
+            let name = ServerName::try_from(given.text()?.to_owned()).ok()?;
+            put(&mut config.http_sink.server_name, Some(Some(name)))
         },
     },
     Key {
         path: "output.http.batch_records",
         allowed: "a number from 1 to 100000",
         default: "500",
-        sentence: "Records of one POST at most.",
+        sentence: "Records of one request at most.",
         set: |config, given| {
             put(
                 &mut config.http_sink.batch_records,
@@ -71,14 +162,14 @@ pub(super) static KEYS: &[Key] = &[
         path: "output.http.timeout",
         allowed: DURATION,
         default: "30s",
-        sentence: "A POST that takes longer has failed.",
+        sentence: "A request that takes longer has failed.",
         set: |config, given| put(&mut config.http_sink.limits.timeout, positive(given)),
     },
     Key {
         path: "output.http.attempts",
         allowed: "a number from 1, or unlimited",
         default: "unlimited",
-        sentence: "A batch is lost after so many POSTs that failed; each waits for a random part of a time that doubles, up to 30 s.",
+        sentence: "A batch is lost after so many requests that failed; each waits for a random part of a time that doubles, up to 30 s.",
         set: |config, given| {
             let attempts = match given.text()? {
                 "unlimited" => None,
@@ -93,7 +184,7 @@ pub(super) static KEYS: &[Key] = &[
         path: "output.http.concurrency",
         allowed: "a number from 1 to 64",
         default: "8",
-        sentence: "POSTs under way at once, at most: as many as the collector answers without slowing down; with 1 records keep their order.",
+        sentence: "Requests under way at once, at most: as many as the collector answers without slowing down; with 1 records keep their order.",
         set: |config, given| {
             let count = given.integer().and_then(|count| usize::try_from(count).ok());
             put(

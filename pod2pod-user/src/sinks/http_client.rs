@@ -1,0 +1,376 @@
+//! A client of HTTP/1.1 for sinks: connections that are kept, TLS, headers from files, trouble by its kind.
+//!
+//! Its sockets are told to the kernel before they connect, and it names itself: the agent never observes itself.
+
+use std::{
+    cell::RefCell,
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, response::Parts};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::{Method, Request, Uri, client::conn::http1::SendRequest, header};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
+
+use super::own::{OwnConnections, OwnSocket};
+use crate::{
+    delivery::{Trouble, TroubleKind},
+    secrets::{SecretError, Watched, small_file, tls},
+};
+
+/// A file with a header's value has at most so many bytes: servers take some thousand.
+pub const MAX_HEADER_BYTES: usize = 8192;
+
+/// A header of every request. What it says may be a secret.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Header {
+    /// Its name.
+    pub name: HeaderName,
+    /// Its value.
+    pub value: HeaderValue,
+}
+
+impl Header {
+    /// Reads `Name: value`; absent if it is none, or one that the request has anyway.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (name, value) = text.split_once(':')?;
+        let value = HeaderValue::from_str(value.trim()).ok().filter(|value| !value.is_empty())?;
+        Some(Self { name: header_name(name)?, value })
+    }
+}
+
+/// Not its value.
+impl fmt::Debug for Header {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Header").field(&self.name).finish()
+    }
+}
+
+/// A header whose value is in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeaderFile {
+    /// Its name.
+    pub name: HeaderName,
+    /// Where its value is.
+    pub file: PathBuf,
+}
+
+impl HeaderFile {
+    /// Reads `Name: path`; absent if it is none, or a header that the request has anyway.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (name, path) = text.split_once(':')?;
+        let file = Some(path.trim()).filter(|path| !path.is_empty())?.into();
+        Some(Self { name: header_name(name)?, file })
+    }
+}
+
+fn header_name(text: &str) -> Option<HeaderName> {
+    let name: HeaderName = text.trim().parse().ok()?;
+    let own = [
+        header::HOST,
+        header::USER_AGENT,
+        header::CONTENT_TYPE,
+        header::CONTENT_LENGTH,
+        header::CONTENT_ENCODING,
+        header::TRANSFER_ENCODING,
+        header::CONNECTION,
+    ];
+    (!own.contains(&name)).then_some(name)
+}
+
+/// An `http:` or `https:` URL, taken apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Url {
+    /// Whom to expect there, if it is `https:`.
+    tls: Option<ServerName<'static>>,
+    authority: String,
+    host: String,
+    port: u16,
+    path: String,
+}
+
+impl Url {
+    /// Reads `text`; absent if it is no such URL, or has user information.
+    pub fn parse(text: &str) -> Option<Self> {
+        let uri: Uri = text.parse().ok()?;
+        let authority = uri.authority()?;
+        let is_tls = match uri.scheme_str()? {
+            "http" => false,
+            "https" => true,
+            _ => return None,
+        };
+        if authority.as_str().contains('@') {
+            return None;
+        }
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        let tls = if is_tls { Some(ServerName::try_from(host.clone()).ok()?) } else { None };
+        let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+        let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+        Some(Self { tls, authority: authority.as_str().to_owned(), host, port, path })
+    }
+
+    /// Whether it is `https:`.
+    pub const fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Host and port, as they were written.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// A name or an address.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// 80 or 443 if none was written.
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// With its query.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+}
+
+/// Where a server is, and who we are to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// `http://host[:port]/path` or `https://`.
+    pub url: Url,
+    /// Headers beside those of every request.
+    pub headers: Vec<Header>,
+    /// The same, with values from files.
+    pub header_files: Vec<HeaderFile>,
+    /// For `https://`.
+    pub tls: tls::Client,
+    /// Whose certificate it should be; the URL's host's if absent.
+    pub server_name: Option<ServerName<'static>>,
+}
+
+impl Access {
+    /// Reads the files, to see whether they can be used; each that cannot be.
+    pub fn check_files(&self) -> Vec<SecretError> {
+        let tls = self.url.is_tls().then(|| self.tls.connector().err()).flatten();
+        let headers = self.header_files.iter().filter_map(|header| header_value(&header.file).err());
+        tls.into_iter().chain(headers).collect()
+    }
+}
+
+fn header_value(file: &Path) -> Result<HeaderValue, SecretError> {
+    let bytes = small_file(file, MAX_HEADER_BYTES)?;
+    let value = HeaderValue::from_bytes(bytes.trim_ascii()).ok().filter(|value| !value.is_empty());
+    value.ok_or_else(|| SecretError::HeaderValue(file.to_owned()))
+}
+
+/// The client of one server, for one thread.
+pub(super) struct Client {
+    access: Access,
+    tls: Option<(Watched<TlsConnector>, ServerName<'static>)>,
+    headers: Vec<(HeaderName, Watched<HeaderValue>)>,
+    own: Arc<OwnConnections>,
+    /// Connections that nobody uses.
+    idle: RefCell<Vec<Connection>>,
+    /// Bytes of an answer that are read at most.
+    most_answer: usize,
+}
+
+struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    _socket: OwnSocket,
+}
+
+/// What a server answered: its head, and its body if that is not too long.
+pub(super) type Answered = (Parts, Option<Bytes>);
+
+impl Client {
+    /// Reads the files, and connects when there is something to send.
+    ///
+    /// # Errors
+    /// A file cannot be used.
+    pub(super) fn new(
+        access: Access,
+        own: Arc<OwnConnections>,
+        most_answer: usize,
+    ) -> Result<Self, SecretError> {
+        let client = access.tls.clone();
+        let name = access.url.tls.clone().map(|host| access.server_name.clone().unwrap_or(host));
+        let tls = name.map(|name| {
+            let connector = Watched::new(client.files(), move |_: &[PathBuf]| client.connector());
+            connector.map(|connector| (connector, name))
+        });
+        let headers = access.header_files.iter().map(|HeaderFile { name, file }| {
+            let read =
+                |files: &[PathBuf]| header_value(files.first().map_or(Path::new(""), PathBuf::as_path));
+            Ok((name.clone(), Watched::new(vec![file.clone()], read)?))
+        });
+        let headers = headers.collect::<Result<_, SecretError>>()?;
+        Ok(Self { tls: tls.transpose()?, headers, access, own, idle: RefCell::default(), most_answer })
+    }
+
+    /// A request to the server's URL, without what depends on the body.
+    pub(super) fn request(&self, method: &Method) -> http::request::Builder {
+        let Access { url, headers, .. } = &self.access;
+        let mut request = Request::builder()
+            .method(method)
+            .uri(url.path.as_str())
+            .header(header::HOST, url.authority.as_str())
+            .header(header::USER_AGENT, crate::OWN_USER_AGENT);
+        for Header { name, value } in headers {
+            request = request.header(name, value);
+        }
+        for (name, value) in &self.headers {
+            request = request.header(name, value.current());
+        }
+        request
+    }
+
+    /// Sends a request and waits for the answer; again where a connection was closed that nobody used.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answered, Trouble> {
+        loop {
+            let kept = self.keep_one();
+            let is_kept = kept.is_some();
+            let mut connection = match kept {
+                Some(connection) => connection,
+                None => self.connect().await?,
+            };
+            let answer = match connection.sender.ready().await {
+                Ok(()) => connection.sender.send_request(request.clone()).await,
+                Err(error) => Err(error),
+            };
+            match answer {
+                Ok(response) => {
+                    let (head, body) = response.into_parts();
+                    // It is read to its end so that the connection can be used again.
+                    let body = Limited::new(body, self.most_answer).collect().await.ok();
+                    if body.is_some() {
+                        self.idle.borrow_mut().push(connection);
+                    }
+                    return Ok((head, body.map(http_body_util::Collected::to_bytes)));
+                }
+                // The server closed what was idle, which is no trouble.
+                Err(error) if is_kept && !error.is_parse() => {}
+                Err(error) if error.is_parse() => return Err(Trouble::new(TroubleKind::Nonsense, error)),
+                Err(error) => return Err(Trouble::new(TroubleKind::Closed, error)),
+            }
+        }
+    }
+
+    /// A connection that nobody uses.
+    fn keep_one(&self) -> Option<Connection> {
+        let mut idle = self.idle.borrow_mut();
+        std::iter::from_fn(|| idle.pop()).find(|connection| !connection.sender.is_closed())
+    }
+
+    async fn connect(&self) -> Result<Connection, Trouble> {
+        let trouble = |error: &dyn fmt::Display| Trouble::new(TroubleKind::Connect, error);
+        let (host, port) = (self.access.url.host.as_str(), self.access.url.port);
+        let addresses = tokio::net::lookup_host((host, port)).await.map_err(|error| trouble(&error))?;
+        let mut last = trouble(&format_args!("{host} has no address"));
+        for address in addresses {
+            match self.connect_to(address).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => last = Trouble { detail: format!("{address}: {}", error.detail), ..error },
+            }
+        }
+        Err(last)
+    }
+
+    async fn connect_to(&self, address: SocketAddr) -> Result<Connection, Trouble> {
+        let trouble = |error| Trouble::new(TroubleKind::Connect, error);
+        let (stream, socket) = OwnSocket::connect(address, &self.own).await.map_err(trouble)?;
+        stream.set_nodelay(true).map_err(trouble)?;
+        let sender = match &self.tls {
+            None => begin(stream).await?,
+            Some((connector, name)) => {
+                let stream = connector.current().connect(name.clone(), stream).await;
+                begin(stream.map_err(|error| Trouble::new(TroubleKind::Tls, error))?).await?
+            }
+        };
+        Ok(Connection { sender, _socket: socket })
+    }
+}
+
+/// Begins to speak HTTP/1.1.
+async fn begin(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> Result<SendRequest<Full<Bytes>>, Trouble> {
+    let connection = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+    let (sender, driver) = connection.map_err(|error| Trouble::new(TroubleKind::Closed, error))?;
+    tokio::spawn(async move {
+        // What goes wrong here shows in the request that waits for it.
+        let _ = driver.await;
+    });
+    Ok(sender)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls() {
+        let check = |text: &str, expected: Option<(&str, u16, &str)>| {
+            let url = Url::parse(text);
+            let parts = url.as_ref().map(|url| (url.host.as_str(), url.port, url.path.as_str()));
+            assert_eq!(parts, expected, "{text}");
+        };
+        check("http://collector", Some(("collector", 80, "/")));
+        check("http://[::1]:8080/in?x=1", Some(("::1", 8080, "/in?x=1")));
+        check("https://collector/", Some(("collector", 443, "/")));
+        check("https://10.0.0.1:8443", Some(("10.0.0.1", 8443, "/")));
+        check("https://not_a_name:1:2/", None);
+        check("ftp://collector/", None);
+        check("http://u:p@collector/", None);
+        check("collector:80", None);
+        check("", None);
+    }
+
+    #[test]
+    fn headers() {
+        let check = |text: &str, expected: Option<(&str, &str)>| {
+            let header = Header::parse(text);
+            let parts = header.as_ref().map(|header| (header.name.as_str(), header.value.to_str().unwrap()));
+            assert_eq!(parts, expected, "{text}");
+        };
+        check("X-Scope-OrgID: shop", Some(("x-scope-orgid", "shop")));
+        check("Authorization:Bearer a:b", Some(("authorization", "Bearer a:b")));
+        check("Host: elsewhere", None);
+        check("Content-Length: 7", None);
+        check("no colon", None);
+        check("X: ", None);
+        check("X: a\nY: b", None);
+        let told = format!("{:?}", Header::parse("Authorization: Bearer secret"));
+        assert!(told.contains("authorization") && !told.contains("secret"), "{told}");
+        let file = HeaderFile::parse("Authorization: /run/token").unwrap();
+        assert_eq!((file.name, file.file), (header::AUTHORIZATION, PathBuf::from("/run/token")));
+        assert!(HeaderFile::parse("Authorization: ").is_none() && HeaderFile::parse("Host: /x").is_none());
+    }
+
+    #[test]
+    fn a_header_in_a_file_at_its_limit_and_one_past() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let value = |text: &str| {
+            std::fs::write(file.path(), text).unwrap();
+            header_value(file.path())
+        };
+        assert_eq!(value(" Bearer a\n").unwrap(), "Bearer a");
+        let most = "x".repeat(MAX_HEADER_BYTES);
+        assert_eq!(value(&most).unwrap().len(), MAX_HEADER_BYTES);
+        assert!(matches!(value(&(most + "x")), Err(SecretError::TooLong { .. })));
+        assert!(matches!(value("\n"), Err(SecretError::HeaderValue(_))));
+        assert!(matches!(value("a\nb"), Err(SecretError::HeaderValue(_))));
+    }
+}
