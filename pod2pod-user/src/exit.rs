@@ -18,3 +18,15 @@ pub fn tell(line: impl std::fmt::Display) {
     // There is nowhere to report that standard error is closed.
     let _ = io::stderr().write_all(format!("pod2pod: {line}\n").as_bytes());
 }
+
+/// Writes `text` to standard output; says how the program should exit. A reader that has enough is none that failed.
+pub fn print(text: &[u8]) -> u8 {
+    match io::stdout().write_all(text) {
+        Ok(()) => OK,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => OK,
+        Err(error) => {
+            tell(format_args!("cannot write to standard output: {error}"));
+            FAILURE
+        }
+    }
+}

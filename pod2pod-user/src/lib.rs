@@ -63,6 +63,7 @@ pub mod urgency;
 pub mod agent;
 pub mod behind;
 pub mod check;
+pub mod dead_letters;
 pub mod directory;
 pub mod joint;
 pub mod named;

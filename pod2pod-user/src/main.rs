@@ -1,6 +1,6 @@
 //! The process: command line → configuration (all mistakes at once) → logging → one subcommand → exit code.
 
-use std::{io::Write as _, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::Parser as _;
 use pod2pod_user::{
@@ -10,7 +10,7 @@ use pod2pod_user::{
         arguments::{Arguments, Command, Common, Live},
         load,
     },
-    exit, logging,
+    dead_letters, exit, logging,
     record::schema,
     replay, rights,
     shutdown::Shutdown,
@@ -41,7 +41,10 @@ fn main() -> ExitCode {
         }),
         Command::Top { flags } => with_options(flags.options(), top::run),
         Command::Check { json, common, live } => check::run(&common.with_environment(Some(live)), json),
-        Command::Schema => print_schema(),
+        Command::DeadLetters { send, common } => {
+            with_config(common, None, |config, shutdown| dead_letters::run(config, send, shutdown))
+        }
+        Command::Schema => exit::print(format!("{:#}\n", schema::schema()).as_bytes()),
     })
 }
 
@@ -80,18 +83,6 @@ fn with_signals(run: impl FnOnce(&Shutdown) -> u8) -> u8 {
         Ok(shutdown) => run(&shutdown),
         Err(error) => {
             exit::tell(format_args!("cannot take over signals: {error}"));
-            exit::FAILURE
-        }
-    }
-}
-
-fn print_schema() -> u8 {
-    let text = format!("{:#}\n", schema::schema());
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Ok(()) => exit::OK,
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => exit::OK,
-        Err(error) => {
-            exit::tell(format_args!("cannot write to standard output: {error}"));
             exit::FAILURE
         }
     }

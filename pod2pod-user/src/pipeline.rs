@@ -12,7 +12,7 @@ use crate::{
     behind,
     capture::{KernelInstant, Segment},
     config::Config,
-    delivery::{Overflow, SinkStats},
+    delivery::{DeadLetters, Overflow, SinkStats},
     enrich::{self, Enricher, WallOffset},
     filter::{self, Filter},
     http::{self, HttpTracker},
@@ -23,7 +23,7 @@ use crate::{
     pcap::{self, Recorder},
     reassembly::{self, Activity, Chunk, CloseCause, Connection, Content, Reassembler, Side, Steering},
     shutdown::Shutdown,
-    sinks::{HttpSink, OwnConnections, Sinks, Writer},
+    sinks::{self, HttpSink, OwnConnections, Sinks, Writer},
     views::{self, Views},
 };
 
@@ -58,7 +58,10 @@ pub fn open_sinks(
 ) -> anyhow::Result<SharedSinks> {
     let writer = Writer::open(&config.output, overflow, shutdown)?;
     let http = config.http_sink.clone().build();
-    let http = http.map(|http| HttpSink::start(http, overflow, Arc::clone(own), shutdown.clone()));
+    let http = http.map(|http| {
+        let dead = config.data_dir.as_deref().map(|folder| DeadLetters::of(folder, sinks::http::NAME));
+        HttpSink::start(http, overflow, Arc::clone(own), dead.transpose()?, shutdown.clone())
+    });
     Ok(SharedSinks::new(Sinks::new(writer, http.transpose()?)))
 }
 

@@ -24,6 +24,9 @@ use support::process::{Finished, command, run};
 
 use crate::capture;
 
+/// One after the other, on one connection.
+const IN_ORDER: &str = "output.http.concurrency=1";
+
 /// One POST as the collector got it.
 #[derive(Clone, Debug)]
 struct Post {
@@ -128,14 +131,17 @@ fn take(
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
     told.lock().unwrap().push(Post { head, body, connection });
-    let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {answer}\r\n\r\n{}", "x".repeat(answer));
+    // Somebody else may say how long it is.
+    let length =
+        if status.contains("Length") { String::new() } else { format!("Content-Length: {answer}\r\n") };
+    let answer = format!("HTTP/1.1 {status}\r\n{length}\r\n{}", "x".repeat(answer));
     reader.get_mut().write_all(answer.as_bytes()).ok()
 }
 
 #[test]
 fn records_are_posted_as_they_are_printed() {
     let collector = Collector::start("204 No Content", 0);
-    let finished = collector.replay(3, &["output.http.batch_records=1"]);
+    let finished = collector.replay(3, &["output.http.batch_records=1", IN_ORDER]);
     assert_eq!(finished.code, Some(0), "{finished:?}");
     let posts = collector.posts();
     let bodies: String = posts.iter().map(Post::text).collect();
@@ -209,6 +215,24 @@ fn what_is_refused_is_not_tried_again() {
 }
 
 #[test]
+fn an_answer_whose_body_never_ends_is_one_all_the_same() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let posts = Arc::<Mutex<Vec<Post>>>::default();
+    let told = Arc::clone(&posts);
+    std::thread::spawn(move || {
+        let mut open = Vec::new();
+        for (connection, stream) in listener.incoming().flatten().enumerate() {
+            // Says that there is one byte more than there is.
+            let _ = take(&stream, connection, "200 OK\r\nContent-Length: 1", 0, &told);
+            open.push(stream);
+        }
+    });
+    let finished = Collector { address, posts }.replay(2, &["output.http.batch_records=1", IN_ORDER]);
+    assert!(finished.stderr.contains("http: delivered 2, lost 0"), "{finished:?}");
+}
+
+#[test]
 fn what_is_too_much_is_posted_in_parts() {
     let collector = Collector::start("413 Content Too Large", 0);
     let finished = collector.replay(4, &["output.http.concurrency=1"]);
@@ -222,7 +246,7 @@ fn what_is_too_much_is_posted_in_parts() {
 fn an_answer_that_is_too_long_costs_the_connection_only() {
     for (answer, connections) in [(MAX_ANSWER_BYTES, 1), (MAX_ANSWER_BYTES + 1, 3)] {
         let collector = Collector::start("200 OK", answer);
-        let finished = collector.replay(3, &["output.http.batch_records=1"]);
+        let finished = collector.replay(3, &["output.http.batch_records=1", IN_ORDER]);
         assert!(finished.stderr.contains("http: delivered 3, lost 0"), "{finished:?}");
         let used = collector.posts().iter().map(|post| post.connection).max().unwrap() + 1;
         assert_eq!(used, connections, "{answer}");
@@ -324,4 +348,55 @@ fn what_is_wrong_with_its_files_is_told_at_once() {
     ] {
         assert_eq!(finished.stderr.matches(part).count(), 1, "{part}: {finished:?}");
     }
+}
+
+/// `pod2pod dead-letters` over the letters in `folder`.
+fn dead_letters(folder: &Path, more: &[&str]) -> Finished {
+    let mut letters = command(["dead-letters", "--set", &format!("data_dir={}", folder.display())]);
+    letters.args(more);
+    run(letters, &[])
+}
+
+#[test]
+fn what_is_refused_is_kept_with_its_reason_and_sent_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = format!("data_dir={}", folder.path().display());
+    let refusing = Collector::start("400 Bad Request", 0);
+    let finished = refusing.replay(3, &[&data_dir]);
+    assert!(finished.stderr.contains("http: delivered 0, lost 3"), "{finished:?}");
+    let shown = dead_letters(folder.path(), &[]);
+    let letters: Vec<serde_json::Value> =
+        shown.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let items: String = letters.iter().map(|letter| letter["item"].as_str().unwrap()).collect();
+    assert_eq!((shown.code, items), (Some(0), finished.stdout.clone()));
+    for letter in &letters {
+        assert_eq!((&letter["sink"], &letter["reason"]), (&"http".into(), &"rejected".into()));
+        assert_eq!(letter["detail"], "400 Bad Request");
+    }
+    let send = |collector: &Collector| {
+        let url = format!("output.http.url=http://{}/again", collector.address);
+        dead_letters(folder.path(), &["--send", "--set", &url])
+    };
+    let again = send(&refusing);
+    assert!(again.stderr.contains("0 sent, 3 refused again, 0 left"), "{again:?}");
+    assert_eq!(dead_letters(folder.path(), &[]).stdout.lines().count(), 3);
+    let failed = send(&Collector::start("503 Service Unavailable", 0));
+    assert!(failed.stderr.contains("0 sent, 0 refused again, 3 left"), "{failed:?}");
+    assert_eq!((failed.code, dead_letters(folder.path(), &[]).stdout.lines().count()), (Some(1), 3));
+    let taking = Collector::start("200 OK", 0);
+    let sent = send(&taking);
+    assert!(sent.stderr.contains("3 sent, 0 refused again, 0 left") && sent.code == Some(0), "{sent:?}");
+    assert_eq!(taking.posts().iter().map(Post::text).collect::<String>(), finished.stdout);
+    assert_eq!(dead_letters(folder.path(), &[]).stdout, "");
+}
+
+#[test]
+fn dead_letters_need_to_know_where_they_are_and_where_to() {
+    let nowhere = run(command(["dead-letters"]), &[]);
+    assert!(nowhere.code == Some(64) && nowhere.stderr.contains("data_dir: "), "{nowhere:?}");
+    let folder = tempfile::tempdir().unwrap();
+    let sent = dead_letters(folder.path(), &["--send"]);
+    assert!(sent.code == Some(64) && sent.stderr.contains("output.http.url: "), "{sent:?}");
+    let none = dead_letters(folder.path(), &[]);
+    assert_eq!((none.code, none.stdout.as_str()), (Some(0), ""));
 }

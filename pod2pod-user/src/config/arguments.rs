@@ -61,6 +61,15 @@ pub enum Command {
         #[command(flatten)]
         live: Live,
     },
+    /// Shows the records that a target refused, each with why, as JSON lines; or sends them again
+    DeadLetters {
+        /// Sends them to where they should have been; what is refused again stays
+        #[arg(long)]
+        send: bool,
+        /// Flags of all.
+        #[command(flatten)]
+        common: Common,
+    },
     /// Prints the JSON Schema of a record
     Schema,
 }

@@ -86,8 +86,11 @@ impl Circuit {
         self.until = self.until.map(|until| until.min(now));
     }
 
-    /// The target answered as it should.
+    /// The target answered as it should. What was sent before it opened does not close it: whoever asks to be left alone is.
     pub(super) const fn succeed(&mut self) {
+        if self.until.is_some() && !self.probing {
+            return;
+        }
         *self = Self { failures: 0, until: None, probing: false };
     }
 
@@ -164,6 +167,15 @@ mod tests {
             circuit.fail(now, Some(asked), 0);
             assert_eq!(circuit.ask(now, 0), May::NotBefore(now + MAX_ASKED));
         }
+    }
+
+    #[test]
+    fn what_was_sent_before_does_not_close_it() {
+        let now = Instant::now();
+        let mut circuit = Circuit::default();
+        circuit.fail(now, Some(WAIT), 0);
+        circuit.succeed();
+        assert_eq!((circuit.ask(now, 0), circuit.state()), (May::NotBefore(now + WAIT), CircuitState::Open));
     }
 
     #[test]

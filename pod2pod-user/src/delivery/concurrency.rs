@@ -85,15 +85,21 @@ impl Concurrency {
         self.look.held = true;
     }
 
-    /// An answer came at `now` after `round_trip`; `refused` if it was that this is too much.
-    pub(super) fn answered(&mut self, now: Instant, round_trip: Duration, refused: bool) {
-        let look = &mut self.look;
-        look.refused |= refused;
-        if !refused {
-            // A refusal is soon said.
-            look.answers += 1;
-            look.seconds += round_trip.as_secs_f64();
-        }
+    /// The target said at `now` that it is too much.
+    pub(super) fn refused(&mut self, now: Instant) {
+        self.look.refused = true;
+        self.look_again(now, Duration::ZERO);
+    }
+
+    /// The target dealt with a batch at `now`, after `round_trip`. How long it takes to fail says nothing of it.
+    pub(super) fn answered(&mut self, now: Instant, round_trip: Duration) {
+        self.look.answers += 1;
+        self.look.seconds += round_trip.as_secs_f64();
+        self.look_again(now, round_trip);
+    }
+
+    fn look_again(&mut self, now: Instant, round_trip: Duration) {
+        let look = &self.look;
         let usual = self.known.map_or(round_trip, |known| Duration::from_secs_f64(known.usual.max(0.0)));
         if now.saturating_duration_since(look.since) >= usual.max(MIN_LOOK) {
             self.judge(now);
@@ -106,7 +112,7 @@ impl Concurrency {
         let is_slow = mean.is_some_and(|mean| self.known.is_some_and(|known| known.is_slow(mean)));
         if look.refused || is_slow {
             self.limit = (self.limit * DECREASE).max(1.0);
-        } else if look.held {
+        } else if look.held && look.answers > 0 {
             self.limit = (self.limit + 1.0).min(self.most as f64);
         }
         if let Some(mean) = mean {
@@ -137,7 +143,11 @@ mod tests {
             };
             now += round_trip.max(MIN_LOOK);
             concurrency.hold();
-            concurrency.answered(now, round_trip, refused);
+            if refused {
+                concurrency.refused(now)
+            } else {
+                concurrency.answered(now, round_trip)
+            }
             told.push(concurrency.limit());
         }
         told
@@ -200,7 +210,7 @@ mod tests {
         let mut concurrency = Concurrency::new(MOST, now);
         for _ in 0..20 {
             now += MIN_LOOK;
-            concurrency.answered(now, MIN_LOOK, false);
+            concurrency.answered(now, MIN_LOOK);
         }
         assert_eq!(concurrency.limit(), 1);
     }

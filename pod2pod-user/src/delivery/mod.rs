@@ -11,6 +11,7 @@
 mod backoff;
 mod circuit;
 mod concurrency;
+pub mod dead;
 mod latency;
 mod parcel;
 mod patience;
@@ -20,6 +21,7 @@ mod target;
 
 pub use self::{
     circuit::CircuitState,
+    dead::{DeadLetters, DeadStats},
     latency::{BOUNDS as LATENCY_BOUNDS, Latency},
     parcel::Parcel,
     queue::{Batch, Overflow, Queue, SinkStats},

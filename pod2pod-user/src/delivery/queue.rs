@@ -11,7 +11,7 @@ use std::{
 use rustix::process::Pid;
 use tokio::sync::Notify;
 
-use super::{CircuitState, Latency, Parcel, RefusalKind, TroubleKind, patience::Patience};
+use super::{CircuitState, DeadStats, Latency, Parcel, RefusalKind, TroubleKind, patience::Patience};
 use crate::{
     record::{Kind, Record},
     urgency::Urgency,
@@ -75,6 +75,8 @@ pub struct SinkStats {
     pub dropped_shutdown: u64,
     /// Lost because the target will never take them, by [`RefusalKind::ALL`].
     pub refused: [u64; RefusalKind::ALL.len()],
+    /// What became of these as dead letters, if they are kept.
+    pub dead: Option<DeadStats>,
     /// Sent again, each as often as it was.
     pub retried: u64,
     /// Attempts that failed, by [`TroubleKind::ALL`].
@@ -131,6 +133,8 @@ struct State {
     ended: bool,
     /// Nobody takes batches any more.
     abandoned: bool,
+    /// All was counted.
+    closed: bool,
     /// The sink's thread is done.
     done: bool,
     /// The sink's thread, as long as it runs, if it is to go first when the queue fills; and how it is made to.
@@ -266,7 +270,7 @@ impl Queue {
     /// Counts, and `settled` records that were taken as dealt with; unless the end came first, and they are lost already.
     pub fn count(&self, settled: u64, count: impl FnOnce(&mut SinkStats)) {
         let mut state = self.lock();
-        if !state.abandoned {
+        if !state.closed {
             state.taken -= settled;
             count(&mut state.stats);
         }
@@ -284,7 +288,9 @@ impl Queue {
     /// Counts records that the target took, and that it did not.
     pub fn judge(&self, delivered: u64, failed: u64) {
         let mut state = self.lock();
-        // What comes too late, when the program has ended, was counted as lost already.
+        if state.closed {
+            return;
+        }
         state.taken = state.taken.saturating_sub(delivered + failed);
         state.stats.delivered += delivered;
         state.stats.dropped_failed += failed;
@@ -293,6 +299,9 @@ impl Queue {
     /// Nobody takes batches any more: what is queued, and what comes, is lost.
     pub fn abandon(&self) {
         let mut state = self.lock();
+        if state.closed {
+            return;
+        }
         state.abandoned = true;
         state.stats.reader_gone = true;
         state.stats.dropped_failed += state.batches.iter().map(|batch| batch.records).sum::<u64>();
@@ -336,7 +345,9 @@ impl Queue {
         let stats = state.stats;
         let accounted = stats.delivered + stats.lost();
         state.stats.dropped_shutdown += stats.received.saturating_sub(accounted);
-        state.abandoned = true;
+        // All is counted: what comes of it later counts no more.
+        state.batches.clear();
+        (state.bytes, state.taken, state.closed, state.abandoned) = (state.held, 0, true, true);
         self.wake_sink(&state);
         state.stats
     }

@@ -3,13 +3,16 @@
 use std::{
     rc::Rc,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
-use tokio::task::{JoinSet, LocalSet};
+use tokio::{
+    sync::watch,
+    task::{JoinSet, LocalSet},
+};
 
 use super::{
-    Answer, CircuitState, Parcel, Queue, Refusal, RefusalKind, Target, Trouble, TroubleKind, Verdict,
+    Answer, DeadLetters, Parcel, Queue, Refusal, RefusalKind, Target, Trouble, TroubleKind, Verdict,
     backoff::{Dice, backoff},
     circuit::{Circuit, MAX_ASKED, May},
     concurrency::Concurrency,
@@ -17,6 +20,8 @@ use super::{
 
 /// When the program ends a batch waits this long at most before it is sent again: there are some seconds left.
 const HURRIED_WAIT: Duration = Duration::from_millis(250);
+/// An attempt without an answer has failed after this time, once the program ends.
+const HURRIED_TIMEOUT: Duration = Duration::from_secs(2);
 /// Warnings about a target that keeps failing come this often at most.
 const WARNING_PERIOD: Duration = Duration::from_secs(60);
 
@@ -69,8 +74,10 @@ pub struct Runner<T> {
     /// To be sent again, in order.
     waiting: Vec<Job>,
     flights: JoinSet<Flown>,
+    /// Where records go that the target will never take.
+    dead: Option<DeadLetters>,
     /// The program ends: there is no time to wait for long.
-    hurries: bool,
+    hurries: watch::Sender<bool>,
     warned_of_trouble: Option<Instant>,
     warned_of_refusal: Option<Instant>,
 }
@@ -88,10 +95,17 @@ impl<T: Target> Runner<T> {
             dice: Dice::default(),
             waiting: Vec::new(),
             flights: JoinSet::new(),
-            hurries: false,
+            dead: None,
+            hurries: watch::Sender::new(false),
             warned_of_trouble: None,
             warned_of_refusal: None,
         }
+    }
+
+    /// Keeps what the target will never take.
+    #[must_use]
+    pub fn with_dead_letters(self, dead: Option<DeadLetters>) -> Self {
+        Self { dead, ..self }
     }
 
     /// Sends until nothing comes any more and everything is dealt with, or nobody waits for it any more.
@@ -118,6 +132,10 @@ impl<T: Target> Runner<T> {
         }
     }
 
+    fn is_hurried(&self) -> bool {
+        *self.hurries.borrow()
+    }
+
     /// Nothing comes, nothing waits, nothing is under way.
     fn is_done(&self) -> bool {
         self.queue.is_ended() && self.queue.is_empty() && self.waiting.is_empty() && self.flights.is_empty()
@@ -125,8 +143,8 @@ impl<T: Target> Runner<T> {
 
     /// Sends what may be sent at `now`; when to look again if nothing happens until then.
     fn launch(&mut self, now: Instant) -> Option<Instant> {
-        if self.queue.is_ended() && !self.hurries {
-            self.hurries = true;
+        if self.queue.is_ended() && !self.is_hurried() {
+            self.hurries.send_replace(true);
             self.circuit.hurry(now);
             self.waiting.iter_mut().for_each(|job| job.due = now);
         }
@@ -170,27 +188,48 @@ impl<T: Target> Runner<T> {
 
     fn send(&mut self, job: Job) {
         let (target, timeout) = (Rc::clone(&self.target), self.limits.timeout);
+        let mut hurries = self.hurries.subscribe();
         self.flights.spawn_local(async move {
             let begin = clock();
-            let answer = tokio::time::timeout(timeout, target.send(&job.parcel)).await;
-            let late = |_| {
-                Answer::Later(Trouble::new(TroubleKind::Timeout, format_args!("no answer in {timeout:?}")))
+            let late = |after| {
+                Answer::Later(Trouble::new(TroubleKind::Timeout, format_args!("no answer in {after:?}")))
             };
-            Flown { answer: answer.unwrap_or_else(late), took: begin.elapsed(), job }
+            let answer = tokio::select! {
+                answer = target.send(&job.parcel) => answer,
+                () = until(Some(begin + timeout)) => late(timeout),
+                () = hurried(&mut hurries) => late(HURRIED_TIMEOUT),
+            };
+            Flown { answer, took: clock() - begin, job }
         });
     }
 
     fn land(&mut self, flown: Flown, now: Instant) {
         let Flown { job, answer, took } = flown;
-        let is_throttled =
-            matches!(&answer, Answer::Later(trouble) if trouble.kind == TroubleKind::Throttled);
-        self.concurrency.answered(now, took, is_throttled);
+        let items = job.parcel.len() as u64;
+        let answer = match answer {
+            Answer::Judged(verdicts) if verdicts.len() as u64 != items => {
+                let detail = format_args!("{} answers for {items} records", verdicts.len());
+                Answer::Later(Trouble::new(TroubleKind::Nonsense, detail))
+            }
+            Answer::Delivered
+            | Answer::Judged(_)
+            | Answer::TooLarge
+            | Answer::Later(_)
+            | Answer::Never(_) => answer,
+        };
         self.queue.count(0, |stats| stats.latency.observe(took));
         match &answer {
-            Answer::Later(trouble) => self.fail(trouble, now),
-            Answer::Delivered | Answer::Judged(_) | Answer::TooLarge | Answer::Never(_) => self.succeed(),
+            Answer::Later(trouble) => {
+                if trouble.kind == TroubleKind::Throttled {
+                    self.concurrency.refused(now);
+                }
+                self.fail(trouble, now);
+            }
+            Answer::Delivered | Answer::Judged(_) | Answer::TooLarge | Answer::Never(_) => {
+                self.concurrency.answered(now, took);
+                self.succeed();
+            }
         }
-        let items = job.parcel.len() as u64;
         match answer {
             Answer::Delivered => {
                 self.queue.count(items, |stats| stats.delivered += items);
@@ -200,22 +239,23 @@ impl<T: Target> Runner<T> {
             Answer::TooLarge => self.divide(job, now),
             Answer::Later(trouble) => self.try_again(job, trouble.after, now),
             Answer::Never(refusal) => {
-                self.refuse(items, &refusal, now);
+                job.parcel.items().for_each(|item| self.bury(item, &refusal, now));
                 self.queue.give_back(job.weight);
             }
         }
     }
 
     fn succeed(&mut self) {
-        if self.circuit.state() != CircuitState::Closed {
+        let was = self.circuit.state();
+        self.circuit.succeed();
+        if was != self.circuit.state() {
             tracing::info!(sink = self.name, "the target takes records again");
         }
-        self.circuit.succeed();
     }
 
     fn fail(&mut self, trouble: &Trouble, now: Instant) {
-        let random = if self.hurries { 0 } else { self.dice.roll() };
-        self.circuit.fail(now, trouble.after.filter(|_| !self.hurries), random);
+        let random = if self.is_hurried() { 0 } else { self.dice.roll() };
+        self.circuit.fail(now, trouble.after.filter(|_| !self.is_hurried()), random);
         let place = TroubleKind::ALL.iter().position(|kind| *kind == trouble.kind);
         self.queue.count(0, |stats| {
             if let Some(count) = place.and_then(|place| stats.troubles.get_mut(place)) {
@@ -235,16 +275,11 @@ impl<T: Target> Runner<T> {
 
     /// Deals with each item as was said of it.
     fn judge(&mut self, job: Job, verdicts: &[Verdict], now: Instant) {
-        if verdicts.len() != job.parcel.len() {
-            let detail = format_args!("{} answers for {} records", verdicts.len(), job.parcel.len());
-            self.fail(&Trouble::new(TroubleKind::Nonsense, detail), now);
-            return self.try_again(job, None, now);
-        }
         let delivered = verdicts.iter().filter(|verdict| **verdict == Verdict::Delivered).count() as u64;
         self.queue.count(delivered, |stats| stats.delivered += delivered);
-        for verdict in verdicts {
+        for (item, verdict) in job.parcel.items().zip(verdicts) {
             if let Verdict::Never(refusal) = verdict {
-                self.refuse(1, refusal, now);
+                self.bury(item, refusal, now);
             }
         }
         let rest = job.parcel.only(|place| verdicts.get(place) == Some(&Verdict::Later));
@@ -260,7 +295,8 @@ impl<T: Target> Runner<T> {
         let Job { parcel, weight, failures, .. } = job;
         let Some([first, second]) = parcel.halves() else {
             let detail = format_args!("one record of {} bytes", parcel.bytes().len());
-            self.refuse(parcel.len() as u64, &Refusal::new(RefusalKind::TooLarge, detail), now);
+            let refusal = Refusal::new(RefusalKind::TooLarge, detail);
+            parcel.items().for_each(|item| self.bury(item, &refusal, now));
             return self.queue.give_back(weight);
         };
         let weights = [weight / 2, weight - weight / 2];
@@ -278,26 +314,40 @@ impl<T: Target> Runner<T> {
         }
         self.queue.count(0, |stats| stats.retried += items);
         let wait = backoff(job.failures, self.dice.roll()).max(after.unwrap_or_default().min(MAX_ASKED));
-        job.due = now + if self.hurries { HURRIED_WAIT } else { wait };
+        job.due = now + if self.is_hurried() { HURRIED_WAIT } else { wait };
         self.waiting.insert(0, job);
     }
 
-    fn refuse(&mut self, items: u64, refusal: &Refusal, now: Instant) {
+    /// Counts an item that the target will never take, and keeps it if there is a place for that.
+    fn bury(&mut self, item: &[u8], refusal: &Refusal, now: Instant) {
+        let kept = self.dead.as_mut().map(|dead| dead.put(item, refusal, SystemTime::now()));
         let place = RefusalKind::ALL.iter().position(|kind| *kind == refusal.kind);
-        self.queue.count(items, |stats| {
+        let dead = self.dead.as_ref().map(DeadLetters::stats);
+        self.queue.count(1, |stats| {
             if let Some(count) = place.and_then(|place| stats.refused.get_mut(place)) {
-                *count += items;
+                *count += 1;
             }
+            stats.dead = dead;
         });
         if may_warn(&mut self.warned_of_refusal, now) {
-            let (reason, detail) = (refusal.kind.as_str(), &refusal.detail);
-            tracing::warn!(
-                sink = self.name,
-                items,
-                reason,
-                detail,
-                "records are lost, since the target refuses them"
-            );
+            let (sink, reason, detail) = (self.name, refusal.kind.as_str(), &refusal.detail);
+            match kept {
+                Some(Ok(())) => tracing::warn!(
+                    sink,
+                    reason,
+                    detail,
+                    "the target refuses records, which are kept as dead letters"
+                ),
+                Some(Err(error)) => {
+                    tracing::warn!(sink, reason, detail, %error, "the target refuses records, which are lost")
+                }
+                None => tracing::warn!(
+                    sink,
+                    reason,
+                    detail,
+                    "the target refuses records, which are lost without a data_dir to keep them in"
+                ),
+            }
         }
     }
 
@@ -308,6 +358,15 @@ impl<T: Target> Runner<T> {
             stats.circuit = Some(circuit);
             stats.concurrency = concurrency;
         });
+    }
+}
+
+/// Waits for the program's end, and then for as long as there is time for an answer.
+async fn hurried(hurries: &mut watch::Receiver<bool>) {
+    if hurries.wait_for(|hurries| *hurries).await.is_ok() {
+        until(Some(clock() + HURRIED_TIMEOUT)).await;
+    } else {
+        std::future::pending().await
     }
 }
 
@@ -337,7 +396,7 @@ mod tests {
     use std::cell::RefCell;
 
     use super::*;
-    use crate::delivery::{Batch, Overflow, SinkStats, circuit::FAILURES_TO_OPEN};
+    use crate::delivery::{Batch, CircuitState, Overflow, SinkStats, circuit::FAILURES_TO_OPEN};
 
     const ROOM: usize = 1 << 20;
     const LIMITS: Limits = Limits { concurrency: 8, timeout: Duration::from_secs(30), attempts: None };
@@ -547,16 +606,72 @@ mod tests {
         let limits = Limits { attempts: Some(3), ..LIMITS };
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        runtime.block_on(async {
+        let took = runtime.block_on(async {
             let begin = clock();
-            queue.end();
-            Runner::new("mute", Mute, Arc::clone(&queue), limits).run().await;
-            assert!(clock() - begin >= 3 * LIMITS.timeout);
+            let runner = Runner::new("mute", Mute, Arc::clone(&queue), limits);
+            let end = async {
+                while queue.stats().dropped_failed == 0 {
+                    pass(ANSWER_TIME).await;
+                }
+                queue.end();
+            };
+            tokio::join!(runner.run(), end);
+            clock() - begin
         });
+        assert!(took >= 3 * LIMITS.timeout, "{took:?}");
         let stats = queue.stats();
         let timeout = TroubleKind::ALL.iter().position(|kind| *kind == TroubleKind::Timeout).unwrap();
         assert_eq!((stats.dropped_failed, stats.retried, stats.troubles[timeout]), (4, 8, 3));
         assert_eq!((stats.in_flight, stats.queued_bytes), (0, 0));
+    }
+
+    #[test]
+    fn at_the_end_a_mute_target_does_not_keep_the_rest_from_one_that_answers_again() {
+        struct MuteAtFirst(std::cell::Cell<bool>);
+        impl Target for MuteAtFirst {
+            async fn send(&self, _: &Parcel) -> Answer {
+                if self.0.replace(false) {
+                    std::future::pending().await
+                }
+                Answer::Delivered
+            }
+        }
+        let queue = Arc::new(Queue::new(ROOM, Overflow::DropNewest));
+        fill(&queue, 3, 4);
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let took = runtime.block_on(async {
+            let target = MuteAtFirst(std::cell::Cell::new(true));
+            let runner = Runner::new("mute", target, Arc::clone(&queue), IN_ORDER);
+            let end = async {
+                pass(ANSWER_TIME).await;
+                queue.end();
+            };
+            let begin = clock();
+            tokio::join!(runner.run(), end);
+            clock() - begin
+        });
+        assert_eq!(queue.stats().delivered, 12);
+        assert!(took < Duration::from_secs(3), "{took:?}");
+    }
+
+    #[test]
+    fn what_is_under_way_when_nobody_waits_any_more_is_lost_once() {
+        let queue = Arc::new(Queue::new(ROOM, Overflow::DropNewest));
+        fill(&queue, 5, 4);
+        let (stats, _) = drive(
+            &queue,
+            LIMITS,
+            |_| down(),
+            async |queue| {
+                pass(Duration::from_secs(20)).await;
+                queue.end();
+                pass(Duration::from_millis(100)).await;
+                queue.wait_done(Instant::now());
+            },
+        );
+        assert_eq!((stats.received, stats.dropped_shutdown, stats.in_flight), (20, 20, 0));
+        assert_eq!((stats.delivered, stats.lost()), (0, 20));
     }
 
     #[test]

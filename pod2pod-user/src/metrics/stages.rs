@@ -200,6 +200,18 @@ fn attempts(stats: &[(&'static str, SinkStats)]) -> Vec<Counted> {
         let help = "Records sent again, each as often as it was.";
         rows.push(Counted::counter("sink_records_retried", help, stats.retried).with("sink", sink));
     }
+    let dead = || answering.iter().filter_map(|(sink, stats, _)| Some((*sink, stats.dead?)));
+    for (sink, dead) in dead() {
+        let help = "Records that the target refused and that are kept as dead letters.";
+        rows.push(Counted::counter("sink_dead_letters", help, dead.written).with("sink", sink));
+    }
+    for (sink, dead) in dead() {
+        let help = "Records that the target refused and that are not kept: older dead letters, and those that could not be written.";
+        for (reason, count) in [("gave_way", dead.gave_way), ("failed", dead.failed)] {
+            let row = Counted::counter("sink_dead_letters_lost", help, count);
+            rows.push(row.with("sink", sink).with("reason", reason));
+        }
+    }
     for (sink, stats, _) in &answering {
         rows.extend(TroubleKind::ALL.iter().zip(stats.troubles).map(|(kind, count)| {
             let help = "Attempts that failed and may succeed later.";

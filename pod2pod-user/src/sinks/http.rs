@@ -18,11 +18,12 @@ use super::{
 };
 use crate::{
     delivery::{
-        Answer, Batch, Limits, Overflow, Parcel, Queue, Refusal, RefusalKind, Runner, SinkStats, Target,
-        Trouble, TroubleKind,
+        Answer, Batch, DeadLetters, Limits, Overflow, Parcel, Queue, Refusal, RefusalKind, Runner, SinkStats,
+        Target, Trouble, TroubleKind,
     },
     record::{Record, json},
     rights::{self, Part},
+    secrets::SecretError,
     shutdown::Shutdown,
 };
 
@@ -87,7 +88,7 @@ pub struct HttpSink {
 }
 
 impl HttpSink {
-    /// Starts the sink's thread. When the program should end nothing waits.
+    /// Starts the sink's thread. When the program should end nothing waits. What the collector refuses goes to `dead`.
     ///
     /// # Errors
     /// A file cannot be used; the thread or its runtime cannot be started.
@@ -95,19 +96,19 @@ impl HttpSink {
         config: Config,
         overflow: Overflow,
         own: Arc<OwnConnections>,
+        dead: Option<DeadLetters>,
         shutdown: Shutdown,
     ) -> anyhow::Result<Self> {
         let queue = Arc::new(Queue::new(config.queue_bytes, overflow));
         let batch_records = config.batch_records.max(1);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (shared, limits) = (Arc::clone(&queue), config.limits);
-        let Config { access, method, body, gzip, .. } = config;
-        let client = Client::new(access, own, MAX_ANSWER_BYTES)?;
-        let collector = Collector { client, method, body, gzip };
+        let collector = Collector::new(config, own)?;
         thread::Builder::new().name("http-sink".to_owned()).spawn(move || {
             let _ = rights::keep(Part::Collector, |_| true);
-            runtime.block_on(Runner::new(NAME, collector, Arc::clone(&shared), limits).run());
-            shared.set_done();
+            let _done = Done(&shared);
+            let runner = Runner::new(NAME, collector, Arc::clone(&shared), limits);
+            runtime.block_on(runner.with_dead_letters(dead).run());
         })?;
         let (lines, batch) = (json::Lines::default(), Batch::default());
         Ok(Self { lines, batch, since: None, batch_records, queue, shutdown })
@@ -162,11 +163,32 @@ impl HttpSink {
         SinkStats { received: stats.received + filling, in_flight: stats.in_flight + filling, ..stats }
     }
 
-    /// Sends what is left, at most until `deadline`.
-    pub fn finish(mut self, deadline: Instant) -> SinkStats {
-        self.flush();
+    /// Nothing comes any more.
+    pub fn end(&mut self) {
+        self.since = None;
+        if self.batch.records > 0 {
+            // There is nothing to wait for.
+            self.queue.push(std::mem::take(&mut self.batch), || true);
+        }
         self.queue.end();
+    }
+
+    /// Waits until what is left is sent, at most until `deadline`.
+    pub fn finish(mut self, deadline: Instant) -> SinkStats {
+        self.end();
         self.queue.wait_done(deadline)
+    }
+}
+
+/// However the thread ends, nobody waits for it.
+struct Done<'a>(&'a Queue);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.abandon();
+        }
+        self.0.set_done();
     }
 }
 
@@ -184,7 +206,38 @@ impl Target for Collector {
     }
 }
 
+/// Sends items that were records once, on this thread; what became of them.
+///
+/// # Errors
+/// A file cannot be used; the runtime cannot be started.
+pub fn send_again(
+    config: Config,
+    own: Arc<OwnConnections>,
+    dead: DeadLetters,
+    items: &[Vec<u8>],
+) -> anyhow::Result<SinkStats> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let queue = Arc::new(Queue::new(config.queue_bytes, Overflow::Wait));
+    let mut batch = Batch::default();
+    for item in items {
+        batch.bytes.extend_from_slice(item);
+        batch.end_item();
+        batch.records += 1;
+    }
+    queue.push(batch, || false);
+    queue.end();
+    let limits = config.limits;
+    let runner = Runner::new(NAME, Collector::new(config, own)?, Arc::clone(&queue), limits);
+    runtime.block_on(runner.with_dead_letters(Some(dead)).run());
+    Ok(queue.stats())
+}
+
 impl Collector {
+    fn new(config: Config, own: Arc<OwnConnections>) -> Result<Self, SecretError> {
+        let Config { access, method, body, gzip, .. } = config;
+        Ok(Self { client: Client::new(access, own, MAX_ANSWER_BYTES)?, method, body, gzip })
+    }
+
     async fn post(&self, parcel: &Parcel) -> Result<Answer, Trouble> {
         let content_type = match self.body {
             Body::Lines => "application/x-ndjson",
@@ -239,7 +292,7 @@ fn judge(status: StatusCode, headers: &HeaderMap, now: SystemTime) -> Answer {
     match status.as_u16() {
         200..=299 => Answer::Delivered,
         // It is for people to say that another place is right, and to correct a wrong one: records wait for them.
-        300..=399 | 404 => later(TroubleKind::Nonsense),
+        300..=399 | 404 | 405 | 411 | 415 | 421 | 423 | 424 | 426 | 431 => later(TroubleKind::Nonsense),
         401 | 403 | 407 => later(TroubleKind::Unauthorized),
         413 => Answer::TooLarge,
         425 | 429 => later(TroubleKind::Throttled),
@@ -260,6 +313,12 @@ mod tests {
     use std::io::Read as _;
 
     use super::*;
+    use crate::sinks::http_client::{MAX_BODY_TIME, MAX_CONNECT_TIME};
+
+    #[test]
+    fn a_second_address_and_a_body_that_does_not_end_have_their_time_in_an_attempt() {
+        assert!(2 * MAX_CONNECT_TIME + MAX_BODY_TIME < DEFAULT_TIMEOUT);
+    }
 
     #[test]
     fn bodies() {
@@ -284,14 +343,16 @@ mod tests {
         };
         check(&[200, 202, 204, 299], |answer| *answer == Answer::Delivered);
         check(&[413], |answer| *answer == Answer::TooLarge);
-        check(&[400, 405, 415, 422, 451], |answer| matches!(answer, Answer::Never(_)));
+        check(&[400, 406, 409, 422, 451], |answer| matches!(answer, Answer::Never(_)));
         fn kind(answer: &Answer) -> Option<TroubleKind> {
             if let Answer::Later(trouble) = answer { Some(trouble.kind) } else { None }
         }
         check(&[408, 500, 503, 599], |answer| kind(answer) == Some(TroubleKind::Unavailable));
         check(&[425, 429], |answer| kind(answer) == Some(TroubleKind::Throttled));
         check(&[401, 403, 407], |answer| kind(answer) == Some(TroubleKind::Unauthorized));
-        check(&[101, 301, 307, 404, 999], |answer| kind(answer) == Some(TroubleKind::Nonsense));
+        check(&[101, 301, 307, 404, 405, 415, 431, 999], |answer| {
+            kind(answer) == Some(TroubleKind::Nonsense)
+        });
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -16,7 +17,11 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{Method, Request, Uri, client::conn::http1::SendRequest, header};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    task::AbortHandle,
+    time::timeout,
+};
 use tokio_rustls::TlsConnector;
 
 use super::own::{OwnConnections, OwnSocket};
@@ -25,6 +30,14 @@ use crate::{
     secrets::{SecretError, Watched, small_file, tls},
 };
 
+/// A head of an answer that is longer is nonsense: servers send some hundred bytes.
+pub const MAX_HEAD_BYTES: usize = 64 * 1024;
+/// An answer's body that is not there after this time is not waited for: what became of the records is in the head.
+pub const MAX_BODY_TIME: Duration = Duration::from_secs(1);
+/// An address that gives no connection in this time is left for the next one.
+pub const MAX_CONNECT_TIME: Duration = Duration::from_secs(5);
+/// A connection that nobody used for so long is not used again: what is between may have forgotten it.
+pub const MAX_IDLE: Duration = Duration::from_secs(30);
 /// A file with a header's value has at most so many bytes: servers take some thousand.
 pub const MAX_HEADER_BYTES: usize = 8192;
 
@@ -112,6 +125,10 @@ impl Url {
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         let tls = if is_tls { Some(ServerName::try_from(host.clone()).ok()?) } else { None };
         let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+        let host_only = authority.as_str().len() == authority.host().len();
+        if !host_only && uri.port_u16().is_none() {
+            return None;
+        }
         let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
         Some(Self { tls, authority: authority.as_str().to_owned(), host, port, path })
     }
@@ -186,7 +203,16 @@ pub(super) struct Client {
 
 struct Connection {
     sender: SendRequest<Full<Bytes>>,
-    _socket: OwnSocket,
+    /// What drives it, and has its socket: nothing of it stays when it is dropped, whatever the server does.
+    driver: AbortHandle,
+    /// When it was last used.
+    used: Instant,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
 }
 
 /// What a server answered: its head, and its body if that is not too long.
@@ -246,22 +272,26 @@ impl Client {
                 Some(connection) => connection,
                 None => self.connect().await?,
             };
-            let answer = match connection.sender.ready().await {
-                Ok(()) => connection.sender.send_request(request.clone()).await,
-                Err(error) => Err(error),
+            // A server that answers before it has read a request may never read the rest.
+            let answer = match timeout(MAX_BODY_TIME, connection.sender.ready()).await {
+                Ok(Ok(())) => connection.sender.send_request(request.clone()).await,
+                Ok(Err(error)) => Err(error),
+                Err(_) => continue,
             };
             match answer {
                 Ok(response) => {
                     let (head, body) = response.into_parts();
-                    // It is read to its end so that the connection can be used again.
-                    let body = Limited::new(body, self.most_answer).collect().await.ok();
+                    // It is read to its end so that the connection can be used again; what it says is in the head.
+                    let body = Limited::new(body, self.most_answer).collect();
+                    let body = timeout(MAX_BODY_TIME, body).await.ok().and_then(Result::ok);
                     if body.is_some() {
+                        connection.used = Instant::now();
                         self.idle.borrow_mut().push(connection);
                     }
                     return Ok((head, body.map(http_body_util::Collected::to_bytes)));
                 }
-                // The server closed what was idle, which is no trouble.
-                Err(error) if is_kept && !error.is_parse() => {}
+                // The server closed what was idle, which is no trouble; the others have most likely gone with it.
+                Err(error) if is_kept && !error.is_parse() => self.idle.borrow_mut().clear(),
                 Err(error) if error.is_parse() => return Err(Trouble::new(TroubleKind::Nonsense, error)),
                 Err(error) => return Err(Trouble::new(TroubleKind::Closed, error)),
             }
@@ -271,7 +301,9 @@ impl Client {
     /// A connection that nobody uses.
     fn keep_one(&self) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
-        std::iter::from_fn(|| idle.pop()).find(|connection| !connection.sender.is_closed())
+        let now = Instant::now();
+        idle.retain(|kept| !kept.sender.is_closed() && now.saturating_duration_since(kept.used) < MAX_IDLE);
+        idle.pop()
     }
 
     async fn connect(&self) -> Result<Connection, Trouble> {
@@ -280,9 +312,11 @@ impl Client {
         let addresses = tokio::net::lookup_host((host, port)).await.map_err(|error| trouble(&error))?;
         let mut last = trouble(&format_args!("{host} has no address"));
         for address in addresses {
-            match self.connect_to(address).await {
-                Ok(connection) => return Ok(connection),
-                Err(error) => last = Trouble { detail: format!("{address}: {}", error.detail), ..error },
+            // One that swallows everything does not hide the next.
+            match timeout(MAX_CONNECT_TIME, self.connect_to(address)).await {
+                Ok(Ok(connection)) => return Ok(connection),
+                Ok(Err(error)) => last = Trouble { detail: format!("{address}: {}", error.detail), ..error },
+                Err(_) => last = trouble(&format_args!("{address}: no connection in {MAX_CONNECT_TIME:?}")),
             }
         }
         Err(last)
@@ -292,28 +326,32 @@ impl Client {
         let trouble = |error| Trouble::new(TroubleKind::Connect, error);
         let (stream, socket) = OwnSocket::connect(address, &self.own).await.map_err(trouble)?;
         stream.set_nodelay(true).map_err(trouble)?;
-        let sender = match &self.tls {
-            None => begin(stream).await?,
+        match &self.tls {
+            None => begin(stream, socket).await,
             Some((connector, name)) => {
                 let stream = connector.current().connect(name.clone(), stream).await;
-                begin(stream.map_err(|error| Trouble::new(TroubleKind::Tls, error))?).await?
+                begin(stream.map_err(|error| Trouble::new(TroubleKind::Tls, error))?, socket).await
             }
-        };
-        Ok(Connection { sender, _socket: socket })
+        }
     }
 }
 
 /// Begins to speak HTTP/1.1.
 async fn begin(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-) -> Result<SendRequest<Full<Bytes>>, Trouble> {
-    let connection = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+    socket: OwnSocket,
+) -> Result<Connection, Trouble> {
+    let mut builder = hyper::client::conn::http1::Builder::new();
+    builder.max_buf_size(MAX_HEAD_BYTES);
+    let connection = builder.handshake(TokioIo::new(stream)).await;
     let (sender, driver) = connection.map_err(|error| Trouble::new(TroubleKind::Closed, error))?;
-    tokio::spawn(async move {
+    let driver = tokio::spawn(async move {
         // What goes wrong here shows in the request that waits for it.
         let _ = driver.await;
+        // The kernel forgets that the socket is ours when it is closed, and not before.
+        drop(socket);
     });
-    Ok(sender)
+    Ok(Connection { sender, driver: driver.abort_handle(), used: Instant::now() })
 }
 
 #[cfg(test)]
@@ -333,6 +371,8 @@ mod tests {
         check("https://10.0.0.1:8443", Some(("10.0.0.1", 8443, "/")));
         check("https://not_a_name:1:2/", None);
         check("ftp://collector/", None);
+        check("http://collector:99999/", None);
+        check("http://collector:/", None);
         check("http://u:p@collector/", None);
         check("collector:80", None);
         check("", None);

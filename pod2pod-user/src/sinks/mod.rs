@@ -148,7 +148,9 @@ impl Sinks {
 
     /// Waits until everything queued is out, at most until `deadline`; what is left then is lost and counted.
     pub fn finish(self, deadline: Instant) -> Vec<(&'static str, SinkStats)> {
-        let Self { writer, http } = self;
+        let Self { writer, mut http } = self;
+        // All of them have the whole time.
+        http.iter_mut().for_each(HttpSink::end);
         let writer = writer.finish(deadline);
         let http = http.map(|http| (http::NAME, http.finish(deadline)));
         [("output", writer)].into_iter().chain(http).collect()
