@@ -9,6 +9,7 @@
 //!         http           Chunk → Message → Exchange                      pure
 //!         enrich         Exchange → Record                               pure
 //!         named          Record → Record with the names of its ends, by what `directory` knows, and of Services `behind`
+//!         route          Record → whether a target is given it                      pure
 //!         delivery       queues, retries, what becomes of what: knows no protocol    pure + shell
 //!         sinks          Record → terminal, file, pipe, collector        shell
 //!         ipvs           the kernel's IPVS tables → Reuse                pure
@@ -40,6 +41,7 @@ pub mod kubernetes_api;
 pub mod pcap;
 pub mod reassembly;
 pub mod record;
+pub mod route;
 pub mod sinks;
 
 pub mod admin;
@@ -51,6 +53,7 @@ pub mod host;
 pub mod logging;
 pub mod metrics;
 pub mod mode;
+mod nearest;
 pub mod netlink;
 pub mod restraint;
 pub mod rights;

@@ -41,8 +41,9 @@ fn main() -> ExitCode {
         }),
         Command::Top { flags } => with_options(flags.options(), top::run),
         Command::Check { json, common, live } => check::run(&common.with_environment(Some(live)), json),
-        Command::DeadLetters { send, common } => {
-            with_config(common, None, |config, shutdown| dead_letters::run(config, send, shutdown))
+        Command::DeadLetters { send, sink, common } => {
+            let asked = dead_letters::Asked { sends: send, sink };
+            with_config(common, None, |config, shutdown| dead_letters::run(&config, &asked, shutdown))
         }
         Command::Schema => exit::print(format!("{:#}\n", schema::schema()).as_bytes()),
     })

@@ -23,7 +23,7 @@ use crate::{
     pcap::{self, Recorder},
     reassembly::{self, Activity, Chunk, CloseCause, Connection, Content, Reassembler, Side, Steering},
     shutdown::Shutdown,
-    sinks::{self, HttpSink, OwnConnections, Sinks, Writer},
+    sinks::{OwnConnections, Sinks, Writer},
     views::{self, Views},
 };
 
@@ -57,16 +57,16 @@ pub fn open_sinks(
     shutdown: &Shutdown,
 ) -> anyhow::Result<SharedSinks> {
     let writer = Writer::open(&config.output, overflow, shutdown)?;
-    let http = config.http_sink.clone().build();
-    let http = http.map(|http| {
-        let dead = config.data_dir.as_deref().map(|folder| DeadLetters::of(folder, sinks::http::NAME));
-        HttpSink::start(http, overflow, Arc::clone(own), dead.transpose()?, shutdown.clone())
+    let remotes = config.sinks.iter().map(|sink| {
+        let dead =
+            config.data_dir.as_deref().map(|folder| DeadLetters::of(folder, Arc::clone(&sink.common.name)));
+        sink.clone().start(overflow, Arc::clone(own), dead.transpose()?, shutdown.clone())
     });
-    Ok(SharedSinks::new(Sinks::new(writer, http.transpose()?)))
+    Ok(SharedSinks::new(Sinks::new(writer, remotes.collect::<anyhow::Result<_>>()?)))
 }
 
 /// Waits until everything queued is out, at most until `deadline`; what the sinks counted. Drop the pipeline before.
-pub fn finish_sinks(sinks: SharedSinks, deadline: Instant) -> Vec<(&'static str, SinkStats)> {
+pub fn finish_sinks(sinks: SharedSinks, deadline: Instant) -> Vec<(Arc<str>, SinkStats)> {
     match Arc::try_unwrap(sinks.0) {
         Ok(sinks) => sinks.into_inner().unwrap_or_else(PoisonError::into_inner).finish(deadline),
         Err(shared) => SharedSinks(shared).get().stats(),
@@ -423,7 +423,7 @@ mod tests {
             let writer = Writer::open(&output, Overflow::DropNewest, &shutdown).unwrap();
             let mut config = Config::default();
             config.enrich.connects = connects;
-            let shared = SharedSinks::new(Sinks::new(writer, None));
+            let shared = SharedSinks::new(Sinks::new(writer, Vec::new()));
             let mut pipeline = Pipeline::new(&config, shared.clone(), None);
             let board = Arc::<Board>::default();
             let join =

@@ -2,7 +2,7 @@
 //!
 //! One "lost" speaks for the whole way from the kernel to the output: it is 0 only if nothing was lost on it.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use pod2pod_common::counters::{COUNTERS, Counter};
 
@@ -12,7 +12,7 @@ use crate::{delivery::SinkStats, enrich, filter};
 #[derive(Clone, Debug)]
 pub struct Summary {
     enriched: enrich::Stats,
-    sinks: Vec<(&'static str, SinkStats)>,
+    sinks: Vec<(Arc<str>, SinkStats)>,
     /// Segments that the kernel side could not hand over, by reason.
     segments: [(u64, &'static str); 2],
     /// Connections that the filter refused.
@@ -23,7 +23,7 @@ pub struct Summary {
 
 impl Summary {
     /// Of what enrichment and the sinks counted.
-    pub const fn new(enriched: enrich::Stats, sinks: Vec<(&'static str, SinkStats)>) -> Self {
+    pub const fn new(enriched: enrich::Stats, sinks: Vec<(Arc<str>, SinkStats)>) -> Self {
         Self { enriched, sinks, segments: [(0, ""); 2], refused: 0, packets: None }
     }
 
@@ -141,14 +141,14 @@ mod tests {
 
     #[test]
     fn nothing_lost_is_a_zero() {
-        let summary = Summary::new(enriched(10), vec![("output", delivered(10))]);
+        let summary = Summary::new(enriched(10), vec![("output".into(), delivered(10))]);
         check(&summary, "seen 10, delivered 10, lost 0");
         check(&summary.with_kernel(&kernel(0, 0)), "seen 10, delivered 10, lost 0");
     }
 
     #[test]
     fn what_the_kernel_lost_is_lost() {
-        let summary = Summary::new(enriched(10), vec![("output", delivered(10))]);
+        let summary = Summary::new(enriched(10), vec![("output".into(), delivered(10))]);
         let one = summary.clone().with_kernel(&kernel(61, 0));
         check(&one, "seen 10, delivered 10, lost 61 segments in the kernel (ring full)");
         let both = summary.with_kernel(&kernel(60, 1));
@@ -165,7 +165,7 @@ mod tests {
             dropped_shutdown: 2,
             ..Default::default()
         };
-        let summary = Summary::new(enriched(10), vec![("output", output)]);
+        let summary = Summary::new(enriched(10), vec![("output".into(), output)]);
         check(
             &summary.with_kernel(&kernel(4, 0)),
             "seen 10, delivered 3, lost 7 records (5 queue full, 2 no time left) \
@@ -178,7 +178,7 @@ mod tests {
         let failed = SinkStats { received: 7, dropped_failed: 7, ..Default::default() };
         let kept_back = enrich::Stats { sampled_away: 2, ignored: 1, ..enriched(10) };
         let refusals = filter::Stats { refused_port: 1, refused_role: 3, ..Default::default() };
-        let summary = Summary::new(kept_back, vec![("output", delivered(7)), ("http", failed)]);
+        let summary = Summary::new(kept_back, vec![("output".into(), delivered(7)), ("http".into(), failed)]);
         let summary = summary.with_filter(&refusals);
         check(
             &summary,
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn packets_that_were_lost_are_told_and_are_a_failure() {
-        let summary = Summary::new(enriched(1), vec![("output", delivered(1))]);
+        let summary = Summary::new(enriched(1), vec![("output".into(), delivered(1))]);
         let whole = summary.clone().with_packets(Some(delivered(5)));
         check(&whole, "seen 1, delivered 1, lost 0; packet file: written 5, lost 0");
         assert!(!whole.output_failed());
@@ -212,7 +212,7 @@ mod tests {
             reader_gone: true,
             ..Default::default()
         };
-        let summary = Summary::new(enriched(10), vec![("output", output)]);
+        let summary = Summary::new(enriched(10), vec![("output".into(), output)]);
         check(&summary, "seen 10, delivered 4, lost 6 records (the reader went away)");
         assert!(!summary.output_failed());
     }

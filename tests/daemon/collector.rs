@@ -18,14 +18,17 @@ use rustls::{
 
 use pod2pod_user::{
     OWN_USER_AGENT,
-    sinks::http::{DEFAULT_BATCH_RECORDS, MAX_ANSWER_BYTES, MAX_BATCH_BYTES},
+    sinks::{
+        http::MAX_ANSWER_BYTES,
+        remote::{DEFAULT_BATCH_RECORDS, MAX_BATCH_BYTES},
+    },
 };
 use support::process::{Finished, command, run};
 
 use crate::capture;
 
 /// One after the other, on one connection.
-const IN_ORDER: &str = "output.http.concurrency=1";
+const IN_ORDER: &str = "sinks.http.concurrency=1";
 
 /// One POST as the collector got it.
 #[derive(Clone, Debug)]
@@ -88,7 +91,7 @@ impl Collector {
 
     fn replay(&self, exchanges: usize, settings: &[&str]) -> Finished {
         let mut replay = command(["replay", "-", "--set"]);
-        replay.arg(format!("output.http.url=http://{}/in?x=1", self.address));
+        replay.arg(format!("sinks.http.url=http://{}/in?x=1", self.address));
         settings.iter().for_each(|setting| {
             replay.args(["--set", setting]);
         });
@@ -141,7 +144,7 @@ fn take(
 #[test]
 fn records_are_posted_as_they_are_printed() {
     let collector = Collector::start("204 No Content", 0);
-    let finished = collector.replay(3, &["output.http.batch_records=1", IN_ORDER]);
+    let finished = collector.replay(3, &["sinks.http.batch_records=1", IN_ORDER]);
     assert_eq!(finished.code, Some(0), "{finished:?}");
     let posts = collector.posts();
     let bodies: String = posts.iter().map(Post::text).collect();
@@ -161,7 +164,7 @@ fn batches_are_as_large_as_allowed() {
     let lines: Vec<_> = collector.posts().iter().map(|post| post.text().lines().count()).collect();
     assert_eq!(lines, [count - 1, 1], "{finished:?}");
     let collector = Collector::start("200 OK", 2);
-    let finished = collector.replay(3000, &["output.http.batch_records=100000"]);
+    let finished = collector.replay(3000, &["sinks.http.batch_records=100000"]);
     let posts = collector.posts();
     let longest = finished.stdout.lines().map(str::len).max().unwrap() + 1;
     assert_eq!(posts.iter().map(|post| post.text().lines().count()).sum::<usize>(), 3000);
@@ -172,7 +175,7 @@ fn batches_are_as_large_as_allowed() {
 fn what_may_succeed_later_is_tried_again_and_lost_after_as_many_attempts_as_allowed() {
     for attempts in [1, 4] {
         let collector = Collector::start("503 Service Unavailable", 0);
-        let finished = collector.replay(1, &[&format!("output.http.attempts={attempts}")]);
+        let finished = collector.replay(1, &[&format!("sinks.http.attempts={attempts}")]);
         assert_eq!(collector.posts().len(), attempts);
         assert!(
             finished.stderr.contains("seen 1, delivered 1, lost 0; http: delivered 0, lost 1"),
@@ -228,14 +231,14 @@ fn an_answer_whose_body_never_ends_is_one_all_the_same() {
             open.push(stream);
         }
     });
-    let finished = Collector { address, posts }.replay(2, &["output.http.batch_records=1", IN_ORDER]);
+    let finished = Collector { address, posts }.replay(2, &["sinks.http.batch_records=1", IN_ORDER]);
     assert!(finished.stderr.contains("http: delivered 2, lost 0"), "{finished:?}");
 }
 
 #[test]
 fn what_is_too_much_is_posted_in_parts() {
     let collector = Collector::start("413 Content Too Large", 0);
-    let finished = collector.replay(4, &["output.http.concurrency=1"]);
+    let finished = collector.replay(4, &["sinks.http.concurrency=1"]);
     let lines: Vec<_> = collector.posts().iter().map(|post| post.text().lines().count()).collect();
     assert_eq!(lines, [4, 2, 1, 1, 2, 1, 1]);
     let told = "http: delivered 0, lost 4 records (too large for the target)";
@@ -246,7 +249,7 @@ fn what_is_too_much_is_posted_in_parts() {
 fn an_answer_that_is_too_long_costs_the_connection_only() {
     for (answer, connections) in [(MAX_ANSWER_BYTES, 1), (MAX_ANSWER_BYTES + 1, 3)] {
         let collector = Collector::start("200 OK", answer);
-        let finished = collector.replay(3, &["output.http.batch_records=1", IN_ORDER]);
+        let finished = collector.replay(3, &["sinks.http.batch_records=1", IN_ORDER]);
         assert!(finished.stderr.contains("http: delivered 3, lost 0"), "{finished:?}");
         let used = collector.posts().iter().map(|post| post.connection).max().unwrap() + 1;
         assert_eq!(used, connections, "{answer}");
@@ -273,7 +276,7 @@ fn over_tls_compressed_with_a_secret_from_a_file() {
     ];
     let mut replay = command(["replay", "-", "--log-level", "debug"]);
     for setting in &settings {
-        replay.args(["--set", &format!("output.http.{setting}")]);
+        replay.args(["--set", &format!("sinks.http.{setting}")]);
     }
     let finished = run(replay, &capture(700));
     assert!(finished.stderr.contains("http: delivered 700, lost 0"), "{finished:?}");
@@ -315,7 +318,7 @@ fn whose_certificate_is_another_s_gets_nothing() {
         "tls.server_name=collector.example".to_owned(),
         "attempts=1".to_owned(),
     ] {
-        replay.args(["--set", &format!("output.http.{setting}")]);
+        replay.args(["--set", &format!("sinks.http.{setting}")]);
     }
     let finished = run(replay, &capture(1));
     assert!(finished.stderr.contains("reason=\"tls\""), "{finished:?}");
@@ -336,15 +339,15 @@ fn what_is_wrong_with_its_files_is_told_at_once() {
         "header_files=Authorization: /nowhere/token".to_owned(),
         "headers=Host: elsewhere".to_owned(),
     ] {
-        replay.args(["--set", &format!("output.http.{setting}")]);
+        replay.args(["--set", &format!("sinks.http.{setting}")]);
     }
     let finished = run(replay, &capture(1));
     assert_eq!(finished.code, Some(64), "{finished:?}");
     for part in [
-        "output.http: /nowhere/ca.pem: ",
-        "output.http: /nowhere/token: ",
-        "output.http.tls: certificate and key are needed together",
-        "output.http.headers: \"Host: ***\" is not allowed",
+        "sinks.http: /nowhere/ca.pem: ",
+        "sinks.http: /nowhere/token: ",
+        "sinks.http.tls: certificate and key are needed together",
+        "sinks.http.headers: \"Host: ***\" is not allowed",
     ] {
         assert_eq!(finished.stderr.matches(part).count(), 1, "{part}: {finished:?}");
     }
@@ -374,7 +377,7 @@ fn what_is_refused_is_kept_with_its_reason_and_sent_again() {
         assert_eq!(letter["detail"], "400 Bad Request");
     }
     let send = |collector: &Collector| {
-        let url = format!("output.http.url=http://{}/again", collector.address);
+        let url = format!("sinks.http.url=http://{}/again", collector.address);
         dead_letters(folder.path(), &["--send", "--set", &url])
     };
     let again = send(&refusing);
@@ -396,7 +399,41 @@ fn dead_letters_need_to_know_where_they_are_and_where_to() {
     assert!(nowhere.code == Some(64) && nowhere.stderr.contains("data_dir: "), "{nowhere:?}");
     let folder = tempfile::tempdir().unwrap();
     let sent = dead_letters(folder.path(), &["--send"]);
-    assert!(sent.code == Some(64) && sent.stderr.contains("output.http.url: "), "{sent:?}");
+    assert!(sent.code == Some(64) && sent.stderr.contains("sinks: "), "{sent:?}");
     let none = dead_letters(folder.path(), &[]);
     assert_eq!((none.code, none.stdout.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn each_sink_is_given_what_its_filter_and_fields_say_and_a_dead_one_delays_none() {
+    let [all, some, none] = [(); 3].map(|()| Collector::start("200 OK", 0));
+    let dead = TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = dead.local_addr().unwrap();
+    drop(dead);
+    let mut replay = command(["replay", "-"]);
+    for setting in [
+        format!("sinks.all=http://{}/", all.address),
+        format!("sinks.some=http://{}/", some.address),
+        "sinks.some.filter=path=/item/*7 or path=/item/1".to_owned(),
+        "sinks.some.fields=url.path, http.response.*".to_owned(),
+        "sinks.some.without_fields=*.size".to_owned(),
+        format!("sinks.none=http://{}/", none.address),
+        "sinks.none.filter=status>=500".to_owned(),
+        format!("sinks.dead=http://{nobody}/"),
+        "sinks.dead.attempts=2".to_owned(),
+    ] {
+        replay.args(["--set", &setting]);
+    }
+    let finished = run(replay, &capture(20));
+    let of = |collector: &Collector| collector.posts().iter().map(Post::text).collect::<String>();
+    assert_eq!(of(&all), finished.stdout);
+    let item = |number| format!("{{\"url.path\":\"/item/{number}\",\"http.response.status_code\":200}}\n");
+    assert_eq!(of(&some), [item(1), item(7), item(17)].concat());
+    assert_eq!((of(&none), none.posts().len()), (String::new(), 0));
+    assert!(
+        finished.stderr.contains(
+            "; all: delivered 20, lost 0; some: delivered 3, lost 0; none: delivered 0, lost 0; dead: delivered 0, lost 20"
+        ),
+        "{finished:?}"
+    );
 }

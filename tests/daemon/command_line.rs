@@ -35,7 +35,7 @@ fn configuration_mistakes_are_told_at_once() {
     let file = folder.path().join("pod2pod.yaml");
     fs::write(
         &file,
-        "redact: perhaps\nsampling:\n  raet: 0.5\n  slow: 1 fortnight\noutput:\n  http:\n    timeout: 1s\n",
+        "redact: perhaps\nsampling:\n  raet: 0.5\n  slow: 1 fortnight\nsinks:\n  http:\n    timeout: 1s\n",
     )
     .unwrap();
     for mode in [&["agent"][..], &["replay", "file"]] {
@@ -60,7 +60,7 @@ fn configuration_mistakes_are_told_at_once() {
             "POD2POD_REDACTED: unknown key POD2POD_REDACTED; did you mean POD2POD_REDACT?".to_owned(),
             "--set: ignore.paths: \"[z\" is not allowed".to_owned(),
             "--format: output.format: \"xml\" is not allowed; allowed: auto, json, text".to_owned(),
-            "output.http: values are given, but no output.http.url".to_owned(),
+            "sinks.http.type: it is missing, or none of http".to_owned(),
             "limits.memory: 20971520 bytes are too few: rings take 16777216".to_owned(),
         ] {
             assert!(finished.stderr.contains(&wanted), "{wanted} is not in\n{}", finished.stderr);

@@ -150,7 +150,7 @@ fn of_ipvs() -> Vec<Counted> {
 
 /// What replay does not have: of the kernel side, and of the ledger.
 fn of_the_agent() -> Vec<Counted> {
-    let sinks = [("output", SinkStats::default())];
+    let sinks = [("output".into(), SinkStats::default())];
     let snapshot =
         Snapshot { counters: CounterValues([0; COUNTERS]), cpus: 1, unread: Unread::default(), exact: true };
     let ledger = Ledger::of(&ledger::Sources {

@@ -42,7 +42,7 @@ impl Server {
                 replay.args(["--set", &format!("admin.{key}={}", path.display())]);
             }
         }
-        replay.args(["--set", "output.http.url=http://127.0.0.1:9/in?token=hunter2"]);
+        replay.args(["--set", "sinks.http.url=http://127.0.0.1:9/in?token=hunter2"]);
         replay.stdin(Stdio::piped()).env("NO_COLOR", "1");
         let running = Running::start(replay);
         let said = running.wait_stderr(|text| text.contains("serving /config address="));
@@ -89,7 +89,7 @@ fn settings_are_shown_on_loopback_without_secrets() {
     let (status, page) = server.ask(&get("/config", "localhost"));
     let told: serde_json::Value = serde_json::from_str(&page).unwrap();
     assert_eq!((status, &told["http.timeout"]["value"]), (200, &"10s".into()), "{page}");
-    assert_eq!(told["output.http.url"]["value"], "http://127.0.0.1:9/in?token=*******");
+    assert_eq!(told["sinks.http.url"]["value"], "http://127.0.0.1:9/in?token=*******");
     assert!(!page.contains("hunter2"));
     for (path, host, expected) in
         [("/config", "evil.example", 403), ("/metrics", "localhost", 404), ("/", "localhost", 404)]

@@ -1,6 +1,8 @@
 //! What all workers counted, added up.
 
 use super::worker::Worker;
+use std::sync::Arc;
+
 use crate::{
     behind,
     capture::kernel,
@@ -31,7 +33,7 @@ pub(super) struct Totals {
     names: named::Stats,
     behind: behind::Stats,
     /// Of each sink; the queues are shared, what is being filled is not.
-    pub(super) sinks: Vec<(&'static str, SinkStats)>,
+    pub(super) sinks: Vec<(Arc<str>, SinkStats)>,
 }
 
 impl Totals {

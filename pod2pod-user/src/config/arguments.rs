@@ -66,6 +66,9 @@ pub enum Command {
         /// Sends them to where they should have been; what is refused again stays
         #[arg(long)]
         send: bool,
+        /// Those of this sink only
+        #[arg(long, value_name = "NAME")]
+        sink: Option<String>,
         /// Flags of all.
         #[command(flatten)]
         common: Common,

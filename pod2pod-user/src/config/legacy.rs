@@ -32,7 +32,8 @@ impl Name {
 }
 
 /// Where records can go instead.
-const ELSEWHERE: &str = "`output.http.url` posts JSON lines to a collector; log pipelines take them from standard output or `output.file`";
+const ELSEWHERE: &str =
+    "`sinks.NAME` sends records elsewhere; log pipelines take them from standard output or `output.file`";
 
 /// The old format's ignore list, if none is given.
 pub const IGNORED_TARGETS: [&str; 2] = ["/info", "/health"];
@@ -69,12 +70,12 @@ pub const NAMES: &[Name] = &[
     name("SEND_LOGS_TO", ELSEWHERE, |value| if value == "stdout" { Taken::Nothing } else { Taken::Replaced }),
     name("FLUENTD_HOST", ELSEWHERE, |_| Taken::Replaced),
     name("FLUENTD_PORT", ELSEWHERE, |_| Taken::Replaced),
-    name("FLUENTD_TAG", "a part of `output.http.url`, for Fluentd's input `http`", |_| Taken::Replaced),
+    name("FLUENTD_TAG", "a part of `sinks.NAME.url`, for Fluentd's input `http`", |_| Taken::Replaced),
     name("FLUENTHOST", ELSEWHERE, |_| Taken::Replaced),
     name("FLUENTPORT", ELSEWHERE, |_| Taken::Replaced),
     name("LOGSTASH_HOST", ELSEWHERE, |_| Taken::Replaced),
     name("LOGSTASH_PORT", ELSEWHERE, |_| Taken::Replaced),
-    name("LOGSTASH_TYPE", "nothing to choose: `output.http.url` posts to Logstash's input `http`", |_| {
+    name("LOGSTASH_TYPE", "nothing to choose: `sinks.NAME.url` posts to Logstash's input `http`", |_| {
         Taken::Replaced
     }),
     name("ELASTICSEARCH_HOST", ELSEWHERE, |_| Taken::Replaced),
@@ -130,8 +131,8 @@ mod tests {
             assert_eq!(config.warnings(), [format!("{name}: taken as {key}: {told}")]);
         }
         for (name, value, part) in [
-            ("SEND_LOGS_TO", "fluentd", "output.http.url"),
-            ("FLUENTHOST", "fluentd.logs", "output.http.url"),
+            ("SEND_LOGS_TO", "fluentd", "sinks.NAME"),
+            ("FLUENTHOST", "fluentd.logs", "sinks.NAME"),
             ("ELASTICSEARCH_INDEX", "x", "log pipeline"),
             ("LOGHEADERS", "0", "http.request_headers"),
             ("TIMEOUT_INTERVAL_CHECK", "2000", "when they are due"),

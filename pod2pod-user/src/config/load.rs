@@ -9,10 +9,12 @@ use super::{
     keys::{self, Key, keys},
     legacy::{self, Taken},
     shown::{Said, without_secrets},
+    targets::{self, MAX_SINKS, SECTION, SinkKey, SinkType, TYPES, Written},
     value::Given,
 };
 use crate::{
     filter::{Expression, ExpressionError, NamePattern, Selector, SelectorError},
+    nearest::nearest,
     pcap::files,
     secrets::SecretError,
     sinks::Format,
@@ -20,6 +22,8 @@ use crate::{
 
 /// What environment variables of ours begin with.
 pub const ENVIRONMENT_PREFIX: &str = "POD2POD_";
+/// What follows it in those of sinks.
+const SINKS_PREFIX: &str = "SINKS_";
 /// Variables with our prefix that are for the build and test tools.
 const TOOL_PREFIXES: &[&str] = &["POD2POD_CACHE", "POD2POD_TEST_", "POD2POD_EBPF", "POD2POD_LIBPCAP"];
 /// The environment variable that names the file.
@@ -68,11 +72,11 @@ pub enum Mistake {
         /// Where.
         source_of: Source,
         /// Its key.
-        key: &'static str,
+        key: String,
         /// As written.
         given: String,
         /// What is.
-        allowed: &'static str,
+        allowed: String,
     },
     /// The file cannot be read.
     #[error("{path}: {source}")]
@@ -139,11 +143,23 @@ pub enum Mistake {
     #[error("{section}: {error}")]
     Secret {
         /// Whose it is.
-        section: &'static str,
+        section: String,
         /// What is wrong with it.
         error: SecretError,
     },
-    /// Values that exclude each other.
+    /// A key of another type of sinks.
+    #[error("{source_of}: {key} is a key of sinks of type {of}, and this one is of type {is}")]
+    OtherType {
+        /// Where.
+        source_of: Source,
+        /// Its key.
+        key: String,
+        /// Whose it is.
+        of: String,
+        /// The sink's.
+        is: &'static str,
+    },
+    /// Values that exclude each other, or miss one.
     #[error("{0}")]
     Contradiction(String),
 }
@@ -172,7 +188,7 @@ pub struct Sources {
 /// # Errors
 /// Every mistake in them.
 pub fn load(sources: &Sources) -> Result<Config, Vec<Mistake>> {
-    let mut loading = Loading { config: Config::default(), mistakes: Vec::new() };
+    let mut loading = Loading { config: Config::default(), sinks: Vec::new(), mistakes: Vec::new() };
     if sources.live {
         loading.add_legacy(&sources.environment);
     }
@@ -189,6 +205,7 @@ pub fn load(sources: &Sources) -> Result<Config, Vec<Mistake>> {
         loading.add(key, given, Source::Flag(flag));
     }
     loading.complete_old_format();
+    loading.build_sinks();
     loading.compile_expression();
     loading.read_selectors();
     loading.mistakes.extend(keys::contradictions(&loading.config).into_iter().map(Mistake::Contradiction));
@@ -205,6 +222,8 @@ pub fn load(sources: &Sources) -> Result<Config, Vec<Mistake>> {
 
 struct Loading {
     config: Config,
+    /// In the order in which they were named first.
+    sinks: Vec<Written>,
     mistakes: Vec<Mistake>,
 }
 
@@ -264,6 +283,12 @@ impl Loading {
                 continue;
             }
             let source = Source::Environment(name.clone());
+            let of_sink =
+                name.strip_prefix(ENVIRONMENT_PREFIX).and_then(|rest| rest.strip_prefix(SINKS_PREFIX));
+            if let Some((sink, key)) = of_sink.and_then(targets::of_environment) {
+                self.say_of_sink(&sink, key, &Given::one(value), source);
+                continue;
+            }
             match keys().find(|key| key.environment() == *name) {
                 Some(key) => self.set(key, &Given::one(value), source),
                 None => {
@@ -281,6 +306,9 @@ impl Loading {
     }
 
     fn add(&mut self, path: &str, given: &Given, source: Source) {
+        if let Some((sink, key)) = targets::name_and_key(path) {
+            return self.say_of_sink(sink, key, given, source);
+        }
         match keys().find(|key| key.path == path) {
             Some(key) => self.set(key, given, source),
             None => {
@@ -288,6 +316,81 @@ impl Loading {
                 self.mistakes.push(Mistake::UnknownKey { source_of: source, key: path.to_owned(), nearest });
             }
         }
+    }
+
+    fn say_of_sink(&mut self, name: &str, key: &str, given: &Given, source: Source) {
+        let place = self.sinks.iter().position(|sink| sink.name == name).unwrap_or_else(|| {
+            self.sinks.push(Written { name: name.to_owned(), said: Vec::new() });
+            self.sinks.len() - 1
+        });
+        if let Some(sink) = self.sinks.get_mut(place) {
+            sink.said.push((key.to_owned(), given.clone(), source));
+        }
+    }
+
+    /// What is said of sinks has its meaning once the type of each is known.
+    fn build_sinks(&mut self) {
+        let sinks = std::mem::take(&mut self.sinks);
+        if sinks.len() > MAX_SINKS {
+            self.mistakes.push(Mistake::Contradiction(format!(
+                "{SECTION}: {} are named, and no more than {MAX_SINKS} are possible",
+                sinks.len()
+            )));
+        }
+        for sink in &sinks {
+            self.mistakes.extend(sink.check_name().map(Mistake::Contradiction));
+            match sink.sink_type() {
+                Some(one) => self.build_sink(sink, one),
+                None => {
+                    let words = TYPES.iter().map(|one| one.word).collect::<Vec<_>>().join(", ");
+                    self.mistakes.push(Mistake::Contradiction(format!(
+                        "{SECTION}.{}.type: it is missing, or none of {words}",
+                        sink.name
+                    )));
+                }
+            }
+        }
+    }
+
+    fn build_sink(&mut self, sink: &Written, one: &'static SinkType) {
+        let mut settings = targets::Settings::default();
+        let mut bad = Vec::new();
+        for (word, given, source) in &sink.said {
+            let path = format!("{SECTION}.{}.{word}", sink.name);
+            let text = given.texts.join(", ");
+            match one.keys().find(|key| key.path == word) {
+                Some(key) if (key.set)(&mut settings, given).is_none() => {
+                    bad.push(word.as_str());
+                    let (given, allowed) = (without_secrets(&path, &text), key.allowed.to_owned());
+                    self.mistakes.push(Mistake::BadValue {
+                        source_of: source.clone(),
+                        key: path,
+                        given,
+                        allowed,
+                    });
+                }
+                None if word != "type" => self.no_such_key(path, word, one, source.clone()),
+                Some(_) | None => {
+                    self.config.said.push(Said { key: path, text, source: source.to_string() });
+                }
+            }
+        }
+        let (built, wrong) = sink.build(one, &settings, &bad, self.config.enrich.slow);
+        self.config.sinks.extend(built);
+        self.mistakes.extend(wrong.into_iter().map(Mistake::Contradiction));
+    }
+
+    fn no_such_key(&mut self, key: String, word: &str, one: &SinkType, source_of: Source) {
+        let has = |one: &&&SinkType| one.keys().any(|key| key.path == word);
+        let others: Vec<_> = TYPES.iter().filter(has).map(|one| one.word).collect();
+        self.mistakes.push(if others.is_empty() {
+            let prefix = key.strip_suffix(word).unwrap_or_default();
+            let known = one.keys().map(|key: &SinkKey| format!("{prefix}{}", key.path));
+            let nearest = nearest(&key, known);
+            Mistake::UnknownKey { source_of, key, nearest }
+        } else {
+            Mistake::OtherType { source_of, key, of: others.join(", "), is: one.word }
+        });
     }
 
     /// Interfaces and cgroups are this machine's, and capture files do not tell them.
@@ -319,12 +422,13 @@ impl Loading {
     }
 
     fn look_at_secrets(&mut self) {
-        let mut secrets = |section, found: Vec<SecretError>| {
-            self.mistakes.extend(found.into_iter().map(|error| Mistake::Secret { section, error }));
+        let mut secrets = |section: String, found: Vec<SecretError>| {
+            let mistake = |error| Mistake::Secret { section: section.clone(), error };
+            self.mistakes.extend(found.into_iter().map(mistake));
         };
-        secrets("admin", self.config.admin.check_files());
-        if let Some(http) = self.config.http_sink.clone().build() {
-            secrets("output.http", http.access.check_files());
+        secrets("admin".to_owned(), self.config.admin.check_files());
+        for sink in &self.config.sinks {
+            secrets(format!("{SECTION}.{}", sink.common.name), sink.check_files());
         }
     }
 
@@ -353,14 +457,14 @@ impl Loading {
     fn set(&mut self, key: &Key, given: &Given, source: Source) {
         let text = given.texts.join(", ");
         if (key.set)(&mut self.config, given).is_some() {
-            self.config.said.push(Said { key: key.path, text, source: source.to_string() });
+            self.config.said.push(Said { key: key.path.to_owned(), text, source: source.to_string() });
         } else {
             let given = without_secrets(key.path, &text);
             self.mistakes.push(Mistake::BadValue {
                 source_of: source,
-                key: key.path,
+                key: key.path.to_owned(),
                 given,
-                allowed: key.allowed,
+                allowed: key.allowed.to_owned(),
             });
         }
     }
@@ -372,36 +476,6 @@ fn is_service_link(name: &str) -> bool {
         || name.contains("_SERVICE_PORT")
         || name.ends_with("_PORT")
         || name.contains("_PORT_")
-}
-
-/// The name most like `written`, if no more than a third of it is wrong.
-fn nearest(written: &str, names: impl Iterator<Item = String>) -> Option<String> {
-    let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
-    let scored = names.map(|name| {
-        let whole = distance(written, &name);
-        // The right word at the wrong place is nearer than anything.
-        let score = if last(written) == last(&name) { whole.min(1) } else { whole };
-        (score, name)
-    });
-    scored.min().filter(|(score, name)| *score <= (name.len() / 3).max(1)).map(|(_, name)| name)
-}
-
-/// Levenshtein's distance, in bytes.
-fn distance(from: &str, to: &str) -> usize {
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (index, a) in from.bytes().enumerate() {
-        let mut diagonal = index;
-        let mut left = index + 1;
-        let mut next = vec![left];
-        for (b, above) in to.bytes().zip(row.iter().skip(1)) {
-            let cost = (diagonal + usize::from(a != b)).min(left + 1).min(above + 1);
-            diagonal = *above;
-            left = cost;
-            next.push(cost);
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -475,12 +549,5 @@ mod tests {
             ..Sources::default()
         };
         assert_eq!((mistakes(&cgroups(true)).len(), mistakes(&cgroups(false)).len()), (0, 1));
-    }
-
-    #[test]
-    fn distances() {
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(distance("kitten", "sitting"), 3);
-        assert_eq!(distance("same", "same"), 0);
     }
 }

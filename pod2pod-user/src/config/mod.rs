@@ -9,20 +9,18 @@ pub mod keys;
 pub mod legacy;
 pub mod load;
 pub mod shown;
+pub mod targets;
 pub mod value;
 
 use std::path::PathBuf;
 
-use rustls::pki_types::ServerName;
-
 use crate::{
-    admin, capture, delivery, enrich,
+    admin, capture, enrich,
     filter::{self, Expression},
     http, kubernetes_api, logging,
     metrics::routes,
     named, pcap, reassembly, restraint,
-    secrets::tls,
-    sinks::{self, http_client::Access},
+    sinks::{self, SinkConfig},
     watch,
 };
 
@@ -49,8 +47,8 @@ pub struct Config {
     pub enrich: enrich::Config,
     /// Where records go.
     pub output: sinks::Config,
-    /// The HTTP collector, as written: without a URL there is none.
-    pub http_sink: HttpSink,
+    /// Where else they go.
+    pub sinks: Vec<SinkConfig>,
     /// Where what was captured is written.
     pub pcap: pcap::Config,
     /// The watch over IPVS.
@@ -99,73 +97,6 @@ impl Config {
     }
 }
 
-/// `output.http` as written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HttpSink {
-    /// Where to.
-    pub url: Option<sinks::http_client::Url>,
-    /// POST, PUT or PATCH.
-    pub method: ::http::Method,
-    /// How records are put into a body.
-    pub body: sinks::http::Body,
-    /// Bodies are compressed.
-    pub gzip: bool,
-    /// More headers.
-    pub headers: Vec<sinks::http_client::Header>,
-    /// More headers, with values from files.
-    pub header_files: Vec<sinks::http_client::HeaderFile>,
-    /// Files of TLS.
-    pub tls: TlsFiles,
-    /// Whose certificate it should be, if not the URL's host's.
-    pub server_name: Option<ServerName<'static>>,
-    /// Records of one request at most.
-    pub batch_records: u64,
-    /// Bytes queued at most.
-    pub queue_bytes: usize,
-    /// What may be asked of the collector.
-    pub limits: delivery::Limits,
-}
-
-/// Files of a client's TLS as written.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// Certificates of authorities.
-    pub ca: Option<PathBuf>,
-    /// Our own certificate.
-    pub certificate: Option<PathBuf>,
-    /// Its key.
-    pub key: Option<PathBuf>,
-}
-
-impl TlsFiles {
-    /// Whether one of our own certificate and its key is missing.
-    pub const fn is_half_a_pair(&self) -> bool {
-        self.certificate.is_some() != self.key.is_some()
-    }
-}
-
-impl Default for HttpSink {
-    fn default() -> Self {
-        Self {
-            url: None,
-            method: ::http::Method::POST,
-            body: sinks::http::Body::default(),
-            gzip: false,
-            headers: Vec::new(),
-            header_files: Vec::new(),
-            tls: TlsFiles::default(),
-            server_name: None,
-            batch_records: sinks::http::DEFAULT_BATCH_RECORDS,
-            queue_bytes: sinks::http::DEFAULT_QUEUE_BYTES,
-            limits: delivery::Limits {
-                concurrency: sinks::http::DEFAULT_CONCURRENCY,
-                timeout: sinks::http::DEFAULT_TIMEOUT,
-                attempts: None,
-            },
-        }
-    }
-}
-
 /// Workers are chosen by themselves only while their rings take at most this part of the memory.
 const RINGS_SHARE: u64 = 3;
 
@@ -173,15 +104,12 @@ impl Config {
     /// What memory is asked for.
     pub fn wanted(&self) -> restraint::budget::Wanted {
         let queue = |bytes: usize, default: usize| (bytes as u64, bytes != default);
+        let of_sink = |bytes| queue(bytes, sinks::remote::DEFAULT_QUEUE_BYTES);
         restraint::budget::Wanted {
             memory: self.limits.memory,
             rings: u64::from(self.capture.ring_bytes) * u64::from(self.capture.workers.count()),
             output_queue: queue(self.output.queue_bytes, sinks::DEFAULT_QUEUE_BYTES),
-            collector_queue: self
-                .http_sink
-                .url
-                .as_ref()
-                .map(|_| queue(self.http_sink.queue_bytes, sinks::http::DEFAULT_QUEUE_BYTES)),
+            sink_queues: self.sinks.iter().map(|sink| sink.common.queue_bytes).map(of_sink).collect(),
             packets: self.pcap.memory(),
             ipvs: self.ipvs.wants(),
             exact: self.ipvs.detector == watch::config::Detector::Auto,
@@ -235,30 +163,10 @@ impl Config {
         self.kubernetes.max_bytes = entries(shares.cluster);
         (self.ipvs.memory, self.ipvs.exact) = (shares.ipvs, shares.exact);
         self.output.queue_bytes = entries(shares.output_queue);
-        self.http_sink.queue_bytes = entries(shares.collector_queue);
+        for (sink, bytes) in self.sinks.iter_mut().zip(shares.sink_queues) {
+            sink.common.queue_bytes = entries(bytes);
+        }
         Ok(())
-    }
-}
-
-impl HttpSink {
-    /// The sink's configuration, if there is to be one.
-    pub fn build(self) -> Option<sinks::http::Config> {
-        let TlsFiles { ca, certificate, key } = self.tls;
-        Some(sinks::http::Config {
-            access: Access {
-                url: self.url?,
-                headers: self.headers,
-                header_files: self.header_files,
-                tls: tls::Client { authorities: ca, own: certificate.zip(key) },
-                server_name: self.server_name,
-            },
-            method: self.method,
-            body: self.body,
-            gzip: self.gzip,
-            batch_records: self.batch_records,
-            queue_bytes: self.queue_bytes,
-            limits: self.limits,
-        })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Config, keys::keys};
+use super::{Config, keys::keys, targets};
 use crate::enrich::redact::cover_url;
 
 /// What secrets in a value are overwritten with.
@@ -12,14 +12,14 @@ const COVER: u8 = b'*';
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Said {
     /// Its key.
-    pub key: &'static str,
+    pub key: String,
     /// As written; of a list, its items separated by commas.
     pub text: String,
     /// Where.
     pub source: String,
 }
 
-/// All keys in the order of the README, each with its value and its source, as one JSON object.
+/// All keys in the order of the README, each with its value and its source, as one JSON object; of sinks those that were said.
 pub fn page(config: &Config) -> String {
     let mut page = Map::new();
     for key in keys() {
@@ -32,15 +32,19 @@ pub fn page(config: &Config) -> String {
             json!({ "value": without_secrets(key.path, value), "from": source }),
         );
     }
+    for said in config.said.iter().filter(|said| targets::name_and_key(&said.key).is_some()) {
+        let value = without_secrets(&said.key, &said.text);
+        page.insert(said.key.clone(), json!({ "value": value, "from": said.source }));
+    }
     format!("{:#}\n", Value::Object(page))
 }
 
 /// The key of headers, whose values are told to nobody: what is no secret may look like one, and the other way round.
-const HEADERS: &str = "output.http.headers";
+const HEADERS: &str = ".headers";
 
 /// A value as it may be told: a URL may hold credentials, as headers may.
 pub(super) fn without_secrets(key: &str, value: &str) -> String {
-    if key == HEADERS && !value.is_empty() {
+    if key.ends_with(HEADERS) && !value.is_empty() {
         let names = value.split(',').map(|item| item.split_once(':').map_or("", |(name, _)| name.trim()));
         return names.map(|name| format!("{name}: ***")).collect::<Vec<_>>().join(", ");
     }
@@ -64,19 +68,19 @@ mod tests {
             flags: vec![("filter.ports", Given::list(vec!["80".to_owned(), "443".to_owned()]), "--port")],
             settings: vec![
                 "sampling.rate=0.25".to_owned(),
-                "output.http.url=http://collector/in?token=hunter2&x=1".to_owned(),
-                "output.http.headers=Authorization: Bearer hunter2, X-Tenant: shop".to_owned(),
+                "sinks.web.url=http://collector/in?token=hunter2&x=1".to_owned(),
+                "sinks.web.headers=Authorization: Bearer hunter2, X-Tenant: shop".to_owned(),
             ],
             ..load::Sources::default()
         };
         let page: Value = serde_json::from_str(&page(&load::load(&sources).unwrap())).unwrap();
-        assert_eq!(page.as_object().unwrap().len(), keys().count());
+        assert_eq!(page.as_object().unwrap().len(), keys().count() + 2);
         for (key, value, from) in [
             ("sampling.rate", "0.25", "--set"),
             ("filter.ports", "80, 443", "--port"),
             ("http.timeout", "10s", "default"),
-            ("output.http.url", "http://collector/in?token=*******&x=1", "--set"),
-            ("output.http.headers", "Authorization: ***, X-Tenant: ***", "--set"),
+            ("sinks.web.url", "http://collector/in?token=*******&x=1", "--set"),
+            ("sinks.web.headers", "Authorization: ***, X-Tenant: ***", "--set"),
         ] {
             assert_eq!((&page[key]["value"], &page[key]["from"]), (&value.into(), &from.into()), "{key}");
         }
@@ -86,10 +90,11 @@ mod tests {
     #[test]
     fn a_mistake_tells_no_secret() {
         for (key, value) in [
-            ("output.http.headers", "Authorization Bearer hunter2"),
-            ("output.http.url", "http://u:hunter2@collector/"),
+            ("sinks.web.headers", "Authorization Bearer hunter2"),
+            ("sinks.web.url", "http://u:hunter2@collector/"),
         ] {
-            let sources = load::Sources { settings: vec![format!("{key}={value}")], ..Default::default() };
+            let settings = vec!["sinks.web.type=http".to_owned(), format!("{key}={value}")];
+            let sources = load::Sources { settings, ..Default::default() };
             let told = load::load(&sources).unwrap_err().iter().map(ToString::to_string).collect::<String>();
             assert!(told.contains(key) && !told.contains("hunter2"), "{told}");
         }

@@ -4,10 +4,12 @@
 //! the file's lock, so that whoever takes them away to send them again misses none.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File, OpenOptions},
     io::{self, BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -38,7 +40,7 @@ pub struct DeadStats {
 /// The dead letters of one sink.
 #[derive(Debug)]
 pub struct DeadLetters {
-    sink: &'static str,
+    sink: Arc<str>,
     folder: PathBuf,
     /// Bytes of one of the two files at most.
     most: u64,
@@ -52,11 +54,11 @@ impl DeadLetters {
     ///
     /// # Errors
     /// The folder cannot be made.
-    pub fn of(data_dir: &Path, sink: &'static str) -> io::Result<Self> {
+    pub fn of(data_dir: &Path, sink: Arc<str>) -> io::Result<Self> {
         Self::with_most(data_dir, sink, MAX_DEAD_BYTES)
     }
 
-    fn with_most(data_dir: &Path, sink: &'static str, most: u64) -> io::Result<Self> {
+    fn with_most(data_dir: &Path, sink: Arc<str>, most: u64) -> io::Result<Self> {
         let folder = data_dir.join(FOLDER);
         fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(&folder)?;
         let (clock, stats) = (Clock::default(), DeadStats::default());
@@ -88,7 +90,7 @@ impl DeadLetters {
         self.clock.push_time(&mut text, u64::try_from(since.as_nanos()).unwrap_or(u64::MAX));
         let letter = json!({
             "time": String::from_utf8_lossy(&text),
-            "sink": self.sink,
+            "sink": *self.sink,
             "reason": refusal.kind.as_str(),
             "detail": refusal.detail,
             "item": String::from_utf8_lossy(item),
@@ -127,7 +129,7 @@ impl DeadLetters {
     }
 
     fn path(&self, part: Part) -> PathBuf {
-        path(&self.folder, self.sink, part)
+        path(&self.folder, &self.sink, part)
     }
 }
 
@@ -188,6 +190,21 @@ fn is_at(file: &File, path: &Path) -> bool {
 fn count(path: &Path) -> u64 {
     let Ok(file) = File::open(path) else { return 0 };
     BufReader::new(file).split(b'\n').map_while(Result::ok).count() as u64
+}
+
+/// Sinks that have letters in `data_dir`, in the order of their names.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn sinks(data_dir: &Path) -> io::Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    for entry in if_there(fs::read_dir(data_dir.join(FOLDER)))?.into_iter().flatten() {
+        let file = entry?.file_name();
+        // What follows a sink's name begins with a point.
+        let name = file.to_str().and_then(|file| file.split_once('.'));
+        names.extend(name.map(|(name, _)| name.to_owned()));
+    }
+    Ok(names)
 }
 
 /// All letters of `sink` in `data_dir` as they were written, oldest first.
@@ -292,7 +309,7 @@ mod tests {
     }
 
     fn letters(data_dir: &Path, most: u64) -> DeadLetters {
-        DeadLetters::with_most(data_dir, "http", most).unwrap()
+        DeadLetters::with_most(data_dir, "http".into(), most).unwrap()
     }
 
     fn put(letters: &mut DeadLetters, item: &str) {

@@ -38,6 +38,10 @@ pub struct Batch {
     pub records: u64,
     /// How many of these are of reuses.
     pub reuses: u64,
+    /// Records beside these that the target is not given.
+    pub unwanted: u64,
+    /// How many of those are of reuses.
+    pub unwanted_reuses: u64,
 }
 
 impl Batch {
@@ -45,6 +49,12 @@ impl Batch {
     pub fn count(&mut self, record: &Record) {
         self.records += 1;
         self.reuses += u64::from(record.kind == Kind::IpvsReuse);
+    }
+
+    /// Counts `record`, which the target is not given.
+    pub fn count_unwanted(&mut self, record: &Record) {
+        self.unwanted += 1;
+        self.unwanted_reuses += u64::from(record.kind == Kind::IpvsReuse);
     }
 
     /// Bytes that it takes.
@@ -65,6 +75,8 @@ pub struct SinkStats {
     pub received: u64,
     /// Of these, records of reuses: whoever finds them writes beside the workers, and tells of none before it is given.
     pub reuses: u64,
+    /// Not given to the sink: they do not fit its filter, or are not of its share.
+    pub unwanted: u64,
     /// Taken by the target.
     pub delivered: u64,
     /// Lost because the queue was full.
@@ -180,7 +192,11 @@ impl Queue {
     pub fn push(&self, batch: Batch, impatient: impl Fn() -> bool) -> Vec<u8> {
         let mut state = self.lock();
         state.stats.received += batch.records;
-        state.stats.reuses += batch.reuses;
+        state.stats.reuses += batch.reuses + batch.unwanted_reuses;
+        state.stats.unwanted += batch.unwanted;
+        if batch.records == 0 && batch.bytes.is_empty() {
+            return batch.bytes;
+        }
         while self.overflow == Overflow::Wait
             && self.is_full(&state, &batch)
             && !state.abandoned

@@ -64,7 +64,7 @@ enum Next {
 
 /// The loop of one sink.
 pub struct Runner<T> {
-    name: &'static str,
+    name: Arc<str>,
     target: Rc<T>,
     queue: Arc<Queue>,
     limits: Limits,
@@ -84,7 +84,7 @@ pub struct Runner<T> {
 
 impl<T: Target> Runner<T> {
     /// A loop from `queue` to `target`.
-    pub fn new(name: &'static str, target: T, queue: Arc<Queue>, limits: Limits) -> Self {
+    pub fn new(name: Arc<str>, target: T, queue: Arc<Queue>, limits: Limits) -> Self {
         Self {
             name,
             target: Rc::new(target),
@@ -249,7 +249,7 @@ impl<T: Target> Runner<T> {
         let was = self.circuit.state();
         self.circuit.succeed();
         if was != self.circuit.state() {
-            tracing::info!(sink = self.name, "the target takes records again");
+            tracing::info!(sink = &*self.name, "the target takes records again");
         }
     }
 
@@ -265,7 +265,7 @@ impl<T: Target> Runner<T> {
         if may_warn(&mut self.warned_of_trouble, now) {
             let (reason, detail) = (trouble.kind.as_str(), &trouble.detail);
             tracing::warn!(
-                sink = self.name,
+                sink = &*self.name,
                 reason,
                 detail,
                 "records wait, since the target does not take them"
@@ -330,7 +330,7 @@ impl<T: Target> Runner<T> {
             stats.dead = dead;
         });
         if may_warn(&mut self.warned_of_refusal, now) {
-            let (sink, reason, detail) = (self.name, refusal.kind.as_str(), &refusal.detail);
+            let (sink, reason, detail) = (&*self.name, refusal.kind.as_str(), &refusal.detail);
             match kept {
                 Some(Ok(())) => tracing::warn!(
                     sink,
@@ -476,7 +476,7 @@ mod tests {
         let seen = Rc::new(RefCell::new(Vec::new()));
         runtime.block_on(async {
             let script = Script { answer: RefCell::new(answer), begin: clock(), seen: Rc::clone(&seen) };
-            let runner = Runner::new("script", script, Arc::clone(queue), limits);
+            let runner = Runner::new("script".into(), script, Arc::clone(queue), limits);
             tokio::join!(runner.run(), meanwhile(queue));
         });
         (queue.stats(), seen.take())
@@ -608,7 +608,7 @@ mod tests {
             tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let took = runtime.block_on(async {
             let begin = clock();
-            let runner = Runner::new("mute", Mute, Arc::clone(&queue), limits);
+            let runner = Runner::new("mute".into(), Mute, Arc::clone(&queue), limits);
             let end = async {
                 while queue.stats().dropped_failed == 0 {
                     pass(ANSWER_TIME).await;
@@ -642,7 +642,7 @@ mod tests {
             tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let took = runtime.block_on(async {
             let target = MuteAtFirst(std::cell::Cell::new(true));
-            let runner = Runner::new("mute", target, Arc::clone(&queue), IN_ORDER);
+            let runner = Runner::new("mute".into(), target, Arc::clone(&queue), IN_ORDER);
             let end = async {
                 pass(ANSWER_TIME).await;
                 queue.end();

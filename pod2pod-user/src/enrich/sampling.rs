@@ -24,21 +24,39 @@ impl Rate {
     }
 }
 
-/// Keeps or leaves out `record`; one that is kept by chance says by which.
+/// Why a record is kept, or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// All like it are.
+    Always,
+    /// By chance.
+    Kept,
+    /// By chance it is not.
+    LeftOut,
+}
+
+/// Chooses. What is kept at some rate is kept at every higher one.
 ///
 /// Never left out: status 400 and above, every outcome but complete and upgraded, late and progress records, and slow
 /// exchanges. They carry no rate: all of them are kept.
-pub fn decide(record: &mut Record, rate: Rate, slow: Duration) -> Fate {
+pub fn choose(record: &Record, rate: Rate, slow: Duration) -> Choice {
     if rate == Rate::ALL || is_special(record, slow) {
-        return Fate::Keep;
+        return Choice::Always;
     }
     // Mixed once more: an id is made of sequence numbers that a peer chooses.
     let chance = identity::mix(record.connection_id) >> 32;
-    if chance * u64::from(Rate::ALL.0) < u64::from(rate.0) << 32 {
-        record.sample_rate_millionths = Some(rate.0);
-        Fate::Keep
-    } else {
-        Fate::SampledAway
+    if chance * u64::from(Rate::ALL.0) < u64::from(rate.0) << 32 { Choice::Kept } else { Choice::LeftOut }
+}
+
+/// Keeps or leaves out `record` as [`choose`] says; one that is kept by chance says by which.
+pub fn decide(record: &mut Record, rate: Rate, slow: Duration) -> Fate {
+    match choose(record, rate, slow) {
+        Choice::Always => Fate::Keep,
+        Choice::Kept => {
+            record.sample_rate_millionths = Some(rate.0);
+            Fate::Keep
+        }
+        Choice::LeftOut => Fate::SampledAway,
     }
 }
 

@@ -4,7 +4,7 @@
 //! and in the queues, never computed as what is missing. So the sum can fail, and [`Ledger::check`] says on which line.
 //! Knows the stages' counters only; reads nothing itself.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use pod2pod_common::{
     counters::{Counter, CounterValues},
@@ -75,7 +75,7 @@ pub struct Account {
     /// What is counted.
     pub unit: Unit,
     /// The sink that it ends in; none where the way ends before sinks.
-    pub sink: Option<&'static str>,
+    pub sink: Option<Arc<str>>,
     /// From the first place to the last; each hands on to the next.
     pub places: Vec<Place>,
 }
@@ -86,7 +86,7 @@ pub struct Imbalance {
     /// What is counted.
     pub unit: Unit,
     /// The sink, if the way ends in one.
-    pub sink: Option<&'static str>,
+    pub sink: Option<Arc<str>>,
     /// The place.
     pub place: &'static str,
     /// What came in.
@@ -101,7 +101,7 @@ impl fmt::Display for Imbalance {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { unit, sink, place, entered, accounted, slack } = self;
         let unit = unit.word();
-        let of = sink.map_or_else(String::new, |sink| format!(" for {sink}"));
+        let of = sink.as_ref().map_or_else(String::new, |sink| format!(" for {sink}"));
         write!(
             formatter,
             "{unit}{of}: {entered} came to {place}, {accounted} are accounted for ({slack} may be under way)"
@@ -141,7 +141,7 @@ pub struct Sources<'a> {
     /// What names came to.
     pub names: named::Stats,
     /// The sinks.
-    pub sinks: &'a [(&'static str, SinkStats)],
+    pub sinks: &'a [(Arc<str>, SinkStats)],
 }
 
 impl Ledger {
@@ -163,7 +163,7 @@ impl Ledger {
                 if place.entered.abs_diff(accounted) > place.slack {
                     return Err(Imbalance {
                         unit: account.unit,
-                        sink: account.sink,
+                        sink: account.sink.clone(),
                         place: place.name,
                         entered: place.entered,
                         accounted,
@@ -291,7 +291,7 @@ fn bytes(sources: &Sources<'_>) -> Account {
 }
 
 /// Exchanges on their way to one sink.
-fn exchanges(sources: &Sources<'_>, name: &'static str, sink: &SinkStats) -> Account {
+fn exchanges(sources: &Sources<'_>, name: &Arc<str>, sink: &SinkStats) -> Account {
     let (tries, http, enrich) = (sources.reassembly, sources.http, sources.enrich);
     let tracked = Place {
         name: "http",
@@ -328,19 +328,23 @@ fn exchanges(sources: &Sources<'_>, name: &'static str, sink: &SinkStats) -> Acc
         ],
         lost: Vec::new(),
         in_flight: Some(sources.waiting),
-        handed_on: sink.received,
+        handed_on: sink.received + sink.unwanted,
         slack: 0,
     };
     let delivered = Place {
         name: "sink",
-        entered: sink.received,
-        ignored: Vec::new(),
+        entered: sink.received + sink.unwanted,
+        ignored: vec![("route", sink.unwanted)],
         lost: sink.dropped().to_vec(),
         in_flight: Some(sink.in_flight),
         handed_on: sink.delivered,
         slack: 0,
     };
-    Account { unit: Unit::Exchanges, sink: Some(name), places: vec![tracked, enriched, delivered] }
+    Account {
+        unit: Unit::Exchanges,
+        sink: Some(Arc::clone(name)),
+        places: vec![tracked, enriched, delivered],
+    }
 }
 
 /// The largest packet that is told.
@@ -482,7 +486,7 @@ mod tests {
                 enrich: &self.enrich,
                 waiting: self.waiting,
                 names: self.names,
-                sinks: &[("output", self.sink)],
+                sinks: &[("output".into(), self.sink)],
             })
         }
 

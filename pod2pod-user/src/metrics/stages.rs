@@ -1,6 +1,6 @@
 //! What stages counted, as rows of the text exposition format.
 
-use std::io::Write as _;
+use std::{io::Write as _, sync::Arc};
 
 use pod2pod_common::counters::{COUNTERS, Counter};
 
@@ -164,7 +164,7 @@ fn enrich(stats: &enrich::Stats, label_overflows: u64) -> Vec<Counted> {
 type Figure = fn(&SinkStats) -> u64;
 
 /// What the sinks counted: received = delivered + dropped + in flight.
-pub fn sinks(stats: &[(&'static str, SinkStats)]) -> Vec<Counted> {
+pub fn sinks(stats: &[(Arc<str>, SinkStats)]) -> Vec<Counted> {
     let mut rows = Vec::new();
     let all = |name: &str, help, value: Figure| {
         let rows =
@@ -172,6 +172,11 @@ pub fn sinks(stats: &[(&'static str, SinkStats)]) -> Vec<Counted> {
         rows.collect::<Vec<_>>()
     };
     rows.extend(all("sink_records_received", "Records given to a sink.", |stats| stats.received));
+    rows.extend(all(
+        "sink_records_unwanted",
+        "Records that a sink was not given: they do not fit its filter, are not of its share, or its format has no line for them.",
+        |stats| stats.unwanted,
+    ));
     rows.extend(all("sink_records_delivered", "Records that the target took.", |stats| stats.delivered));
     for (sink, stats) in stats {
         rows.extend(stats.dropped().map(|(reason, count)| {
@@ -192,9 +197,9 @@ pub fn sinks(stats: &[(&'static str, SinkStats)]) -> Vec<Counted> {
 }
 
 /// How attempts at targets that answer went.
-fn attempts(stats: &[(&'static str, SinkStats)]) -> Vec<Counted> {
+fn attempts(stats: &[(Arc<str>, SinkStats)]) -> Vec<Counted> {
     let answering: Vec<_> =
-        stats.iter().filter_map(|(sink, stats)| Some((*sink, stats, stats.circuit?))).collect();
+        stats.iter().filter_map(|(sink, stats)| Some((&**sink, stats, stats.circuit?))).collect();
     let mut rows = Vec::new();
     for (sink, stats, _) in &answering {
         let help = "Records sent again, each as often as it was.";
@@ -260,7 +265,7 @@ fn latency(sink: &str, latency: &Latency) -> Vec<Counted> {
 }
 
 /// How often threads were made to go first: each worker's, in their order, and those of sinks.
-pub fn went_first(workers: impl Iterator<Item = u64>, sinks: &[(&'static str, SinkStats)]) -> Vec<Counted> {
+pub fn went_first(workers: impl Iterator<Item = u64>, sinks: &[(Arc<str>, SinkStats)]) -> Vec<Counted> {
     let help = "Times that a thread was made to go before the programs watched, since the buffer that it empties filled.";
     let row = |thread: &str, times| Counted::counter("thread_went_first", help, times).with("thread", thread);
     let workers = workers.enumerate().map(|(number, times)| row(&format!("worker-{number}"), times));
@@ -322,7 +327,7 @@ mod tests {
     fn threads_that_ever_go_first_are_told() {
         let stats = |went_first| SinkStats { went_first, ..Default::default() };
         let mut out = Vec::new();
-        let sinks = [("output", stats(Some(2))), ("http", stats(None))];
+        let sinks = [("output".into(), stats(Some(2))), ("http".into(), stats(None))];
         render(&mut out, &went_first([0, 3].into_iter(), &sinks));
         let text = String::from_utf8(out).unwrap();
         let rows: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
@@ -336,7 +341,7 @@ mod tests {
         latency.observe(std::time::Duration::from_millis(2));
         let http = SinkStats { retried: 3, circuit: Some(CircuitState::Open), latency, ..Default::default() };
         let mut out = Vec::new();
-        render(&mut out, &attempts(&[("output", SinkStats::default()), ("http", http)]));
+        render(&mut out, &attempts(&[("output".into(), SinkStats::default()), ("http".into(), http)]));
         let text = String::from_utf8(out).unwrap();
         assert!(!text.contains("sink=\"output\""), "{text}");
         for row in [

@@ -16,6 +16,34 @@ pub(super) trait Taker {
     fn take(&mut self, lead: Lead, value: Value<'_>);
 }
 
+/// Hands every field that `record` has to `take`, in the record's order: key and value.
+pub fn visit(record: &Record, take: impl FnMut(&'static str, Value<'_>)) {
+    everything(record, &mut Visitor(take));
+}
+
+struct Visitor<F>(F);
+
+impl<F: FnMut(&'static str, Value<'_>)> Taker for Visitor<F> {
+    #[inline(always)]
+    fn take(&mut self, lead: Lead, value: Value<'_>) {
+        if value != Value::Absent {
+            self.0(lead.key, value);
+        }
+    }
+}
+
+/// Goes through all parts in their order.
+pub(super) fn everything(record: &Record, taker: &mut impl Taker) {
+    before_ends(record, taker);
+    ends(record, taker);
+    party::take_client(record, taker);
+    party::take_server(record, taker);
+    behind_ends(record, taker);
+    if record.ipvs.is_some() {
+        of_ipvs(record, taker);
+    }
+}
+
 /// Makes the table, and what goes through a record in its order: there, what kind of value a field has is known where it
 /// is written, which is a fraction of the cost of asking for each. The table has parts: a writer may know one by heart.
 macro_rules! fields {

@@ -7,7 +7,9 @@ use super::{
     field::{Lead, Value},
     fields::{self, Taker},
     number::{self, Clock},
-    party, text,
+    party,
+    selected::Fields,
+    text,
 };
 
 /// Room that a usual line takes, bytes: asked for once, so that hardly any of its fields has to.
@@ -18,6 +20,8 @@ const USUAL_LINE: usize = 1024;
 pub struct Lines {
     clock: Clock,
     ends: KnownEnds,
+    /// All are written if absent.
+    fields: Option<Arc<Fields>>,
 }
 
 /// Connections whose ends are known as text: those that are busy at the same time, and the other end's view of each.
@@ -66,22 +70,41 @@ impl KnownEnds {
 }
 
 impl Lines {
+    /// Lines that have these fields only; all if absent.
+    pub fn of(fields: Option<Arc<Fields>>) -> Self {
+        Self { fields, ..Self::default() }
+    }
+
     /// Appends `record` and a line feed.
     pub fn push(&mut self, out: &mut Vec<u8>, record: &Record) {
+        self.push_object(out, record);
+        out.push(b'\n');
+    }
+
+    /// Appends `record` as an object.
+    pub fn push_object(&mut self, out: &mut Vec<u8>, record: &Record) {
         out.reserve(USUAL_LINE);
         let start = out.len();
-        fields::before_ends(record, &mut Line(out, &mut self.clock));
-        self.push_ends(out, record);
-        self.push_parties(out, record);
-        fields::behind_ends(record, &mut Line(out, &mut self.clock));
-        if record.ipvs.is_some() {
-            self.push_ipvs(out, record);
+        if let Some(fields) = self.fields.clone() {
+            let mut line = Line(out, &mut self.clock);
+            fields::everything(record, &mut Chosen { fields: &fields, line: &mut line });
+        } else {
+            fields::before_ends(record, &mut Line(out, &mut self.clock));
+            self.push_ends(out, record);
+            self.push_parties(out, record);
+            fields::behind_ends(record, &mut Line(out, &mut self.clock));
+            if record.ipvs.is_some() {
+                self.push_ipvs(out, record);
+            }
+        }
+        if out.len() == start {
+            out.push(b'{');
         }
         // Every key comes with a comma before it: the first one's is where the object begins.
         if let Some(first) = out.get_mut(start) {
             *first = b'{';
         }
-        out.extend_from_slice(b"}\n");
+        out.push(b'}');
     }
 
     /// Each party's text was mostly made for an earlier record.
@@ -194,6 +217,20 @@ impl Taker for Line<'_> {
     }
 }
 
+/// A line of some fields only.
+struct Chosen<'a, 'b> {
+    fields: &'a Fields,
+    line: &'a mut Line<'b>,
+}
+
+impl Taker for Chosen<'_, '_> {
+    fn take(&mut self, lead: Lead, value: Value<'_>) {
+        if value != Value::Absent && self.fields.has(lead.key) {
+            self.line.take(lead, value);
+        }
+    }
+}
+
 #[inline(never)]
 fn push_strings<'a>(out: &mut Vec<u8>, items: impl Iterator<Item = &'a [u8]>) {
     out.push(b'[');
@@ -261,6 +298,22 @@ mod tests {
             }
         }
         assert!(lines.ends.places.len() <= KNOWN_ENDS);
+    }
+
+    #[test]
+    fn some_fields_stand_in_the_order_of_all() {
+        let record = Record { status: Some(200), ..Record::blank() };
+        let check = |only: &[&str], without: &[&str], expected: &str| {
+            let fields = Fields::parse(only, without).unwrap();
+            assert_eq!(line(&mut Lines::of(Some(Arc::new(fields))), &record), format!("{expected}\n"));
+        };
+        check(
+            &["client.port", "http.response.*", "kind"],
+            &[],
+            r#"{"kind":"http","http.response.status_code":200,"client.port":0}"#,
+        );
+        check(&["server.*"], &["*.port"], r#"{"server.address":"0.0.0.0"}"#);
+        check(&["url.path"], &[], "{}");
     }
 
     #[test]

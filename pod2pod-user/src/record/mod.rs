@@ -11,6 +11,7 @@ pub mod json;
 pub mod number;
 pub mod party;
 pub mod schema;
+pub mod selected;
 pub mod text;
 
 use std::{

@@ -43,8 +43,8 @@ pub const EXACT_BYTES: u64 = 5 << 19;
 /// Where IPVS came only after the start, nothing was set aside for them: they are taken of the slack, if that is so many times as
 /// large.
 pub const EXACT_SLACK: u64 = 2;
-/// What a collector takes beside its queue: copies of parts that are sent again, compressed ones, connections. Bytes.
-pub const COLLECTOR_BYTES: u64 = 3 << 20;
+/// What a sink takes beside its queue: copies of parts that are sent again, compressed ones, connections. Bytes.
+pub const SINK_BYTES: u64 = 3 << 20;
 /// What a socket end costs in the kernel's state table: key, state, and the table's own (kernel/bpf/hashtab.c). Bytes.
 pub const KERNEL_CONNECTION_BYTES: u64 = 192;
 /// What a verdict costs likewise. Bytes.
@@ -78,7 +78,7 @@ pub enum Ipvs {
 }
 
 /// What memory is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
     /// All there is. Bytes.
     pub memory: u64,
@@ -86,8 +86,8 @@ pub struct Wanted {
     pub rings: u64,
     /// The output's queue, and whether somebody chose it. Bytes.
     pub output_queue: (u64, bool),
-    /// The collector's, if there is a collector.
-    pub collector_queue: Option<(u64, bool)>,
+    /// Those of further sinks.
+    pub sink_queues: Vec<(u64, bool)>,
     /// Packets on their way to a file. Bytes.
     pub packets: u64,
     /// Whether IPVS is watched.
@@ -101,7 +101,7 @@ pub struct Wanted {
 }
 
 /// What each may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shares {
     /// Connections that reassembly and the HTTP stage follow at once.
     pub connections: u64,
@@ -121,8 +121,8 @@ pub struct Shares {
     pub kept: u64,
     /// The output's queue. Bytes.
     pub output_queue: u64,
-    /// The collector's. Bytes.
-    pub collector_queue: u64,
+    /// Those of further sinks. Bytes each.
+    pub sink_queues: Vec<u64>,
     /// Sets of labels in the metrics.
     pub label_sets: u64,
     /// What is known of the cluster. Bytes.
@@ -139,7 +139,7 @@ pub struct Shares {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "limits.memory: {given} bytes are too few: rings take {rings}, queues {queues}, the program itself the rest of {least}; \
-     give it at least {least}, or lower capture.ring_bytes or output.queue_bytes"
+     give it at least {least}, or lower capture.ring_bytes or a queue_bytes"
 )]
 pub struct TooSmall {
     given: u64,
@@ -155,7 +155,7 @@ pub struct TooSmall {
 /// It is too small for the least of everything.
 pub fn split(wanted: &Wanted) -> Result<Shares, TooSmall> {
     // Polling does without them.
-    let without = &Wanted { exact: false, ..*wanted };
+    let without = &Wanted { exact: false, ..wanted.clone() };
     fitting(wanted).or_else(|too_small| if wanted.exact { fitting(without) } else { Err(too_small) })
 }
 
@@ -163,7 +163,7 @@ fn fitting(wanted: &Wanted) -> Result<Shares, TooSmall> {
     shares(wanted).filter(|shares| shares.connections >= MIN_CONNECTIONS).ok_or_else(|| {
         let fixed = fixed(wanted);
         let enough = |rest: &u64| {
-            let more = Wanted { memory: fixed + rest, ..*wanted };
+            let more = Wanted { memory: fixed + rest, ..wanted.clone() };
             shares(&more).is_some_and(|shares| shares.connections >= MIN_CONNECTIONS)
         };
         // In steps that a person would write.
@@ -180,7 +180,7 @@ fn fitting(wanted: &Wanted) -> Result<Shares, TooSmall> {
 
 /// What is taken whatever the traffic is.
 fn fixed(wanted: &Wanted) -> u64 {
-    let collector = wanted.collector_queue.map_or(0, |_| COLLECTOR_BYTES);
+    let sinks = wanted.sink_queues.len() as u64 * SINK_BYTES;
     let exact = if wanted.exact && wanted.ipvs == Ipvs::Present { EXACT_BYTES } else { 0 };
     let names = if wanted.cluster { NAMES_BYTES + BEHIND_BYTES } else { 0 };
     exact
@@ -188,15 +188,15 @@ fn fixed(wanted: &Wanted) -> u64 {
         + PROCESS_BYTES
         + wanted.rings
         + KERNEL_OTHER_BYTES
-        + collector
+        + sinks
         + wanted.packets
         + chosen(wanted)
 }
 
 /// The queues that somebody chose.
 fn chosen(wanted: &Wanted) -> u64 {
-    let queues = [Some(wanted.output_queue), wanted.collector_queue];
-    queues.into_iter().flatten().filter(|(_, chosen)| *chosen).map(|(bytes, _)| bytes).sum()
+    let queues = wanted.sink_queues.iter().chain([&wanted.output_queue]);
+    queues.filter(|(_, chosen)| *chosen).map(|(bytes, _)| bytes).sum()
 }
 
 fn shares(wanted: &Wanted) -> Option<Shares> {
@@ -208,11 +208,13 @@ fn shares(wanted: &Wanted) -> Option<Shares> {
         (0, 0)
     };
     let rest = rest - cluster - pairs * PAIR_BYTES;
-    let queue = |(bytes, chosen): (u64, bool)| if chosen { bytes } else { bytes.min(rest / QUEUE_SHARE) };
+    // However many they are, together they take no more than two would.
+    let share = rest / QUEUE_SHARE.max((1 + wanted.sink_queues.len() as u64) * QUEUE_SHARE / 2);
+    let queue = |(bytes, chosen): (u64, bool)| if chosen { bytes } else { bytes.min(share) };
     let output_queue = queue(wanted.output_queue);
-    let collector_queue = wanted.collector_queue.map_or(0, queue);
-    let left_over = |(bytes, chosen): (u64, bool)| if chosen { 0 } else { bytes.min(rest / QUEUE_SHARE) };
-    let queues = left_over(wanted.output_queue) + wanted.collector_queue.map_or(0, left_over);
+    let sink_queues: Vec<_> = wanted.sink_queues.iter().copied().map(queue).collect();
+    let left_over = |(bytes, chosen): &(u64, bool)| if *chosen { 0 } else { *bytes.min(&share) };
+    let queues: u64 = wanted.sink_queues.iter().chain([&wanted.output_queue]).map(left_over).sum();
     let store = rest / STORE_SHARE;
     let held = store.min(reassembly::config::DEFAULT_MAX_TOTAL_HELD_BYTES as u64);
     let kept = store.min(http::DEFAULT_MAX_KEPT as u64);
@@ -232,7 +234,7 @@ fn shares(wanted: &Wanted) -> Option<Shares> {
         held,
         kept,
         output_queue,
-        collector_queue,
+        sink_queues,
         label_sets: DEFAULT_LABEL_SETS as u64 + labels,
         cluster,
         pairs,
@@ -291,7 +293,7 @@ mod tests {
             memory,
             rings,
             output_queue: (8 * MIB, false),
-            collector_queue: None,
+            sink_queues: Vec::new(),
             packets: 0,
             ipvs: Ipvs::Later,
             exact: true,
@@ -302,9 +304,9 @@ mod tests {
 
     /// Everything at its bound at once.
     fn total(wanted: &Wanted, shares: &Shares) -> u64 {
-        let queues = shares.output_queue + shares.collector_queue;
+        let queues = shares.output_queue + shares.sink_queues.iter().sum::<u64>();
         let labels = (shares.label_sets - DEFAULT_LABEL_SETS as u64) * LABEL_SET_BYTES;
-        let wanted = &Wanted { exact: shares.exact, ..*wanted };
+        let wanted = &Wanted { exact: shares.exact, ..wanted.clone() };
         fixed(wanted) - chosen(wanted)
             + queues
             + shares.held
@@ -334,12 +336,11 @@ mod tests {
     fn all_shares_together_are_within_the_budget() {
         for memory in [24, 32, 48, 64, 100, 128, 512, 4096] {
             for rings in [256 << 10, MIB, 4 * MIB, 16 * MIB, 64 * MIB] {
-                for collector_queue in [None, Some((8 * MIB, false)), Some((3 * MIB, true))] {
+                for sink_queues in [vec![], vec![(8 * MIB, false)], vec![(3 * MIB, true), (8 * MIB, false)]] {
                     let routes = memory % 3 == 0;
                     let ipvs = if memory % 16 == 0 { Ipvs::Present } else { Ipvs::Never };
                     let cluster = memory % 5 != 0;
-                    let wanted =
-                        Wanted { collector_queue, routes, ipvs, cluster, ..wanted(memory * MIB, rings) };
+                    let wanted = Wanted { sink_queues, routes, ipvs, cluster, ..wanted(memory * MIB, rings) };
                     let Ok(shares) = split(&wanted) else { continue };
                     assert!(total(&wanted, &shares) <= wanted.memory, "{wanted:?} {shares:?}");
                     assert!(shares.connections >= MIN_CONNECTIONS && shares.connections <= MAX_CONNECTIONS);
@@ -434,7 +435,7 @@ mod tests {
             let wanted = Wanted { ipvs, exact, ..wanted(memory * MIB, 16 * MIB) };
             let shares = split(&wanted).unwrap();
             assert_eq!(shares.exact, expected, "{wanted:?}");
-            let without = split(&Wanted { exact: false, ..wanted }).unwrap();
+            let without = split(&Wanted { exact: false, ..wanted.clone() }).unwrap();
             let takes = without.connections - shares.connections;
             assert_eq!(takes > 0, expected && ipvs == Ipvs::Present, "{wanted:?} {takes}");
         }
@@ -459,7 +460,7 @@ mod tests {
         let kernel = shares.kernel_connections * KERNEL_CONNECTION_BYTES
             + shares.kernel_verdicts * KERNEL_VERDICT_BYTES;
         assert!(kernel < tables(shares.connections));
-        let sum = PROCESS_BYTES + KERNEL_OTHER_BYTES + COLLECTOR_BYTES + wanted.rings;
-        assert_eq!(fixed(&Wanted { collector_queue: Some((MIB, false)), ..wanted }), sum);
+        let sum = PROCESS_BYTES + KERNEL_OTHER_BYTES + SINK_BYTES + wanted.rings;
+        assert_eq!(fixed(&Wanted { sink_queues: vec![(MIB, false)], ..wanted }), sum);
     }
 }

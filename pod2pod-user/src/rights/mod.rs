@@ -123,7 +123,7 @@ pub enum Part {
     /// Writes records.
     Output,
     /// Posts records.
-    Collector,
+    Sinks,
     /// Writes packets.
     Packets,
     /// Answers requests.
@@ -142,7 +142,7 @@ impl Part {
             Self::Interfaces => "interfaces",
             Self::Ipvs => "ipvs",
             Self::Output => "output",
-            Self::Collector => "http-sink",
+            Self::Sinks => "sinks",
             Self::Packets => "pcap",
             Self::Admin => "admin",
             Self::Kubernetes => "kubernetes",
@@ -174,7 +174,7 @@ const CALLS_ABOUT_MAPS: &[Part] = &[
     Part::Interfaces,
     Part::Ipvs,
     Part::Admin,
-    Part::Collector,
+    Part::Sinks,
     Part::Kubernetes,
 ];
 const FOLLOWS_INTERFACES: &[Part] = &[Part::InterfacesAtFirst, Part::Interfaces];
@@ -373,7 +373,7 @@ mod tests {
             (Part::Kubernetes, &[Bpf]),
             (Part::Worker, &[Bpf, NetAdmin, SysNice]),
             (Part::Admin, &[Bpf]),
-            (Part::Collector, &[Bpf]),
+            (Part::Sinks, &[Bpf]),
             (Part::Packets, &[DacOverride]),
             (Part::Interfaces, &[Bpf, NetAdmin]),
             (Part::InterfacesAtFirst, &[Bpf, NetAdmin, SysAdmin]),

@@ -3,8 +3,7 @@
 use std::{
     io::Write as _,
     sync::Arc,
-    thread,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
@@ -17,34 +16,12 @@ use super::{
     own::OwnConnections,
 };
 use crate::{
-    delivery::{
-        Answer, Batch, DeadLetters, Limits, Overflow, Parcel, Queue, Refusal, RefusalKind, Runner, SinkStats,
-        Target, Trouble, TroubleKind,
-    },
-    record::{Record, json},
-    rights::{self, Part},
+    delivery::{Answer, Parcel, Refusal, RefusalKind, Target, Trouble, TroubleKind},
     secrets::SecretError,
-    shutdown::Shutdown,
 };
 
-/// Records of one request at most.
-pub const DEFAULT_BATCH_RECORDS: u64 = 500;
-/// Bytes queued for the collector at most.
-pub const DEFAULT_QUEUE_BYTES: usize = 8 * 1024 * 1024;
-/// A request that takes longer has failed.
-pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
-/// Requests under way at once, at most: a connection each.
-pub const DEFAULT_CONCURRENCY: usize = 8;
-/// More would be more sockets of one node than collectors count with.
-pub const MAX_CONCURRENCY: usize = 64;
-/// A record waits this long for others to be posted with.
-pub const DEFAULT_LINGER: Duration = Duration::from_millis(500);
 /// Bytes of an answer that are read at most: only its head counts.
 pub const MAX_ANSWER_BYTES: usize = 64 * 1024;
-/// A batch is handed on at this size whatever the number of its records.
-pub const MAX_BATCH_BYTES: usize = 1024 * 1024;
-/// Its name in metrics and messages.
-pub const NAME: &str = "http";
 
 /// How records are put into a request's body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,133 +44,10 @@ pub struct Config {
     pub body: Body,
     /// Bodies are compressed.
     pub gzip: bool,
-    /// Records of one request at most.
-    pub batch_records: u64,
-    /// Bytes queued at most.
-    pub queue_bytes: usize,
-    /// What may be asked of the collector.
-    pub limits: Limits,
-}
-
-/// The sink.
-#[derive(Debug)]
-pub struct HttpSink {
-    lines: json::Lines,
-    batch: Batch,
-    /// When the first record of the batch came.
-    since: Option<Instant>,
-    batch_records: u64,
-    queue: Arc<Queue>,
-    shutdown: Shutdown,
-}
-
-impl HttpSink {
-    /// Starts the sink's thread. When the program should end nothing waits. What the collector refuses goes to `dead`.
-    ///
-    /// # Errors
-    /// A file cannot be used; the thread or its runtime cannot be started.
-    pub fn start(
-        config: Config,
-        overflow: Overflow,
-        own: Arc<OwnConnections>,
-        dead: Option<DeadLetters>,
-        shutdown: Shutdown,
-    ) -> anyhow::Result<Self> {
-        let queue = Arc::new(Queue::new(config.queue_bytes, overflow));
-        let batch_records = config.batch_records.max(1);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (shared, limits) = (Arc::clone(&queue), config.limits);
-        let collector = Collector::new(config, own)?;
-        thread::Builder::new().name("http-sink".to_owned()).spawn(move || {
-            let _ = rights::keep(Part::Collector, |_| true);
-            let _done = Done(&shared);
-            let runner = Runner::new(NAME, collector, Arc::clone(&shared), limits);
-            runtime.block_on(runner.with_dead_letters(dead).run());
-        })?;
-        let (lines, batch) = (json::Lines::default(), Batch::default());
-        Ok(Self { lines, batch, since: None, batch_records, queue, shutdown })
-    }
-
-    /// The same collector for another worker: with batches of its own, on the same queue.
-    pub fn for_worker(&self) -> Self {
-        let (queue, shutdown) = (Arc::clone(&self.queue), self.shutdown.clone());
-        let (lines, batch) = (json::Lines::default(), Batch::default());
-        Self { lines, batch, since: None, batch_records: self.batch_records, queue, shutdown }
-    }
-
-    /// Records in the batch that is being filled.
-    pub const fn filling(&self) -> u64 {
-        self.batch.records
-    }
-
-    /// Adds `record` to the batch.
-    pub fn write(&mut self, record: &Record) {
-        self.lines.push(&mut self.batch.bytes, record);
-        self.batch.end_item();
-        self.batch.count(record);
-        if self.batch.records >= self.batch_records || self.batch.bytes.len() >= MAX_BATCH_BYTES {
-            self.flush();
-        }
-    }
-
-    /// Hands the batch on if it has waited long enough.
-    pub fn flush_due(&mut self) {
-        if self.batch.records == 0 {
-            return;
-        }
-        let now = Instant::now();
-        if now.duration_since(*self.since.get_or_insert(now)) >= DEFAULT_LINGER {
-            self.flush();
-        }
-    }
-
-    /// Hands the batch on.
-    pub fn flush(&mut self) {
-        self.since = None;
-        if self.batch.records > 0 {
-            // Its buffer goes on its way.
-            self.queue.push(std::mem::take(&mut self.batch), || self.shutdown.is_requested());
-        }
-    }
-
-    /// What was counted so far.
-    pub fn stats(&self) -> SinkStats {
-        let stats = self.queue.stats();
-        let filling = self.filling();
-        SinkStats { received: stats.received + filling, in_flight: stats.in_flight + filling, ..stats }
-    }
-
-    /// Nothing comes any more.
-    pub fn end(&mut self) {
-        self.since = None;
-        if self.batch.records > 0 {
-            // There is nothing to wait for.
-            self.queue.push(std::mem::take(&mut self.batch), || true);
-        }
-        self.queue.end();
-    }
-
-    /// Waits until what is left is sent, at most until `deadline`.
-    pub fn finish(mut self, deadline: Instant) -> SinkStats {
-        self.end();
-        self.queue.wait_done(deadline)
-    }
-}
-
-/// However the thread ends, nobody waits for it.
-struct Done<'a>(&'a Queue);
-
-impl Drop for Done<'_> {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            self.0.abandon();
-        }
-        self.0.set_done();
-    }
 }
 
 /// The collector.
-struct Collector {
+pub(super) struct Collector {
     client: Client,
     method: Method,
     body: Body,
@@ -206,35 +60,13 @@ impl Target for Collector {
     }
 }
 
-/// Sends items that were records once, on this thread; what became of them.
-///
-/// # Errors
-/// A file cannot be used; the runtime cannot be started.
-pub fn send_again(
-    config: Config,
-    own: Arc<OwnConnections>,
-    dead: DeadLetters,
-    items: &[Vec<u8>],
-) -> anyhow::Result<SinkStats> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let queue = Arc::new(Queue::new(config.queue_bytes, Overflow::Wait));
-    let mut batch = Batch::default();
-    for item in items {
-        batch.bytes.extend_from_slice(item);
-        batch.end_item();
-        batch.records += 1;
-    }
-    queue.push(batch, || false);
-    queue.end();
-    let limits = config.limits;
-    let runner = Runner::new(NAME, Collector::new(config, own)?, Arc::clone(&queue), limits);
-    runtime.block_on(runner.with_dead_letters(Some(dead)).run());
-    Ok(queue.stats())
-}
-
 impl Collector {
-    fn new(config: Config, own: Arc<OwnConnections>) -> Result<Self, SecretError> {
-        let Config { access, method, body, gzip, .. } = config;
+    /// Reads the files, and connects when there is something to send.
+    ///
+    /// # Errors
+    /// A file cannot be used.
+    pub(super) fn new(config: Config, own: Arc<OwnConnections>) -> Result<Self, SecretError> {
+        let Config { access, method, body, gzip } = config;
         Ok(Self { client: Client::new(access, own, MAX_ANSWER_BYTES)?, method, body, gzip })
     }
 
@@ -317,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_second_address_and_a_body_that_does_not_end_have_their_time_in_an_attempt() {
-        assert!(2 * MAX_CONNECT_TIME + MAX_BODY_TIME < DEFAULT_TIMEOUT);
+        assert!(2 * MAX_CONNECT_TIME + MAX_BODY_TIME < crate::sinks::remote::DEFAULT_TIMEOUT);
     }
 
     #[test]

@@ -6,19 +6,24 @@ pub mod http;
 pub mod http_client;
 pub mod own;
 pub mod pod2pod_log;
+pub mod remote;
 pub mod reuse;
 pub mod text;
 pub mod writer;
 
-use std::{path::PathBuf, time::Instant};
+use std::{path::PathBuf, sync::Arc, time::Instant};
 
-pub use http::HttpSink;
-pub use own::OwnConnections;
-pub use writer::Writer;
-
+use self::{http::Collector, remote::Start};
+pub use self::{
+    own::OwnConnections,
+    remote::{Common, Remote},
+    writer::Writer,
+};
 use crate::{
-    delivery::SinkStats,
-    record::{Record, json},
+    delivery::{DeadLetters, Overflow, SinkStats},
+    record::{Record, json, selected::Fields},
+    secrets::SecretError,
+    shutdown::Shutdown,
 };
 
 /// How records are written.
@@ -69,6 +74,14 @@ pub enum Encoder {
 }
 
 impl Encoder {
+    /// Lines of JSON in this form, of these fields; the old form has its own.
+    fn lines(format: Format, fields: Option<Arc<Fields>>) -> Self {
+        match format {
+            Format::Pod2podLog => Self::Old(pod2pod_log::OldLines::of_host(false)),
+            Format::Auto | Format::Json | Format::Text => Self::Json(json::Lines::of(fields)),
+        }
+    }
+
     /// Appends `record` to `out`.
     pub fn push(&mut self, out: &mut Vec<u8>, record: &Record) {
         match self {
@@ -79,22 +92,100 @@ impl Encoder {
     }
 }
 
+/// A further sink: what all have, and where its records go.
+#[derive(Clone, Debug)]
+pub struct SinkConfig {
+    /// What all have.
+    pub common: Common,
+    /// How a record is written, where the target leaves a choice.
+    pub lines: Format,
+    /// The record's fields that are written; all if absent.
+    pub fields: Option<Arc<Fields>>,
+    /// Where they go.
+    pub target: TargetConfig,
+}
+
+/// Where records go. One file of `sinks` each.
+#[derive(Clone, Debug)]
+pub enum TargetConfig {
+    /// An HTTP collector.
+    Http(Box<http::Config>),
+}
+
+impl SinkConfig {
+    /// Reads the files that it names, to see whether they can be used; each that cannot be.
+    pub fn check_files(&self) -> Vec<SecretError> {
+        match &self.target {
+            TargetConfig::Http(http) => http.access.check_files(),
+        }
+    }
+
+    fn encoder(&self) -> Encoder {
+        match &self.target {
+            TargetConfig::Http(_) => Encoder::lines(self.lines, self.fields.clone()),
+        }
+    }
+
+    /// Starts it.
+    ///
+    /// # Errors
+    /// A file cannot be used; its thread cannot be started.
+    pub fn start(
+        self,
+        overflow: Overflow,
+        own: Arc<OwnConnections>,
+        dead: Option<DeadLetters>,
+        shutdown: Shutdown,
+    ) -> anyhow::Result<Remote> {
+        let encoder = self.encoder();
+        let remote = match self.target {
+            TargetConfig::Http(http) => {
+                let target = Collector::new(*http, own)?;
+                Remote::start(self.common, Start { encoder, target, overflow, dead, shutdown })
+            }
+        };
+        Ok(remote?)
+    }
+
+    /// Sends items that were its records once, on this thread; what became of them.
+    ///
+    /// # Errors
+    /// A file cannot be used; the runtime cannot be started.
+    pub fn send_again(
+        self,
+        own: Arc<OwnConnections>,
+        dead: DeadLetters,
+        items: &[Vec<u8>],
+    ) -> anyhow::Result<SinkStats> {
+        let stats = match self.target {
+            TargetConfig::Http(http) => {
+                remote::send_again(self.common, Collector::new(*http, own)?, dead, items)
+            }
+        };
+        Ok(stats?)
+    }
+}
+
+/// Name of the output in metrics and messages.
+pub const OUTPUT: &str = "output";
+
 /// All configured sinks.
 #[derive(Debug)]
 pub struct Sinks {
     writer: Writer,
-    http: Option<HttpSink>,
+    remotes: Vec<Remote>,
 }
 
 impl Sinks {
-    /// The writer, and the HTTP sink if there is one.
-    pub const fn new(writer: Writer, http: Option<HttpSink>) -> Self {
-        Self { writer, http }
+    /// The writer, and the further sinks.
+    pub const fn new(writer: Writer, remotes: Vec<Remote>) -> Self {
+        Self { writer, remotes }
     }
 
     /// The same sinks for another worker: it fills batches of its own, and hands whole ones to the same queues.
     pub fn for_worker(&self) -> Self {
-        Self { writer: self.writer.for_worker(), http: self.http.as_ref().map(HttpSink::for_worker) }
+        let remotes = self.remotes.iter().map(Remote::for_worker).collect();
+        Self { writer: self.writer.for_worker(), remotes }
     }
 
     /// Shows the header of columns, if columns are written.
@@ -105,25 +196,19 @@ impl Sinks {
     /// Queues `record` for every sink.
     pub fn write(&mut self, record: &Record) {
         self.writer.write(record);
-        if let Some(http) = &mut self.http {
-            http.write(record);
-        }
+        self.remotes.iter_mut().for_each(|remote| remote.write(record));
     }
 
-    /// Hands on what should wait no longer: a reader sees records at once, a collector gets batches.
+    /// Hands on what should wait no longer: a reader sees records at once, other targets get batches.
     pub fn flush_due(&mut self) {
         self.writer.flush();
-        if let Some(http) = &mut self.http {
-            http.flush_due();
-        }
+        self.remotes.iter_mut().for_each(Remote::flush_due);
     }
 
     /// Hands on everything: what comes next may be long in coming.
     pub fn flush(&mut self) {
         self.writer.flush();
-        if let Some(http) = &mut self.http {
-            http.flush();
-        }
+        self.remotes.iter_mut().for_each(Remote::flush);
     }
 
     /// The reader of standard output went away: there is nobody to work for.
@@ -132,27 +217,27 @@ impl Sinks {
     }
 
     /// Names and counters of the sinks.
-    pub fn stats(&self) -> Vec<(&'static str, SinkStats)> {
-        let http = self.http.as_ref().map(|http| (http::NAME, http.stats()));
-        [("output", self.writer.stats())].into_iter().chain(http).collect()
+    pub fn stats(&self) -> Vec<(Arc<str>, SinkStats)> {
+        let remotes = self.remotes.iter().map(|remote| (Arc::clone(remote.name()), remote.stats()));
+        [(OUTPUT.into(), self.writer.stats())].into_iter().chain(remotes).collect()
     }
 
     /// Adds what this worker is filling to `stats`, which are another worker's of the same sinks.
-    pub fn add_filling(&self, stats: &mut [(&'static str, SinkStats)]) {
-        let filling = [Some(self.writer.filling()), self.http.as_ref().map(HttpSink::filling)];
-        for ((_, stats), filling) in stats.iter_mut().zip(filling.into_iter().flatten()) {
-            stats.received += filling;
-            stats.in_flight += filling;
+    pub fn add_filling(&self, stats: &mut [(Arc<str>, SinkStats)]) {
+        let Some(((_, output), others)) = stats.split_first_mut() else { return };
+        self.writer.add_filling(output);
+        for (remote, (_, stats)) in self.remotes.iter().zip(others) {
+            remote.add_filling(stats);
         }
     }
 
     /// Waits until everything queued is out, at most until `deadline`; what is left then is lost and counted.
-    pub fn finish(self, deadline: Instant) -> Vec<(&'static str, SinkStats)> {
-        let Self { writer, mut http } = self;
+    pub fn finish(self, deadline: Instant) -> Vec<(Arc<str>, SinkStats)> {
+        let Self { writer, mut remotes } = self;
         // All of them have the whole time.
-        http.iter_mut().for_each(HttpSink::end);
+        remotes.iter_mut().for_each(Remote::end);
         let writer = writer.finish(deadline);
-        let http = http.map(|http| (http::NAME, http.finish(deadline)));
-        [("output", writer)].into_iter().chain(http).collect()
+        let remotes = remotes.into_iter().map(|remote| (Arc::clone(remote.name()), remote.finish(deadline)));
+        [(OUTPUT.into(), writer)].into_iter().chain(remotes).collect()
     }
 }

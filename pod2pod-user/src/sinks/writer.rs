@@ -100,11 +100,6 @@ impl Writer {
         Self { encoder, batch: Batch::default(), queue, shutdown, ..*self }
     }
 
-    /// Records in the batch that is being filled.
-    pub const fn filling(&self) -> u64 {
-        self.batch.records
-    }
-
     /// Adds `record` to the batch.
     pub fn write(&mut self, record: &Record) {
         self.encoder.push(&mut self.batch.bytes, record);
@@ -134,9 +129,15 @@ impl Writer {
 
     /// What was counted so far.
     pub fn stats(&self) -> SinkStats {
-        let stats = self.queue.stats();
-        let filling = self.filling();
-        SinkStats { received: stats.received + filling, in_flight: stats.in_flight + filling, ..stats }
+        let mut stats = self.queue.stats();
+        self.add_filling(&mut stats);
+        stats
+    }
+
+    /// Adds what is in the batch that is being filled.
+    pub const fn add_filling(&self, stats: &mut SinkStats) {
+        stats.received += self.batch.records;
+        stats.in_flight += self.batch.records;
     }
 
     /// Writes what is left, at most until `deadline`.

@@ -41,12 +41,12 @@ fn it_never_tells_of_itself() {
         }
         Ok::<_, std::io::Error>(())
     });
-    let url = format!("output.http.url=http://{}/in", collector.address);
+    let url = format!("sinks.http.url=http://{}/in", collector.address);
     let agent = Agent::launch(
         party(&world.client.path(), &world.cgroup.part("agent").unwrap()),
         Some(world.cgroup.path()),
         admin,
-        &[AMPLE_RING, &url, "output.http.batch_records=1"],
+        &[AMPLE_RING, &url, "sinks.http.batch_records=1"],
     );
     wait_until("ready", || {
         client.try_connect(None, admin).is_ok_and(|stream| get(stream, "/ready").starts_with("HTTP/1.1 200"))

@@ -264,7 +264,7 @@ fn its_own_attempts_are_never_told() {
     machine::share();
     // Free a moment ago: nobody listens there.
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let collector = format!("output.http.url=http://{nobody}/");
+    let collector = format!("sinks.http.url=http://{nobody}/");
     let ports = format!("filter.ports={}", nobody.port());
     let agent = Agent::start(None, &[&collector, &ports, "capture.source=cgroup"]);
     // One attempt of somebody else, whose records the collector is to have.

@@ -94,7 +94,7 @@ fn every_thread_keeps_what_it_needs_and_it_observes() {
     let packets = format!("capture.write_pcap.file={}", folder.path().join("packets").display());
     let mut here = Place::new(Path::new("-"), Path::new("-"));
     let collector = Server::start(here.listen((Ipv4Addr::LOCALHOST, 0)));
-    let collector = format!("output.http.url=http://{}/records", collector.address);
+    let collector = format!("sinks.http.url=http://{}/records", collector.address);
     let settings = [AMPLE_RING, &packets, "log.level=info", "capture.workers=2", &collector];
     let agent = Agent::start(Some(stage.world.cgroup.path()), &settings);
     let for_namespace: &[Capability] = if is_host() { &[] } else { &[SysPtrace] };
@@ -106,7 +106,7 @@ fn every_thread_keeps_what_it_needs_and_it_observes() {
             ("ipvs", &[&[Bpf, NetAdmin, Perfmon], for_namespace, for_probes()]),
             ("pcap", &[&[DacOverride]]),
             ("admin", &[for_maps()]),
-            ("http-sink", &[for_maps()]),
+            ("sink-http", &[for_maps()]),
             ("output", &[]),
             ("signals", &[]),
         ],

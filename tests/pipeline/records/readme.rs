@@ -3,7 +3,11 @@
 use std::{fmt::Write as _, fs, path::Path};
 
 use pod2pod_user::{
-    config::{keys::keys, legacy::NAMES},
+    config::{
+        keys::keys,
+        legacy::NAMES,
+        targets::{SinkKey, TYPES, common_keys},
+    },
     record::{field::Presence, fields},
     rights::RIGHTS,
 };
@@ -12,9 +16,13 @@ use pod2pod_user::{
 fn tables_are_as_the_code_has_them() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
     let mut readme = fs::read_to_string(&path).unwrap();
-    for (name, table) in
-        [("fields", fields()), ("configuration", configuration()), ("rights", rights()), ("legacy", legacy())]
-    {
+    for (name, table) in [
+        ("fields", fields()),
+        ("configuration", configuration()),
+        ("sinks", sinks()),
+        ("rights", rights()),
+        ("legacy", legacy()),
+    ] {
         let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- end of {name} -->"));
         let from = readme.find(&begin).unwrap_or_else(|| panic!("{begin} is missing")) + begin.len();
         let to = readme.find(&end).unwrap_or_else(|| panic!("{end} is missing"));
@@ -54,6 +62,29 @@ fn configuration() -> String {
             .unwrap();
     }
     table
+}
+
+fn sinks() -> String {
+    let mut text = "| type | target | URLs |\n|---|---|---|\n".to_owned();
+    for one in TYPES {
+        let urls: Vec<_> = one.schemes.iter().map(|scheme| format!("`{scheme}://`")).collect();
+        writeln!(text, "| `{}` | {} | {} |", one.word, one.sentence, urls.join(", ")).unwrap();
+    }
+    text.push_str("\nEvery sink has:\n\n");
+    push_keys(&mut text, common_keys());
+    for one in TYPES {
+        write!(text, "\nThose of type `{}` also have:\n\n", one.word).unwrap();
+        push_keys(&mut text, one.own_keys());
+    }
+    text
+}
+
+fn push_keys(text: &mut String, keys: impl Iterator<Item = &'static SinkKey>) {
+    text.push_str("| key | allowed | default | meaning |\n|---|---|---|---|\n");
+    for key in keys {
+        let default = if key.default.is_empty() { String::new() } else { format!("`{}`", key.default) };
+        writeln!(text, "| `{}` | {} | {default} | {} |", key.path, key.allowed, key.sentence).unwrap();
+    }
 }
 
 fn rights() -> String {

@@ -42,6 +42,7 @@ const PURE: &[&str] = &[
     "pod2pod-user/src/kubernetes/",
     "pod2pod-user/src/enrich/",
     "pod2pod-user/src/record",
+    "pod2pod-user/src/route",
     "pod2pod-user/src/delivery/backoff",
     "pod2pod-user/src/delivery/circuit",
     "pod2pod-user/src/delivery/concurrency",
@@ -185,9 +186,11 @@ pub(super) const LAYERS: &[Layer] = &[
         module: "kubernetes_api",
         may_import: &["finding", "kubernetes", "mode", "restraint", "rights", "shutdown", "sinks"],
     },
+    Layer { module: "route", may_import: &["enrich", "nearest", "record"] },
+    Layer { module: "nearest", may_import: &[] },
     // Knows no protocol.
     Layer { module: "delivery", may_import: &["record", "urgency"] },
-    Layer { module: "sinks", may_import: &["delivery", "record", "rights", "secrets", "shutdown"] },
+    Layer { module: "sinks", may_import: &["delivery", "record", "rights", "route", "secrets", "shutdown"] },
     // Beside the stages: sees what they make of a segment's bytes, and shares the sinks' queue.
     Layer {
         module: "pcap",

@@ -155,7 +155,7 @@ mod tests {
         let config = sinks::Config { file: Some("/dev/null".into()), ..sinks::Config::default() };
         let shutdown = Shutdown::without_signals().unwrap();
         let writer = Writer::open(&config, Overflow::DropNewest, &shutdown).unwrap();
-        Telling::new(Arc::default(), Sinks::new(writer, None), max_held, interval)
+        Telling::new(Arc::default(), Sinks::new(writer, Vec::new()), max_held, interval)
     }
 
     fn decision(outcome: Outcome) -> Decision {

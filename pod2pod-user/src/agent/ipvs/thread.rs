@@ -346,7 +346,7 @@ mod tests {
         let writer = Writer::open(&output, Overflow::DropNewest, &shutdown).unwrap();
         let path = Some("/nowhere/ip_vs_conn".into());
         let config = Config { path, interval: Duration::ZERO, ..Config::default() };
-        let sinks = Sinks::new(writer, None);
+        let sinks = Sinks::new(writer, Vec::new());
         let queues = sinks.for_worker();
         let came = || queues.stats()[0].1.reuses;
         let mut watch = Watch::new(config, Arc::default(), sinks, Arc::default(), shutdown);

@@ -14,9 +14,9 @@ use std::time::Duration;
 use super::{Config, value::Given};
 use crate::{capture::kernel::SourceChoice, kubernetes_api, mode::Mode, restraint, sinks::Format, watch};
 
-/// A configuration key.
+/// A configuration key, of `C`.
 #[derive(Clone, Copy, Debug)]
-pub struct Key {
+pub struct Key<C: 'static = Config> {
     /// Levels separated by dots.
     pub path: &'static str,
     /// What may be written.
@@ -26,7 +26,7 @@ pub struct Key {
     /// One sentence for people.
     pub sentence: &'static str,
     /// Puts the value where it belongs; absent if it is not allowed.
-    pub set: fn(&mut Config, &Given) -> Option<()>,
+    pub set: fn(&mut C, &Given) -> Option<()>,
 }
 
 impl Key {
@@ -37,8 +37,8 @@ impl Key {
     }
 }
 
-const DURATION: &str = "a duration such as 250ms, 10s, 2m";
-const BYTES: &str = "a size such as 4096, 64KiB, 8MiB";
+pub(super) const DURATION: &str = "a duration such as 250ms, 10s, 2m";
+pub(super) const BYTES: &str = "a size such as 4096, 64KiB, 8MiB";
 const PORTS: &str = "a list of ports and ranges such as 80, 8000-8100";
 const NETWORKS: &str = "a list of addresses and networks such as 10.0.0.1, 10.0.0.0/8, fd00::/8";
 const INTERFACES: &str = "a list of names and globs of interfaces such as eth0, veth*";
@@ -58,12 +58,6 @@ pub fn keys() -> impl Iterator<Item = &'static Key> {
 /// What cannot be together.
 pub fn contradictions(config: &Config) -> Vec<String> {
     let mut found = Vec::new();
-    let http_defaults = super::HttpSink::default();
-    let http_without_url = super::HttpSink { url: None, ..config.http_sink.clone() };
-    if config.http_sink.url.is_none() && http_without_url != http_defaults {
-        found.push("output.http: values are given, but no output.http.url to use them for");
-    }
-    found.extend(http_sink_contradictions(&config.http_sink));
     let capture = &config.capture;
     if capture.source == SourceChoice::Cgroup && !capture.interfaces.is_empty() {
         found.push(
@@ -112,33 +106,21 @@ pub fn contradictions(config: &Config) -> Vec<String> {
     found
 }
 
-fn http_sink_contradictions(sink: &super::HttpSink) -> Vec<&'static str> {
-    let mut found = Vec::new();
-    let says_tls = sink.tls != super::TlsFiles::default() || sink.server_name.is_some();
-    if says_tls && sink.url.as_ref().is_some_and(|url| !url.is_tls()) {
-        found.push("output.http.tls: values are given, but output.http.url is not https://");
-    }
-    if sink.tls.is_half_a_pair() {
-        found.push("output.http.tls: certificate and key are needed together");
-    }
-    found
-}
-
-fn put<T>(place: &mut T, value: Option<T>) -> Option<()> {
+pub(super) fn put<T>(place: &mut T, value: Option<T>) -> Option<()> {
     *place = value?;
     Some(())
 }
 
 /// All items of a list, as `parse` reads them.
-fn all<T>(given: &Given, parse: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
+pub(super) fn all<T>(given: &Given, parse: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
     given.items().iter().map(|item| parse(item)).collect()
 }
 
-fn positive(given: &Given) -> Option<Duration> {
+pub(super) fn positive(given: &Given) -> Option<Duration> {
     given.duration().filter(|duration| !duration.is_zero())
 }
 
-fn size(given: &Given) -> Option<usize> {
+pub(super) fn size(given: &Given) -> Option<usize> {
     given.bytes().filter(|bytes| *bytes > 0).and_then(|bytes| usize::try_from(bytes).ok())
 }
 
@@ -154,7 +136,6 @@ mod tests {
         capture::kernel::{MAX_RING_BYTES, MIN_RING_BYTES, Pattern},
         filter::CgroupRule,
         pcap::{MAX_FILES, MIN_FILE_BYTES},
-        sinks::http::MAX_CONCURRENCY,
     };
 
     #[test]
@@ -192,12 +173,6 @@ mod tests {
         check("capture.ring_bytes", u64::from(MIN_RING_BYTES) / 2, false);
         check("capture.ring_bytes", u64::from(MIN_RING_BYTES) + 1, false);
         check("output.queue_bytes", 0, false);
-        check("output.http.concurrency", 0, false);
-        check("output.http.concurrency", MAX_CONCURRENCY as u64, true);
-        check("output.http.concurrency", MAX_CONCURRENCY as u64 + 1, false);
-        check("output.http.attempts", 0, false);
-        check("output.http.attempts", u32::MAX.into(), true);
-        check("output.http.attempts", u64::from(u32::MAX) + 1, false);
         check("capture.write_pcap.max_file_bytes", MIN_FILE_BYTES, true);
         check("capture.write_pcap.max_file_bytes", MIN_FILE_BYTES - 1, false);
         check("capture.write_pcap.max_files", 0, false);
@@ -308,9 +283,6 @@ mod tests {
             "admin.token_file",
             "data_dir",
             "output.file",
-            "output.http.tls.ca",
-            "output.http.tls.certificate",
-            "output.http.tls.key",
             "capture.write_pcap.file",
             "capture.cgroup",
             "filter.expression",

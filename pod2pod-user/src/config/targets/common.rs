@@ -1,0 +1,100 @@
+//! Keys that every sink has.
+
+use super::SinkKey as Key;
+use crate::{
+    config::keys::{BYTES, DURATION, positive, put, size},
+    sinks::remote::{MAX_BATCH_RECORDS, MAX_CONCURRENCY},
+};
+
+pub(super) static KEYS: &[Key] = &[
+    Key {
+        path: "filter",
+        allowed: "a filter",
+        default: "",
+        sentence: "Records that it is given: words that all must fit, `or` between alternatives, such as `status>=500 namespace=shop or kind=connect`.",
+        set: |sink, given| put(&mut sink.filter, Some(Some(given.text()?.to_owned()))),
+    },
+    Key {
+        path: "sample",
+        allowed: "a share from 0 to 1, or a percentage",
+        default: "1",
+        sentence: "The share of ordinary exchanges that it is given, of all that there are; what `sampling.rate` never leaves out is always given.",
+        set: |sink, given| put(&mut sink.rate, given.rate()),
+    },
+    Key {
+        path: "batch_records",
+        allowed: "a number from 1 to 100000",
+        default: "500",
+        sentence: "Records of one batch at most.",
+        set: |sink, given| {
+            put(
+                &mut sink.batch_records,
+                given.integer().filter(|count| (1..=MAX_BATCH_RECORDS).contains(count)),
+            )
+        },
+    },
+    Key {
+        path: "queue_bytes",
+        allowed: BYTES,
+        default: "8MiB",
+        sentence: "Records queued for it at most; the newest are dropped beyond.",
+        set: |sink, given| put(&mut sink.queue_bytes, size(given)),
+    },
+    Key {
+        path: "timeout",
+        allowed: DURATION,
+        default: "30s",
+        sentence: "An attempt that takes longer has failed.",
+        set: |sink, given| put(&mut sink.limits.timeout, positive(given)),
+    },
+    Key {
+        path: "attempts",
+        allowed: "a number from 1, or unlimited",
+        default: "unlimited",
+        sentence: "A batch is lost after so many attempts that failed; each waits for a random part of a time that doubles, up to 30 s.",
+        set: |sink, given| {
+            let attempts = match given.text()? {
+                "unlimited" => None,
+                _ => Some(
+                    given.integer().and_then(|count| u32::try_from(count).ok()).filter(|count| *count > 0)?,
+                ),
+            };
+            put(&mut sink.limits.attempts, Some(attempts))
+        },
+    },
+    Key {
+        path: "concurrency",
+        allowed: "a number from 1 to 64",
+        default: "8",
+        sentence: "Batches under way at once, at most: as many as the target answers without slowing down; with 1 records keep their order.",
+        set: |sink, given| {
+            let count = given.integer().and_then(|count| usize::try_from(count).ok());
+            put(&mut sink.limits.concurrency, count.filter(|count| (1..=MAX_CONCURRENCY).contains(count)))
+        },
+    },
+    Key {
+        path: "linger",
+        allowed: DURATION,
+        default: "500ms",
+        sentence: "A record waits this long for others to be sent with.",
+        set: |sink, given| put(&mut sink.linger, positive(given)),
+    },
+];
+
+/// Keys of those whose records are lines of text or objects.
+pub(super) static LINES: &[Key] = &[
+    Key {
+        path: "fields",
+        allowed: "a list of fields of the record, and globs of them",
+        default: "",
+        sentence: "Fields that are written, in the record's order; all if there are none.",
+        set: |sink, given| put(&mut sink.fields, Some(given.items())),
+    },
+    Key {
+        path: "without_fields",
+        allowed: "a list of fields of the record, and globs of them",
+        default: "",
+        sentence: "Fields that are not written.",
+        set: |sink, given| put(&mut sink.without_fields, Some(given.items())),
+    },
+];

@@ -1,0 +1,110 @@
+//! Keys of `type: http`.
+
+use ::http::Method;
+
+use super::{Settings, SinkKey as Key, SinkType, Wrong, common, web};
+use crate::{
+    config::keys::put,
+    sinks::{
+        Format, TargetConfig,
+        http::{self, Body},
+        http_client,
+    },
+};
+
+pub(super) static TYPE: SinkType = SinkType {
+    word: "http",
+    sentence: "An HTTP/1.1 collector: JSON lines, or arrays of objects, a batch a request.",
+    schemes: &["http", "https"],
+    keys: &[KEYS, web::KEYS, common::LINES, common::KEYS],
+    build,
+};
+
+/// `http` as written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http {
+    url: Option<http_client::Url>,
+    method: Method,
+    body: Body,
+    gzip: bool,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { url: None, method: Method::POST, body: Body::default(), gzip: false }
+    }
+}
+
+static KEYS: &[Key] = &[
+    Key {
+        path: "url",
+        allowed: "an http:// or https:// URL without user information",
+        default: "",
+        sentence: "Where it is.",
+        set: |sink, given| put(&mut sink.http.url, Some(Some(http_client::Url::parse(given.text()?)?))),
+    },
+    Key {
+        path: "method",
+        allowed: "POST, PUT, PATCH",
+        default: "POST",
+        sentence: "The method of requests.",
+        set: |sink, given| {
+            let methods = [Method::POST, Method::PUT, Method::PATCH];
+            let text = given.text()?.to_ascii_uppercase();
+            put(&mut sink.http.method, methods.into_iter().find(|method| method.as_str() == text))
+        },
+    },
+    Key {
+        path: "body",
+        allowed: "lines, array",
+        default: "lines",
+        sentence: "Records as JSON lines (application/x-ndjson), or as an array of objects (application/json).",
+        set: |sink, given| {
+            sink.http.body = match given.text()? {
+                "lines" => Body::Lines,
+                "array" => Body::Array,
+                _ => return None,
+            };
+            Some(())
+        },
+    },
+    Key {
+        path: "compression",
+        allowed: "none, gzip",
+        default: "none",
+        sentence: "How bodies are compressed.",
+        set: |sink, given| {
+            sink.http.gzip = match given.text()? {
+                "none" => false,
+                "gzip" => true,
+                _ => return None,
+            };
+            Some(())
+        },
+    },
+    Key {
+        path: "format",
+        allowed: "json, pod2pod-log",
+        default: "json",
+        sentence: "The record as it is, or kubernetes-pod2pod-log's.",
+        set: |sink, given| {
+            sink.format = match given.text()? {
+                "json" => Format::Json,
+                "pod2pod-log" => Format::Pod2podLog,
+                _ => return None,
+            };
+            Some(())
+        },
+    },
+];
+
+fn build(sink: &Settings, wrong: &mut Vec<Wrong>) -> Option<TargetConfig> {
+    let Http { url, method, body, gzip } = sink.http.clone();
+    let Some(url) = url else {
+        wrong.push(("url", "it is missing: say where the collector is".to_owned()));
+        return None;
+    };
+    sink.web.check(url.is_tls(), wrong);
+    let access = sink.web.access(url);
+    Some(TargetConfig::Http(Box::new(http::Config { access, method, body, gzip })))
+}
