@@ -58,7 +58,7 @@ fn two_saved_tables_are_compared() {
         ("client.address", "10.244.1.2"),
         ("server.address", "10.96.0.10"),
         ("ipvs.real_server.address", "10.244.2.3"),
-        ("ipvs.state.before", "TIME_WAIT"),
+        ("ipvs.state_before", "TIME_WAIT"),
         ("ipvs.state", "ESTABLISHED"),
         ("os.version", "6.1.0-56-cloud-amd64"),
     ] {

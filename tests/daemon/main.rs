@@ -11,6 +11,7 @@ mod collector;
 mod command_line;
 mod connects;
 mod deploy;
+mod elasticsearch;
 mod endpoints;
 mod filter;
 mod ipvs;

@@ -79,6 +79,8 @@ pub struct SinkStats {
     pub unwanted: u64,
     /// Taken by the target.
     pub delivered: u64,
+    /// Of these, those that the target said it had already.
+    pub duplicates: u64,
     /// Lost because the queue was full.
     pub dropped_queue_full: u64,
     /// Lost because the target failed.

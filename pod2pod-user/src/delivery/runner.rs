@@ -225,6 +225,11 @@ impl<T: Target> Runner<T> {
                 }
                 self.fail(trouble, now);
             }
+            // A part of it was too much.
+            Answer::Judged(verdicts) if verdicts.contains(&Verdict::Later) => {
+                self.concurrency.refused(now);
+                self.succeed();
+            }
             Answer::Delivered | Answer::Judged(_) | Answer::TooLarge | Answer::Never(_) => {
                 self.concurrency.answered(now, took);
                 self.succeed();
@@ -275,8 +280,13 @@ impl<T: Target> Runner<T> {
 
     /// Deals with each item as was said of it.
     fn judge(&mut self, job: Job, verdicts: &[Verdict], now: Instant) {
-        let delivered = verdicts.iter().filter(|verdict| **verdict == Verdict::Delivered).count() as u64;
-        self.queue.count(delivered, |stats| stats.delivered += delivered);
+        let count = |wanted: &Verdict| verdicts.iter().filter(|verdict| *verdict == wanted).count() as u64;
+        let duplicates = count(&Verdict::Duplicate);
+        let delivered = count(&Verdict::Delivered) + duplicates;
+        self.queue.count(delivered, |stats| {
+            stats.delivered += delivered;
+            stats.duplicates += duplicates;
+        });
         for (item, verdict) in job.parcel.items().zip(verdicts) {
             if let Verdict::Never(refusal) = verdict {
                 self.bury(item, refusal, now);

@@ -31,6 +31,8 @@ pub enum Answer {
 pub enum Verdict {
     /// The target has it.
     Delivered,
+    /// The target had it already, of an attempt whose answer was lost.
+    Duplicate,
     /// It may take it later.
     Later,
     /// It will never take it.

@@ -205,6 +205,10 @@ fn attempts(stats: &[(Arc<str>, SinkStats)]) -> Vec<Counted> {
         let help = "Records sent again, each as often as it was.";
         rows.push(Counted::counter("sink_records_retried", help, stats.retried).with("sink", sink));
     }
+    for (sink, stats, _) in &answering {
+        let help = "Records that the target had already, of an attempt whose answer was lost; they count as delivered.";
+        rows.push(Counted::counter("sink_records_duplicate", help, stats.duplicates).with("sink", sink));
+    }
     let dead = || answering.iter().filter_map(|(sink, stats, _)| Some((*sink, stats.dead?)));
     for (sink, dead) in dead() {
         let help = "Records that the target refused and that are kept as dead letters.";

@@ -305,13 +305,13 @@ fields! { FROM_ENDS:
         "ipvs.real_server.before.port", Shape::Integer, "", IfKnown,
             "Port to `ipvs.real_server.before.address`.",
             |r| ipvs_port(r, |ipvs| ipvs.real_server_before);
-        "ipvs.state.before", Shape::String, "", IfKnown,
+        "ipvs.state_before", Shape::String, "", IfKnown,
             "State of the old connection's entry, as last seen.",
             |r| ipvs_word(r, |ipvs| ipvs.state_before);
         "ipvs.state", Shape::String, "", IfKnown,
             "State of the entry when the reuse was found.",
             |r| ipvs_word(r, |ipvs| ipvs.state);
-        "ipvs.expires.before", Shape::Integer, "s", IfKnown,
+        "ipvs.expires_before", Shape::Integer, "s", IfKnown,
             "Time that was left to the old entry.",
             |r| ipvs_number(r, |ipvs| ipvs.expires_before);
         "ipvs.expires", Shape::Integer, "s", IfKnown,

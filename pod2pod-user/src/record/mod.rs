@@ -12,6 +12,7 @@ pub mod number;
 pub mod party;
 pub mod schema;
 pub mod selected;
+pub mod template;
 pub mod text;
 
 use std::{

@@ -228,7 +228,7 @@ mod tests {
             ("duration>soon", "soon is no duration"),
             ("status>=", "no value"),
             ("path=[", "[ is no glob"),
-            ("=5", "no field"),
+            ("=5", "no field is named"),
             ("!", "nothing behind !"),
         ] {
             let told = Filter::parse(text).unwrap_err().to_string();

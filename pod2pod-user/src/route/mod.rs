@@ -1,11 +1,15 @@
 //! Which records go where: a filter over the record's fields, and a share of what passes it. Pure.
 
 pub mod filter;
+pub mod template;
 mod word;
 
 use std::time::Duration;
 
-pub use self::filter::{Filter, FilterError};
+pub use self::{
+    filter::{Filter, FilterError},
+    template::{Filler, Template, TemplateError},
+};
 use crate::{
     enrich::{
         Rate,

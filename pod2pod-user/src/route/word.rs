@@ -33,7 +33,7 @@ pub enum WordError {
     #[error("there is no value")]
     NoValue,
     /// No field.
-    #[error("there is no field before the value")]
+    #[error("no field is named")]
     NoKey,
     /// Not what the field has.
     #[error("{0} is no {1}")]
@@ -78,8 +78,8 @@ enum Test {
 
 /// A field, or one of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct FieldKey {
-    key: &'static str,
+pub(super) struct FieldKey {
+    pub(super) key: &'static str,
     /// Of headers, labels and annotations: which one.
     member: Option<Box<str>>,
 }
@@ -213,7 +213,7 @@ fn of_fields(key: &str, order: Option<Order>, value: &str) -> Result<Test, WordE
     let short = SHORT.iter().find(|(short, _)| *short == key).map(|(_, keys)| *keys);
     let keys: SmallVec<[FieldKey; 2]> = match short {
         Some(keys) => keys.iter().map(|key| FieldKey { key, member: None }).collect(),
-        None => smallvec![field(key)?],
+        None => smallvec![FieldKey::parse(key)?],
     };
     let shape = keys.first().and_then(|first| fields::all().find(|field| field.key == first.key));
     let is_number = shape.is_some_and(|field| matches!(field.shape, Shape::Integer | Shape::Number));
@@ -228,19 +228,36 @@ fn of_fields(key: &str, order: Option<Order>, value: &str) -> Result<Test, WordE
     Ok(Test::Fields { keys, is })
 }
 
-/// The field of that key, or the group that it is in.
-fn field(text: &str) -> Result<FieldKey, WordError> {
-    if let Some(field) = fields::all().find(|field| field.key == text) {
-        return Ok(FieldKey { key: field.key, member: None });
+impl FieldKey {
+    /// The field of that key, or the group that it is in.
+    pub(super) fn parse(text: &str) -> Result<Self, WordError> {
+        if text.is_empty() {
+            return Err(WordError::NoKey);
+        }
+        if let Some(field) = fields::all().find(|field| field.key == text) {
+            return Ok(Self { key: field.key, member: None });
+        }
+        let groups = || fields::all().filter(|field| matches!(field.shape, Shape::Headers | Shape::Pairs));
+        let member = groups().find_map(|field| Some((field.key, text.strip_prefix(field.key)?)));
+        if let Some((key, member)) = member.filter(|(_, member)| !member.is_empty()) {
+            return Ok(Self { key, member: Some(member.into()) });
+        }
+        let words = SHORT.iter().map(|(short, _)| (*short).to_owned());
+        let known = words.chain(fields::all().map(|field| field.key.to_owned()));
+        Err(WordError::NoField { key: text.to_owned(), nearest: nearest(text, known) })
     }
-    let groups = || fields::all().filter(|field| matches!(field.shape, Shape::Headers | Shape::Pairs));
-    let member = groups().find_map(|field| Some((field.key, text.strip_prefix(field.key)?)));
-    if let Some((key, member)) = member.filter(|(_, member)| !member.is_empty()) {
-        return Ok(FieldKey { key, member: Some(member.into()) });
+
+    /// What `value` says, which is at its key.
+    pub(super) fn text<'a>(&self, value: Value<'a>) -> Option<Cow<'a, [u8]>> {
+        let Some(member) = self.member.as_deref() else { return of_text(value) };
+        if let Value::Headers(headers) = value {
+            let header = headers.iter().find(|header| header.name == member.as_bytes())?;
+            return Some(Cow::Borrowed(&header.value));
+        }
+        let Value::Pairs(pairs) = value else { return None };
+        let (_, text) = pairs.iter().find(|(key, _)| **key == *member)?;
+        Some(Cow::Borrowed(text.as_bytes()))
     }
-    let words = SHORT.iter().map(|(short, _)| (*short).to_owned());
-    let known = words.chain(fields::all().map(|field| field.key.to_owned()));
-    Err(WordError::NoField { key: text.to_owned(), nearest: nearest(text, known) })
 }
 
 /// A number, a duration in seconds, or a size in bytes.
@@ -364,7 +381,7 @@ fn of_number(value: Value<'_>) -> Option<f64> {
 }
 
 /// A value as a person would write it.
-fn of_text(value: Value<'_>) -> Option<Cow<'_, [u8]>> {
+pub(super) fn of_text(value: Value<'_>) -> Option<Cow<'_, [u8]>> {
     let written = |text: String| Some(Cow::Owned(text.into_bytes()));
     match value {
         Value::Word(word) => Some(Cow::Borrowed(word.as_bytes())),

@@ -12,7 +12,7 @@ use http_body_util::Full;
 use hyper::{HeaderMap, Method, StatusCode, header};
 
 use super::{
-    http_client::{Access, Client},
+    http_client::{Access, Client, MAX_BODY_TIME, Reading},
     own::OwnConnections,
 };
 use crate::{
@@ -22,6 +22,9 @@ use crate::{
 
 /// Bytes of an answer that are read at most: only its head counts.
 pub const MAX_ANSWER_BYTES: usize = 64 * 1024;
+
+/// What became of the records is in the head.
+const READING: Reading = Reading { most: MAX_ANSWER_BYTES, time: MAX_BODY_TIME };
 
 /// How records are put into a request's body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,7 +70,7 @@ impl Collector {
     /// A file cannot be used.
     pub(super) fn new(config: Config, own: Arc<OwnConnections>) -> Result<Self, SecretError> {
         let Config { access, method, body, gzip } = config;
-        Ok(Self { client: Client::new(access, own, MAX_ANSWER_BYTES)?, method, body, gzip })
+        Ok(Self { client: Client::new(access, own, READING)?, method, body, gzip })
     }
 
     async fn post(&self, parcel: &Parcel) -> Result<Answer, Trouble> {
@@ -108,7 +111,7 @@ fn array(parcel: &Parcel) -> Vec<u8> {
     array
 }
 
-fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub(super) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 4), Compression::fast());
     // A Vec takes every write.
     let _ = encoder.write_all(bytes);
@@ -116,7 +119,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// What a status says about all records of a request (RFC 9110, section 15).
-fn judge(status: StatusCode, headers: &HeaderMap, now: SystemTime) -> Answer {
+pub(super) fn judge(status: StatusCode, headers: &HeaderMap, now: SystemTime) -> Answer {
     let later = |kind| {
         let after = headers.get(header::RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, now));
         Answer::Later(Trouble { kind, detail: status.to_string(), after })
@@ -145,7 +148,7 @@ mod tests {
     use std::io::Read as _;
 
     use super::*;
-    use crate::sinks::http_client::{MAX_BODY_TIME, MAX_CONNECT_TIME};
+    use crate::sinks::http_client::MAX_CONNECT_TIME;
 
     #[test]
     fn a_second_address_and_a_body_that_does_not_end_have_their_time_in_an_attempt() {

@@ -27,12 +27,13 @@ use tokio_rustls::TlsConnector;
 use super::own::{OwnConnections, OwnSocket};
 use crate::{
     delivery::{Trouble, TroubleKind},
+    record::text::push_base64,
     secrets::{SecretError, Watched, small_file, tls},
 };
 
 /// A head of an answer that is longer is nonsense: servers send some hundred bytes.
 pub const MAX_HEAD_BYTES: usize = 64 * 1024;
-/// An answer's body that is not there after this time is not waited for: what became of the records is in the head.
+/// An answer's body that is not there after this time is not waited for, where what became of the records is in the head.
 pub const MAX_BODY_TIME: Duration = Duration::from_secs(1);
 /// An address that gives no connection in this time is left for the next one.
 pub const MAX_CONNECT_TIME: Duration = Duration::from_secs(5);
@@ -96,6 +97,76 @@ fn header_name(text: &str) -> Option<HeaderName> {
         header::CONNECTION,
     ];
     (!own.contains(&name)).then_some(name)
+}
+
+/// What is said of us in `Authorization` (RFC 9110, section 11.6.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Authorization {
+    /// A name and a password (RFC 7617).
+    Basic(String, Secret),
+    /// A token (RFC 6750).
+    Bearer(Secret),
+    /// Elasticsearch's: base64 of an id, a colon and a key.
+    ApiKey(Secret),
+}
+
+/// What nobody is to be told.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Secret {
+    /// In a file, which is read again when it changes.
+    File(PathBuf),
+    /// As it was written.
+    Given(String),
+}
+
+/// Not what it is.
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => formatter.debug_tuple("File").field(path).finish(),
+            Self::Given(_) => formatter.write_str("Given"),
+        }
+    }
+}
+
+impl Secret {
+    fn read(&self) -> Result<Vec<u8>, SecretError> {
+        match self {
+            Self::File(path) => Ok(small_file(path, MAX_HEADER_BYTES)?.trim_ascii().to_vec()),
+            Self::Given(text) => Ok(text.clone().into_bytes()),
+        }
+    }
+}
+
+impl Authorization {
+    const fn secret(&self) -> &Secret {
+        match self {
+            Self::Basic(_, secret) | Self::Bearer(secret) | Self::ApiKey(secret) => secret,
+        }
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        match self.secret() {
+            Secret::File(path) => vec![path.clone()],
+            Secret::Given(_) => Vec::new(),
+        }
+    }
+
+    fn value(&self) -> Result<HeaderValue, SecretError> {
+        let secret = self.secret().read()?;
+        let mut value = Vec::new();
+        match self {
+            Self::Basic(user, _) => {
+                value.extend_from_slice(b"Basic ");
+                push_base64(&mut value, &[user.as_bytes(), b":", &secret].concat());
+            }
+            Self::Bearer(_) => value = [b"Bearer ", &secret[..]].concat(),
+            Self::ApiKey(_) => value = [b"ApiKey ", &secret[..]].concat(),
+        }
+        let file = || self.files().pop().unwrap_or_default();
+        let value = HeaderValue::from_bytes(&value).ok().filter(|_| !secret.is_empty());
+        value.ok_or_else(|| SecretError::HeaderValue(file()))
+    }
 }
 
 /// An `http:` or `https:` URL, taken apart.
@@ -168,6 +239,8 @@ pub struct Access {
     pub headers: Vec<Header>,
     /// The same, with values from files.
     pub header_files: Vec<HeaderFile>,
+    /// Who we are, if that is asked.
+    pub authorization: Option<Authorization>,
     /// For `https://`.
     pub tls: tls::Client,
     /// Whose certificate it should be; the URL's host's if absent.
@@ -179,7 +252,8 @@ impl Access {
     pub fn check_files(&self) -> Vec<SecretError> {
         let tls = self.url.is_tls().then(|| self.tls.connector().err()).flatten();
         let headers = self.header_files.iter().filter_map(|header| header_value(&header.file).err());
-        tls.into_iter().chain(headers).collect()
+        let authorization = self.authorization.as_ref().and_then(|authorization| authorization.value().err());
+        tls.into_iter().chain(headers).chain(authorization).collect()
     }
 }
 
@@ -197,8 +271,16 @@ pub(super) struct Client {
     own: Arc<OwnConnections>,
     /// Connections that nobody uses.
     idle: RefCell<Vec<Connection>>,
-    /// Bytes of an answer that are read at most.
-    most_answer: usize,
+    reading: Reading,
+}
+
+/// How much of an answer is read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reading {
+    /// Bytes at most.
+    pub(super) most: usize,
+    /// How long its body is waited for, once its head is there.
+    pub(super) time: Duration,
 }
 
 struct Connection {
@@ -226,7 +308,7 @@ impl Client {
     pub(super) fn new(
         access: Access,
         own: Arc<OwnConnections>,
-        most_answer: usize,
+        reading: Reading,
     ) -> Result<Self, SecretError> {
         let client = access.tls.clone();
         let name = access.url.tls.clone().map(|host| access.server_name.clone().unwrap_or(host));
@@ -239,16 +321,25 @@ impl Client {
                 |files: &[PathBuf]| header_value(files.first().map_or(Path::new(""), PathBuf::as_path));
             Ok((name.clone(), Watched::new(vec![file.clone()], read)?))
         });
-        let headers = headers.collect::<Result<_, SecretError>>()?;
-        Ok(Self { tls: tls.transpose()?, headers, access, own, idle: RefCell::default(), most_answer })
+        let mut headers = headers.collect::<Result<Vec<_>, SecretError>>()?;
+        if let Some(authorization) = access.authorization.clone() {
+            let value = Watched::new(authorization.files(), move |_: &[PathBuf]| authorization.value())?;
+            headers.push((header::AUTHORIZATION, value));
+        }
+        Ok(Self { tls: tls.transpose()?, headers, access, own, idle: RefCell::default(), reading })
     }
 
     /// A request to the server's URL, without what depends on the body.
     pub(super) fn request(&self, method: &Method) -> http::request::Builder {
+        self.request_at(method, &self.access.url.path)
+    }
+
+    /// A request to another path of the server.
+    pub(super) fn request_at(&self, method: &Method, path: &str) -> http::request::Builder {
         let Access { url, headers, .. } = &self.access;
         let mut request = Request::builder()
             .method(method)
-            .uri(url.path.as_str())
+            .uri(path)
             .header(header::HOST, url.authority.as_str())
             .header(header::USER_AGENT, crate::OWN_USER_AGENT);
         for Header { name, value } in headers {
@@ -282,8 +373,8 @@ impl Client {
                 Ok(response) => {
                     let (head, body) = response.into_parts();
                     // It is read to its end so that the connection can be used again; what it says is in the head.
-                    let body = Limited::new(body, self.most_answer).collect();
-                    let body = timeout(MAX_BODY_TIME, body).await.ok().and_then(Result::ok);
+                    let body = Limited::new(body, self.reading.most).collect();
+                    let body = timeout(self.reading.time, body).await.ok().and_then(Result::ok);
                     if body.is_some() {
                         connection.used = Instant::now();
                         self.idle.borrow_mut().push(connection);
@@ -376,6 +467,21 @@ mod tests {
         check("http://u:p@collector/", None);
         check("collector:80", None);
         check("", None);
+    }
+
+    #[test]
+    fn who_we_are() {
+        let given = |text: &str| Secret::Given(text.to_owned());
+        for (authorization, expected) in [
+            (Authorization::Basic("user".to_owned(), given("pass")), "Basic dXNlcjpwYXNz"),
+            (Authorization::Bearer(given("pass")), "Bearer pass"),
+            (Authorization::ApiKey(given("dXNlcjpwYXNz")), "ApiKey dXNlcjpwYXNz"),
+        ] {
+            assert_eq!(authorization.value().unwrap(), expected);
+            assert!(!format!("{authorization:?}").contains("pass"));
+        }
+        assert!(Authorization::Bearer(given("")).value().is_err());
+        assert!(Authorization::Bearer(given("a\nb")).value().is_err());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! A sink encodes a record at once and queues bytes: memory is bounded in bytes. Sinks know the Record and nothing upstream.
 
+pub mod elasticsearch;
 pub mod http;
 pub mod http_client;
 pub mod own;
@@ -13,7 +14,7 @@ pub mod writer;
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
-use self::{http::Collector, remote::Start};
+use self::{elasticsearch::Elasticsearch, http::Collector, remote::Start};
 pub use self::{
     own::OwnConnections,
     remote::{Common, Remote},
@@ -71,6 +72,8 @@ pub enum Encoder {
     Text(Box<text::Columns>),
     /// Old JSON lines.
     Old(pod2pod_log::OldLines),
+    /// Documents.
+    Elasticsearch(Box<elasticsearch::Encoder>),
 }
 
 impl Encoder {
@@ -88,6 +91,7 @@ impl Encoder {
             Self::Json(lines) => lines.push(out, record),
             Self::Text(columns) => columns.push_line(out, record),
             Self::Old(lines) => lines.push(out, record),
+            Self::Elasticsearch(documents) => documents.push(out, record),
         }
     }
 }
@@ -110,6 +114,8 @@ pub struct SinkConfig {
 pub enum TargetConfig {
     /// An HTTP collector.
     Http(Box<http::Config>),
+    /// Elasticsearch or OpenSearch.
+    Elasticsearch(Box<elasticsearch::Config>),
 }
 
 impl SinkConfig {
@@ -117,12 +123,17 @@ impl SinkConfig {
     pub fn check_files(&self) -> Vec<SecretError> {
         match &self.target {
             TargetConfig::Http(http) => http.access.check_files(),
+            TargetConfig::Elasticsearch(nodes) => nodes.access.check_files(),
         }
     }
 
     fn encoder(&self) -> Encoder {
         match &self.target {
             TargetConfig::Http(_) => Encoder::lines(self.lines, self.fields.clone()),
+            TargetConfig::Elasticsearch(nodes) => {
+                let lines = json::Lines::of(self.fields.clone());
+                Encoder::Elasticsearch(Box::new(elasticsearch::Encoder::new(lines, nodes.index.clone())))
+            }
         }
     }
 
@@ -137,11 +148,11 @@ impl SinkConfig {
         dead: Option<DeadLetters>,
         shutdown: Shutdown,
     ) -> anyhow::Result<Remote> {
-        let encoder = self.encoder();
+        let start = Start { encoder: self.encoder(), overflow, dead, shutdown };
         let remote = match self.target {
-            TargetConfig::Http(http) => {
-                let target = Collector::new(*http, own)?;
-                Remote::start(self.common, Start { encoder, target, overflow, dead, shutdown })
+            TargetConfig::Http(http) => Remote::start(self.common, Collector::new(*http, own)?, start),
+            TargetConfig::Elasticsearch(nodes) => {
+                Remote::start(self.common, Elasticsearch::new(*nodes, own)?, start)
             }
         };
         Ok(remote?)
@@ -160,6 +171,9 @@ impl SinkConfig {
         let stats = match self.target {
             TargetConfig::Http(http) => {
                 remote::send_again(self.common, Collector::new(*http, own)?, dead, items)
+            }
+            TargetConfig::Elasticsearch(nodes) => {
+                remote::send_again(self.common, Elasticsearch::new(*nodes, own)?, dead, items)
             }
         };
         Ok(stats?)

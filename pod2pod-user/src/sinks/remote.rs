@@ -53,11 +53,9 @@ pub struct Common {
 }
 
 /// What a sink is started with.
-pub(super) struct Start<T> {
+pub(super) struct Start {
     /// How records become its items.
     pub(super) encoder: Encoder,
-    /// Where they go.
-    pub(super) target: T,
     /// What becomes of what does not fit.
     pub(super) overflow: Overflow,
     /// Where what the target refuses is kept.
@@ -86,9 +84,9 @@ impl Remote {
     ///
     /// # Errors
     /// The thread or its runtime cannot be started.
-    pub(super) fn start<T: Target + Send>(common: Common, start: Start<T>) -> io::Result<Self> {
+    pub(super) fn start<T: Target + Send>(common: Common, target: T, start: Start) -> io::Result<Self> {
         let Common { name, route, batch_records, linger, queue_bytes, limits } = common;
-        let Start { encoder, target, overflow, dead, shutdown } = start;
+        let Start { encoder, overflow, dead, shutdown } = start;
         let queue = Arc::new(Queue::new(queue_bytes, overflow));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (shared, called) = (Arc::clone(&queue), Arc::clone(&name));

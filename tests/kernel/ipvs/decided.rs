@@ -126,7 +126,7 @@ fn the_agent_tells_what_the_kernel_decides() {
     let reuse = told(&ended, kept);
     let [reuse] = &reuse[..] else { panic!("once: {}", ended.text) };
     assert_eq!((&reuse["ipvs.verdict"], &reuse["ipvs.reuse"]), (&"reused".into(), &"certain".into()));
-    assert_eq!(reuse["ipvs.state.before"], "TIME_WAIT");
+    assert_eq!(reuse["ipvs.state_before"], "TIME_WAIT");
     if probes.is_none() {
         assert_eq!((&reuse["ipvs.detector"], figures), (&"polling".into(), (0, 1, 0)), "{text}");
         return;

@@ -91,7 +91,7 @@ fn both_modes_side_by_side() {
     for key in ["ipvs.verdict", "ipvs.reuse", "ipvs.severity", "ipvs.situation", "ipvs.real_server.address"] {
         assert_eq!(known[key], found[key], "{key}: {auto:?} {polling:?}");
     }
-    assert_eq!(known["ipvs.state.before"], "TIME_WAIT");
+    assert_eq!(known["ipvs.state_before"], "TIME_WAIT");
     if !can_be_followed() {
         let reason = "exact mode: this kernel does not describe the types of its modules";
         assert_eq!(auto.stderr.matches(reason).count(), 1, "{auto:?}");

@@ -8,7 +8,7 @@ use pod2pod_user::{
         legacy::NAMES,
         targets::{SinkKey, TYPES, common_keys},
     },
-    record::{field::Presence, fields},
+    record::{field::Presence, fields, template::index_template},
     rights::RIGHTS,
 };
 
@@ -34,6 +34,19 @@ fn tables_are_as_the_code_has_them() {
     }
     if std::env::var_os("UPDATE_EXPECT").is_some() {
         fs::write(&path, readme).unwrap();
+    }
+}
+
+#[test]
+fn index_templates_are_as_the_code_has_them() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/elasticsearch");
+    for (name, is_stream) in [("index-template.json", false), ("data-stream-template.json", true)] {
+        let (path, template) = (folder.join(name), index_template("pod2pod-", is_stream));
+        if std::env::var_os("UPDATE_EXPECT").is_some() {
+            fs::write(&path, template).unwrap();
+        } else {
+            assert_eq!(fs::read_to_string(&path).unwrap(), template, "{name}: run with UPDATE_EXPECT=1");
+        }
     }
 }
 

@@ -111,9 +111,9 @@ fn a_decision_is_as_the_schema_says() {
         ("ipvs.real_server.address", "10.244.2.4".into()),
         ("ipvs.real_server.weight", 2.into()),
         ("ipvs.real_server.before.address", "10.244.2.3".into()),
-        ("ipvs.state.before", "TIME_WAIT".into()),
+        ("ipvs.state_before", "TIME_WAIT".into()),
         ("ipvs.state", "SYN_RECV".into()),
-        ("ipvs.expires.before", 40.into()),
+        ("ipvs.expires_before", 40.into()),
         ("ipvs.expires", 60.into()),
         ("ipvs.idle", 80.004.into()),
     ] {

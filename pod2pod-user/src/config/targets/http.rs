@@ -16,7 +16,7 @@ pub(super) static TYPE: SinkType = SinkType {
     word: "http",
     sentence: "An HTTP/1.1 collector: JSON lines, or arrays of objects, a batch a request.",
     schemes: &["http", "https"],
-    keys: &[KEYS, web::KEYS, common::LINES, common::KEYS],
+    keys: &[KEYS, web::AUTHORIZATION, web::KEYS, common::LINES, common::KEYS],
     build,
 };
 
@@ -105,6 +105,7 @@ fn build(sink: &Settings, wrong: &mut Vec<Wrong>) -> Option<TargetConfig> {
         return None;
     };
     sink.web.check(url.is_tls(), wrong);
-    let access = sink.web.access(url);
+    let authorization = sink.web.authorization(wrong);
+    let access = sink.web.access(url, authorization);
     Some(TargetConfig::Http(Box::new(http::Config { access, method, body, gzip })))
 }

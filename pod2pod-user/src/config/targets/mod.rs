@@ -1,6 +1,7 @@
 //! The section `sinks`: targets by name, each of a type. Keys are looked for once a sink's type is known, so that each type has its own.
 
 mod common;
+mod elasticsearch;
 mod http;
 mod web;
 
@@ -8,7 +9,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use rustls::pki_types::ServerName;
 
-pub use self::http::Http;
+pub use self::{elasticsearch::Elasticsearch, http::Http};
 use super::{keys::Key, load::Source, value::Given};
 use crate::{
     delivery::Limits,
@@ -65,7 +66,7 @@ impl SinkType {
 }
 
 /// Every type.
-pub static TYPES: &[&SinkType] = &[&http::TYPE];
+pub static TYPES: &[&SinkType] = &[&elasticsearch::TYPE, &http::TYPE];
 
 /// Keys that every type has.
 pub fn common_keys() -> impl Iterator<Item = &'static SinkKey> {
@@ -86,6 +87,7 @@ pub struct Settings {
     limits: Limits,
     web: Web,
     http: Http,
+    elasticsearch: Elasticsearch,
 }
 
 impl Default for Settings {
@@ -102,6 +104,7 @@ impl Default for Settings {
             limits: Limits { concurrency: DEFAULT_CONCURRENCY, timeout: DEFAULT_TIMEOUT, attempts: None },
             web: Web::default(),
             http: Http::default(),
+            elasticsearch: Elasticsearch::default(),
         }
     }
 }
@@ -111,6 +114,9 @@ impl Default for Settings {
 struct Web {
     headers: Vec<Header>,
     header_files: Vec<HeaderFile>,
+    user: Option<String>,
+    password_file: Option<PathBuf>,
+    token_file: Option<PathBuf>,
     tls: TlsFiles,
     server_name: Option<ServerName<'static>>,
 }
@@ -262,7 +268,7 @@ mod tests {
         assert_eq!((a.common.batch_records, b.common.batch_records), (DEFAULT_BATCH_RECORDS, 7));
         let fits = |kind| a.common.route.take(&Record { kind, ..Record::blank() }, &mut None).is_some();
         assert!(fits(Kind::Connect) && !fits(Kind::Http));
-        let TargetConfig::Http(http) = &b.target;
+        let TargetConfig::Http(http) = &b.target else { panic!("{b:?}") };
         assert!(http.access.url.is_tls() && http.access.server_name.is_some());
         assert!(load(&settings, &environment).is_err());
     }
@@ -293,7 +299,7 @@ mod tests {
             "POD2POD_SINKS_ONE_QUEUE_BYTE: unknown key",
             "sinks.output: output is the name of",
             "sinks.Upper: a sink's name has",
-            "sinks.none.type: it is missing, or none of http",
+            "sinks.none.type: it is missing, or none of elasticsearch, http",
             "sinks.missing.url: it is missing",
             "--set: unknown key sinks.one.fitler; did you mean sinks.one.filter?",
             "--set: sinks.one.timeout: \"soon\" is not allowed; allowed: a duration",

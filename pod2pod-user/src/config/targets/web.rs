@@ -1,12 +1,13 @@
 //! Keys of sinks that speak HTTP, and those of TLS.
 
+use ::http::header::AUTHORIZATION as AUTHORIZATION_HEADER;
 use rustls::pki_types::ServerName;
 
 use super::{SinkKey as Key, Web, Wrong};
 use crate::{
     config::keys::{all, put},
     secrets::tls,
-    sinks::http_client::{Access, Header, HeaderFile, Url},
+    sinks::http_client::{Access, Authorization, Header, HeaderFile, Secret, Url},
 };
 
 pub(super) static KEYS: &[Key] = &[
@@ -57,14 +58,69 @@ pub(super) static KEYS: &[Key] = &[
     },
 ];
 
+/// Keys of who we are to such a server.
+pub(super) static AUTHORIZATION: &[Key] = &[
+    Key {
+        path: "user",
+        allowed: "a name without a colon",
+        default: "",
+        sentence: "Who we are, for a server that asks for a name and a password.",
+        set: |sink, given| {
+            let user = given.text().filter(|user| !user.is_empty() && !user.contains(':'))?;
+            put(&mut sink.web.user, Some(Some(user.to_owned())))
+        },
+    },
+    Key {
+        path: "password_file",
+        allowed: "a path",
+        default: "",
+        sentence: "Where the password is; read again when it changes.",
+        set: |sink, given| put(&mut sink.web.password_file, Some(Some(given.path()?))),
+    },
+    Key {
+        path: "token_file",
+        allowed: "a path",
+        default: "",
+        sentence: "Where a token is that says who we are (`Bearer`); read again when it changes.",
+        set: |sink, given| put(&mut sink.web.token_file, Some(Some(given.path()?))),
+    },
+];
+
 impl Web {
+    /// Who we are, as far as it is said.
+    pub(super) fn authorization(&self, wrong: &mut Vec<Wrong>) -> Option<Authorization> {
+        let named_twice = self.headers.iter().any(|header| header.name == AUTHORIZATION_HEADER)
+            || self.header_files.iter().any(|header| header.name == AUTHORIZATION_HEADER);
+        let authorization = match (&self.user, &self.password_file, &self.token_file) {
+            (None, None, None) => return None,
+            (Some(user), Some(file), None) => Authorization::Basic(user.clone(), Secret::File(file.clone())),
+            (None, None, Some(file)) => Authorization::Bearer(Secret::File(file.clone())),
+            (Some(_), None, _) | (None, Some(_), _) => {
+                wrong.push(("user", "user and password_file are needed together".to_owned()));
+                return None;
+            }
+            (Some(_), Some(_), Some(_)) => {
+                wrong.push(("token_file", "it and a user: one of them says who we are".to_owned()));
+                return None;
+            }
+        };
+        if named_twice {
+            wrong.push((
+                "headers",
+                "there is one of Authorization, beside what else says who we are".to_owned(),
+            ));
+        }
+        Some(authorization)
+    }
+
     /// How the server at `url` is reached.
-    pub(super) fn access(&self, url: Url) -> Access {
+    pub(super) fn access(&self, url: Url, authorization: Option<Authorization>) -> Access {
         let tls = self.tls.clone();
         Access {
             url,
             headers: self.headers.clone(),
             header_files: self.header_files.clone(),
+            authorization,
             tls: tls::Client { authorities: tls.ca, own: tls.certificate.zip(tls.key) },
             server_name: self.server_name.clone(),
         }

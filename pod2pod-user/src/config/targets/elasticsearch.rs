@@ -1,0 +1,146 @@
+//! Keys of `type: elasticsearch`.
+
+use std::path::PathBuf;
+
+use super::{Settings, SinkKey as Key, SinkType, Wrong, common, web};
+use crate::{
+    config::keys::put,
+    record::template,
+    route::Template,
+    sinks::{
+        TargetConfig,
+        elasticsearch::{self, is_index},
+        http_client::{Authorization, Secret, Url},
+    },
+};
+
+pub(super) static TYPE: SinkType = SinkType {
+    word: "elasticsearch",
+    sentence: "Elasticsearch or OpenSearch, by `_bulk`: documents with ids of their own, so that what is sent twice is stored once.",
+    schemes: &[],
+    keys: &[KEYS, web::AUTHORIZATION, web::KEYS, common::LINES, common::KEYS],
+    build,
+};
+
+/// Where records go that say nothing else.
+const DEFAULT_INDEX: &str = "pod2pod-{date}";
+
+/// `elasticsearch` as written.
+#[derive(Clone, Debug, Default)]
+pub struct Elasticsearch {
+    url: Option<Url>,
+    index: Option<Template>,
+    is_stream: bool,
+    pipeline: Option<String>,
+    installs: bool,
+    gzip: bool,
+    api_key_file: Option<PathBuf>,
+}
+
+static KEYS: &[Key] = &[
+    Key {
+        path: "url",
+        allowed: "an http:// or https:// URL without user information",
+        default: "",
+        sentence: "Where a node is; `_bulk` is looked for below its path.",
+        set: |sink, given| put(&mut sink.elasticsearch.url, Some(Some(Url::parse(given.text()?)?))),
+    },
+    Key {
+        path: "index",
+        allowed: "a name of an index or data stream, with placeholders such as {date}, {namespace|none}, {kind}",
+        default: DEFAULT_INDEX,
+        sentence: "Where a record goes. A placeholder is a field of the record, and after `|` what stands there without it; `{date}` is `%Y.%m.%d` of its time.",
+        set: |sink, given| {
+            let index = Template::parse(given.text()?).ok().filter(is_index)?;
+            let is_usual = index.text() == DEFAULT_INDEX;
+            put(&mut sink.elasticsearch.index, Some((!is_usual).then_some(index)))
+        },
+    },
+    Key {
+        path: "data_stream",
+        allowed: "on, off",
+        default: "off",
+        sentence: "The index template that `install_template` puts there makes data streams.",
+        set: |sink, given| put(&mut sink.elasticsearch.is_stream, given.switch()),
+    },
+    Key {
+        path: "install_template",
+        allowed: "on, off",
+        default: "off",
+        sentence: "Puts an index template there before the first record, so that every field has its type: `deploy/elasticsearch` has it too.",
+        set: |sink, given| put(&mut sink.elasticsearch.installs, given.switch()),
+    },
+    Key {
+        path: "pipeline",
+        allowed: "a name of letters, digits, -, _ and .",
+        default: "",
+        sentence: "The ingest pipeline that records go through.",
+        set: |sink, given| {
+            let is_part = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+            let name = given.text().filter(|name| !name.is_empty() && name.chars().all(is_part))?;
+            put(&mut sink.elasticsearch.pipeline, Some(Some(name.to_owned())))
+        },
+    },
+    Key {
+        path: "compression",
+        allowed: "none, gzip",
+        default: "none",
+        sentence: "How bodies are compressed.",
+        set: |sink, given| {
+            sink.elasticsearch.gzip = match given.text()? {
+                "none" => false,
+                "gzip" => true,
+                _ => return None,
+            };
+            Some(())
+        },
+    },
+    Key {
+        path: "api_key_file",
+        allowed: "a path",
+        default: "",
+        sentence: "Where an API key is, as base64 of its id, a colon and itself; read again when it changes.",
+        set: |sink, given| put(&mut sink.elasticsearch.api_key_file, Some(Some(given.path()?))),
+    },
+];
+
+fn build(sink: &Settings, wrong: &mut Vec<Wrong>) -> Option<TargetConfig> {
+    let Elasticsearch { url, index, is_stream, pipeline, installs, gzip, api_key_file } =
+        sink.elasticsearch.clone();
+    let Some(url) = url else {
+        wrong.push(("url", "it is missing: say where a node is".to_owned()));
+        return None;
+    };
+    sink.web.check(url.is_tls(), wrong);
+    let index = index.or_else(|| Template::parse(DEFAULT_INDEX).ok())?;
+    // What has no such field has to go somewhere.
+    if index.may_be_empty() {
+        wrong.push((
+            "index",
+            "a placeholder of what not every record has needs something instead: {namespace|none}".to_owned(),
+        ));
+    }
+    if installs && index.prefix().is_empty() {
+        wrong.push((
+            "install_template",
+            "the index begins with a placeholder, so a template of it would be one of everything".to_owned(),
+        ));
+    }
+    let mut authorization = sink.web.authorization(wrong);
+    if let Some(file) = api_key_file {
+        if authorization.is_some() {
+            wrong.push(("api_key_file", "it and something else say who we are".to_owned()));
+        }
+        authorization = Some(Authorization::ApiKey(Secret::File(file)));
+    }
+    let name = index.prefix().trim_end_matches(['-', '_', '.']).to_owned();
+    let template = installs.then(|| (name, template::index_template(index.prefix(), is_stream)));
+    let access = sink.web.access(url, authorization);
+    Some(TargetConfig::Elasticsearch(Box::new(elasticsearch::Config {
+        access,
+        index,
+        pipeline,
+        template,
+        gzip,
+    })))
+}
