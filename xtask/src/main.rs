@@ -7,6 +7,7 @@ mod build;
 mod cmd;
 mod demo;
 mod image;
+mod jars;
 mod lint;
 mod pcap;
 mod servers;

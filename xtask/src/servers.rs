@@ -69,7 +69,7 @@ const GO_TOOLCHAIN: &str = "go1.26.8";
 /// From this minor release on it can.
 const GO_FETCHES: u32 = 21;
 
-/// Builds what is not there, and puts a link to all of it where tests look.
+/// Builds what is not there.
 ///
 /// # Errors
 /// A server cannot be fetched or built; the error is the command.
@@ -84,6 +84,11 @@ pub(crate) fn ensure() -> Result<()> {
         let removed = remove(&work);
         built.and(removed)?;
     }
+    link()
+}
+
+/// Puts a link to where servers are where tests look.
+pub(crate) fn link() -> Result<()> {
     let link = cmd::workspace().join("target/servers");
     if fs::read_link(&link).is_ok_and(|place| place == home()) {
         return Ok(());
@@ -94,7 +99,7 @@ pub(crate) fn ensure() -> Result<()> {
 }
 
 /// Where they are.
-fn home() -> PathBuf {
+pub(crate) fn home() -> PathBuf {
     toolchain::cache().join("servers")
 }
 
@@ -158,7 +163,7 @@ fn stamp(server: &Server) -> String {
 }
 
 /// Removes a folder, a file or a link, if it is there.
-fn remove(place: &Path) -> Result<()> {
+pub(crate) fn remove(place: &Path) -> Result<()> {
     let removed = match fs::symlink_metadata(place) {
         Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(place),
         Ok(_) => fs::remove_file(place),

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     cmd::{self, Cmd, say},
-    image, pcap, servers, toolchain,
+    image, jars, pcap, servers, toolchain,
 };
 
 /// What can be set up: `run`, `image`, `demo`, `bench`, `lint` and the tiers of `test`.
@@ -27,14 +27,16 @@ struct Tool {
     goals: &'static [&'static str],
 }
 
-const TOOLS: [Tool; 27] = [
+const TOOLS: [Tool; 29] = [
     tool("tshark", "tshark", "the independent opinion on captures", &["opinion", "bench"]),
     tool("tcpdump", "tcpdump", "captures real servers and clients", &["opinion", "bench"]),
     tool("httpry", "httpry", "a second opinion, and the speed to beat", &["opinion", "bench"]),
     tool("nginx", "nginx-light", "a server that differs", &["opinion", "kernel", "vm", "bench"]),
     tool("apache2", "apache2-bin", "a server that differs", &["opinion"]),
     tool("haproxy", "haproxy", "a proxy that differs", &["opinion"]),
-    tool("java", "default-jdk-headless", "a server that differs", &["opinion"]),
+    tool("java", "default-jdk-headless", "a server that differs, and runs others", &["opinion", "services"]),
+    tool("javac", "default-jdk-headless", "compiles a server's main class", &["services"]),
+    tool("mvn", "maven", "fetches servers", &["services"]),
     tool("node", "nodejs", "a server and client that differ", &["opinion"]),
     tool("go", "golang-go", "a server and client that differ, and builds others", &["opinion", "services"]),
     tool("python3", "python3", "a server and client that differ", &["opinion"]),
@@ -132,6 +134,7 @@ pub(crate) fn ensure(goals: &[&str]) -> Result<()> {
     }
     if goals.contains(&"services") {
         servers::ensure()?;
+        jars::ensure()?;
     }
     if linker { bpf_linker() } else { Ok(()) }
 }

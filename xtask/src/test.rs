@@ -46,6 +46,9 @@ const BINARY_VARIABLE: &str = "POD2POD_TEST_BINARY";
 /// Tests of the services tier at a time: a server takes a core while it starts, and half a gigabyte.
 const SERVICES_TEST_THREADS: usize = 1;
 
+/// Of those of sinks: an outage takes most of a minute in which nobody does anything.
+const SINKS_TEST_THREADS: usize = 4;
+
 /// `cargo xtask test [TIER…]`.
 ///
 /// # Errors
@@ -151,9 +154,11 @@ fn services() -> Result<()> {
     }
     // As it runs on a node: what it takes is measured.
     let daemon = build::daemon()?;
-    test_binary("services", &[&format!("--test-threads={SERVICES_TEST_THREADS}")])
-        .env(BINARY_VARIABLE, daemon)
-        .run()
+    let one_binary = |name, threads: usize| {
+        test_binary(name, &[&format!("--test-threads={threads}")]).env(BINARY_VARIABLE, &daemon).run()
+    };
+    one_binary("services", SERVICES_TEST_THREADS)?;
+    one_binary("sinks", SINKS_TEST_THREADS)
 }
 
 #[cfg(test)]

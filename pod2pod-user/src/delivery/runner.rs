@@ -225,12 +225,8 @@ impl<T: Target> Runner<T> {
                 }
                 self.fail(trouble, now);
             }
-            // A part of it was too much.
-            Answer::Judged(verdicts) if verdicts.contains(&Verdict::Later) => {
-                self.concurrency.refused(now);
-                self.succeed();
-            }
-            Answer::Delivered | Answer::Judged(_) | Answer::TooLarge | Answer::Never(_) => {
+            Answer::Judged(verdicts) => self.weigh(verdicts, now, took),
+            Answer::Delivered | Answer::TooLarge | Answer::Never(_) => {
                 self.concurrency.answered(now, took);
                 self.succeed();
             }
@@ -250,6 +246,28 @@ impl<T: Target> Runner<T> {
         }
     }
 
+    /// Takes answers of items together: some that wait are too much for now, and if all do it is as if there had been no answer.
+    fn weigh(&mut self, verdicts: &[Verdict], now: Instant, took: Duration) {
+        let waiting = verdicts.iter().filter_map(|verdict| match verdict {
+            Verdict::Later(kind) => Some(*kind),
+            Verdict::Delivered | Verdict::Duplicate | Verdict::Never(_) => None,
+        });
+        let count = waiting.clone().count();
+        let Some(kind) = { waiting }.next_back() else {
+            self.concurrency.answered(now, took);
+            return self.succeed();
+        };
+        self.concurrency.refused(now);
+        let detail = format_args!("said of {count} of {} records", verdicts.len());
+        let trouble = Trouble::new(kind, detail);
+        if count == verdicts.len() {
+            self.fail(&trouble, now);
+        } else {
+            self.note(&trouble, now);
+            self.succeed();
+        }
+    }
+
     fn succeed(&mut self) {
         let was = self.circuit.state();
         self.circuit.succeed();
@@ -261,6 +279,11 @@ impl<T: Target> Runner<T> {
     fn fail(&mut self, trouble: &Trouble, now: Instant) {
         let random = if self.is_hurried() { 0 } else { self.dice.roll() };
         self.circuit.fail(now, trouble.after.filter(|_| !self.is_hurried()), random);
+        self.note(trouble, now);
+    }
+
+    /// Counts an attempt that failed, or a part of it, and says so now and then.
+    fn note(&mut self, trouble: &Trouble, now: Instant) {
         let place = TroubleKind::ALL.iter().position(|kind| *kind == trouble.kind);
         self.queue.count(0, |stats| {
             if let Some(count) = place.and_then(|place| stats.troubles.get_mut(place)) {
@@ -292,7 +315,7 @@ impl<T: Target> Runner<T> {
                 self.bury(item, refusal, now);
             }
         }
-        let rest = job.parcel.only(|place| verdicts.get(place) == Some(&Verdict::Later));
+        let rest = job.parcel.only(|place| matches!(verdicts.get(place), Some(Verdict::Later(_))));
         if rest.is_empty() {
             self.queue.give_back(job.weight);
         } else {
@@ -534,6 +557,25 @@ mod tests {
     }
 
     #[test]
+    fn a_target_that_lets_all_items_wait_is_left_alone_as_one_that_is_down() {
+        let outage = Duration::from_secs(600);
+        let (stats, requests) = run(LIMITS, (50, 10), move |request| {
+            let verdict = |item: &String| match item.as_str() {
+                "0" => Verdict::Delivered,
+                _ if request.at < outage => Verdict::Later(TroubleKind::Throttled),
+                _ => Verdict::Delivered,
+            };
+            Answer::Judged(request.items.iter().map(verdict).collect())
+        });
+        assert_eq!((stats.delivered, stats.lost()), (500, 0));
+        let failed = requests.iter().filter(|request| request.at < outage).count();
+        assert!((20..120).contains(&failed), "{failed}");
+        let throttled = TroubleKind::ALL.iter().position(|kind| *kind == TroubleKind::Throttled).unwrap();
+        // Also the answer of which one item was delivered.
+        assert_eq!(stats.troubles[throttled], failed as u64);
+    }
+
+    #[test]
     fn order_is_kept_where_one_is_sent_at_a_time() {
         let mut dice = Dice::default();
         let (stats, requests) = run(IN_ORDER, (200, 5), move |request| match dice.roll() % 4 {
@@ -554,7 +596,7 @@ mod tests {
         let mut asked = std::collections::HashSet::new();
         let verdict = move |item: &String| match item.parse::<u64>().unwrap() % 100 {
             0 => Verdict::Never(Refusal::new(RefusalKind::Rejected, "wrong type")),
-            1..=5 if asked.insert(item.clone()) => Verdict::Later,
+            1..=5 if asked.insert(item.clone()) => Verdict::Later(TroubleKind::Throttled),
             _ => Verdict::Delivered,
         };
         let mut verdict = verdict;
@@ -739,7 +781,7 @@ mod tests {
                 3 => {
                     let verdicts = request.items.iter().map(|_| match dice.roll() % 3 {
                         0 => Verdict::Delivered,
-                        1 => Verdict::Later,
+                        1 => Verdict::Later(TroubleKind::Unavailable),
                         _ => Verdict::Never(Refusal::new(RefusalKind::TooLarge, "no")),
                     });
                     Answer::Judged(verdicts.collect())

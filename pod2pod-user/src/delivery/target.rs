@@ -34,7 +34,7 @@ pub enum Verdict {
     /// The target had it already, of an attempt whose answer was lost.
     Duplicate,
     /// It may take it later.
-    Later,
+    Later(TroubleKind),
     /// It will never take it.
     Never(Refusal),
 }

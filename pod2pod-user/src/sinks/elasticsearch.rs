@@ -257,7 +257,7 @@ fn read(parcel: &Parcel, body: Option<&[u8]>) -> Result<Answer, Trouble> {
     let without_id = told.items.iter().flat_map(HashMap::values).find(|item| item.id.is_none());
     let verdicts = parcel.items().map(|item| {
         let id = id_of(item).unwrap_or_default();
-        by_id.get(id).copied().or(without_id).map_or(Verdict::Later, verdict)
+        by_id.get(id).copied().or(without_id).map_or(Verdict::Later(TroubleKind::Nonsense), verdict)
     });
     Ok(Answer::Judged(verdicts.collect()))
 }
@@ -276,7 +276,9 @@ fn verdict(item: &Item) -> Verdict {
         409 => Verdict::Duplicate,
         // A pipeline's own word, and not about how the node is.
         500 if kind == "fail_processor_exception" => Verdict::Never(refusal(item)),
-        401 | 403 | 429 | 500..=599 => Verdict::Later,
+        401 | 403 => Verdict::Later(TroubleKind::Unauthorized),
+        429 => Verdict::Later(TroubleKind::Throttled),
+        500..=599 => Verdict::Later(TroubleKind::Unavailable),
         _ => Verdict::Never(refusal(item)),
     }
 }
@@ -412,13 +414,13 @@ mod tests {
             [
                 Verdict::Delivered,
                 never("400 mapper_parsing_exception: 400"),
-                Verdict::Later,
+                Verdict::Later(TroubleKind::Throttled),
                 Verdict::Duplicate,
                 never("500 fail_processor_exception: 500"),
-                Verdict::Later,
-                Verdict::Later,
+                Verdict::Later(TroubleKind::Unavailable),
+                Verdict::Later(TroubleKind::Unauthorized),
                 Verdict::Delivered,
-                Verdict::Later,
+                Verdict::Later(TroubleKind::Nonsense),
             ]
         );
         // Nothing else is without an id.

@@ -17,6 +17,7 @@ pub mod processes;
 pub mod reassembly;
 pub mod rng;
 pub mod scale;
+pub mod server;
 pub mod simulation;
 pub mod steered;
 pub mod wire;

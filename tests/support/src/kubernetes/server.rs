@@ -462,7 +462,7 @@ fn remove_leftovers() {
 }
 
 /// A loopback port that nobody listens on, and that this process has not been given before.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let count = PORTS.end - PORTS.start;
     // Processes that run beside each other begin at different places.

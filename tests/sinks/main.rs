@@ -1,0 +1,104 @@
+//! Sinks against the real servers, on loopback: all records there, each once, through outages.
+
+mod opensearch;
+
+use std::{
+    fs,
+    io::Write as _,
+    process::{Child, ChildStdin, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use support::{
+    capture_file::{ETHERNET, Order, Pcap, Unit},
+    conversation::Conversation,
+    process::command,
+};
+use tempfile::NamedTempFile;
+
+/// Records of a run.
+const RECORDS: usize = 100_000;
+/// How long a server is gone: longer than the longest wait between two attempts.
+const OUTAGE: Duration = Duration::from_secs(40);
+/// How long anything may take to become so.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Waits until it is so.
+fn until(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}: it did not become so");
+        thread::park_timeout(Duration::from_millis(100));
+    }
+}
+
+/// Lets an outage last.
+fn outage() {
+    let end = Instant::now() + OUTAGE;
+    while let Some(left) = end.checked_duration_since(Instant::now()) {
+        thread::park_timeout(left);
+    }
+}
+
+/// A replay of exchanges with the paths `/item/0` and so on, as fast as the sink takes their records.
+struct Replay {
+    child: Child,
+    feed: thread::JoinHandle<ChildStdin>,
+    stderr: NamedTempFile,
+}
+
+impl Replay {
+    /// Begins to replay `exchanges` with `settings`; nothing of it goes anywhere else.
+    fn start(exchanges: usize, settings: &[&str]) -> Self {
+        let stderr = NamedTempFile::new().unwrap();
+        let mut replay = command(["replay", "-", "--set", "output.file=/dev/null"]);
+        for setting in settings {
+            replay.args(["--set", setting]);
+        }
+        replay.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(stderr.reopen().unwrap());
+        let mut child = replay.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let feed = thread::spawn(move || {
+            // One that ended already reads nothing, which its end tells.
+            let _ = stdin.write_all(&capture(exchanges));
+            stdin
+        });
+        Self { child, feed, stderr }
+    }
+
+    /// What it said so far.
+    fn said(&self) -> String {
+        fs::read_to_string(self.stderr.path()).unwrap()
+    }
+
+    /// Waits until it has read everything, ends its input, and waits for its end: its last line.
+    fn finish(mut self) -> String {
+        drop(self.feed.join().unwrap());
+        let deadline = Instant::now() + PATIENCE;
+        while self.child.try_wait().unwrap().is_none() {
+            if Instant::now() > deadline {
+                self.child.kill().unwrap();
+                panic!("it does not end: {}", fs::read_to_string(self.stderr.path()).unwrap());
+            }
+            thread::park_timeout(Duration::from_millis(20));
+        }
+        let said = fs::read_to_string(self.stderr.path()).unwrap();
+        said.lines().last().unwrap_or_default().to_owned()
+    }
+}
+
+/// `exchanges` on one connection as a pcap file.
+fn capture(exchanges: usize) -> Vec<u8> {
+    let mut conversation = Conversation::new();
+    for index in 0..exchanges {
+        conversation = conversation
+            .client(format!("GET /item/{index} HTTP/1.1\r\nHost: shop\r\n\r\n"))
+            .server("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
+    }
+    let mut file = Pcap::new(Order::Little, Unit::Nano, ETHERNET);
+    for (time, packet) in conversation.close().to_packets() {
+        file.packet(time.as_nanos(), &packet);
+    }
+    file.bytes
+}
