@@ -72,6 +72,7 @@ pub mod joint;
 pub mod named;
 pub mod pipeline;
 pub mod replay;
+pub mod tail;
 pub mod top;
 pub mod views;
 pub mod watch;

@@ -14,7 +14,7 @@ use pod2pod_user::{
     record::schema,
     replay, rights,
     shutdown::Shutdown,
-    top,
+    tail, top,
     watch::{self, options},
 };
 
@@ -40,6 +40,7 @@ fn main() -> ExitCode {
             watch::run(options, shutdown)
         }),
         Command::Top { flags } => with_options(flags.options(), top::run),
+        Command::Tail { flags } => with_options(flags.options(), tail::run),
         Command::Check { json, common, live } => check::run(&common.with_environment(Some(live)), json),
         Command::DeadLetters { send, sink, common } => {
             let asked = dead_letters::Asked { sends: send, sink };

@@ -23,7 +23,7 @@ use crate::{
     pcap::{self, Recorder},
     reassembly::{self, Activity, Chunk, CloseCause, Connection, Content, Reassembler, Side, Steering},
     shutdown::Shutdown,
-    sinks::{OwnConnections, Sinks, Writer},
+    sinks::{OwnConnections, Sinks, Tail, Writer},
     views::{self, Views},
 };
 
@@ -54,6 +54,7 @@ pub fn open_sinks(
     config: &Config,
     overflow: Overflow,
     own: &Arc<OwnConnections>,
+    tail: &Arc<Tail>,
     shutdown: &Shutdown,
 ) -> anyhow::Result<SharedSinks> {
     let writer = Writer::open(&config.output, overflow, shutdown)?;
@@ -62,7 +63,9 @@ pub fn open_sinks(
             config.data_dir.as_deref().map(|folder| DeadLetters::of(folder, Arc::clone(&sink.common.name)));
         sink.clone().start(overflow, Arc::clone(own), dead.transpose()?, shutdown.clone())
     });
-    Ok(SharedSinks::new(Sinks::new(writer, remotes.collect::<anyhow::Result<_>>()?)))
+    Ok(SharedSinks::new(
+        Sinks::new(writer, remotes.collect::<anyhow::Result<_>>()?).with_tail(Arc::clone(tail)),
+    ))
 }
 
 /// Waits until everything queued is out, at most until `deadline`; what the sinks counted. Drop the pipeline before.

@@ -28,7 +28,7 @@ use crate::{
     pcap,
     pipeline::{self, Pipeline, SharedSinks},
     shutdown::{DEFAULT_DRAIN, Shutdown},
-    sinks::OwnConnections,
+    sinks::{OwnConnections, Tail},
     summary::Summary,
 };
 
@@ -75,8 +75,9 @@ impl Replay {
         let (metrics, http_metrics) = Metrics::new(&config.routes, MAX_LABEL_SETS)?;
         let metrics = Arc::new(metrics);
         let own = Arc::new(OwnConnections::default());
-        serve(&config, &metrics, &own)?;
-        let sinks = pipeline::open_sinks(&config, Overflow::Wait, &own, &shutdown)?;
+        let tail = Arc::<Tail>::default();
+        serve(&config, &metrics, &own, &tail)?;
+        let sinks = pipeline::open_sinks(&config, Overflow::Wait, &own, &tail, &shutdown)?;
         let mut pipeline = Pipeline::new(&config, sinks.clone(), Some(http_metrics));
         if let Some(packets) = &packets {
             pipeline.write_packets(&config, packets.clone());
@@ -155,6 +156,7 @@ impl Replay {
         self.last_publication = Instant::now();
         let mut rows = stages::pipeline(&self.pipeline.stats());
         rows.extend(stages::sinks(&self.sinks.get().stats()));
+        rows.extend(stages::tail(self.sinks.get().tail()));
         if let Some(packets) = &self.packets {
             rows.extend(stages::packets(&self.pipeline.stats().packets, &packets.stats()));
         }
@@ -213,10 +215,12 @@ fn serve(
     config: &Config,
     metrics: &Arc<Metrics>,
     own: &Arc<OwnConnections>,
+    tail: &Arc<Tail>,
 ) -> Result<(), admin::StartError> {
     let health = Arc::new(Health::new(Instant::now(), None));
     health.set_ready();
-    let shown = Shown { metrics: Arc::clone(metrics), health, settings: shown::page(config) };
+    let shown =
+        Shown { metrics: Arc::clone(metrics), health, settings: shown::page(config), tail: Arc::clone(tail) };
     let asked = |listen| if let Listen::At(address) = listen { Some(address) } else { None };
     let settings = (&config.admin, asked(config.admin.listen));
     admin::start(asked(config.metrics.listen), settings, shown, Arc::clone(own))

@@ -119,6 +119,12 @@ pub(crate) fn keys(mut bytes: &[u8]) -> Vec<Key> {
     keys
 }
 
+/// Columns of standard output, if it is a terminal that says how many.
+pub(crate) fn width() -> Option<usize> {
+    let told = tcgetwinsize(io::stdout().as_fd()).ok();
+    told.map(|size| usize::from(size.ws_col)).filter(|width| *width > 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

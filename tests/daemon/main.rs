@@ -20,6 +20,7 @@ mod output;
 mod packet_file;
 mod settings;
 mod signals;
+mod tail;
 mod top;
 
 use support::{

@@ -45,7 +45,7 @@ impl Server {
         replay.args(["--set", "sinks.http.url=http://127.0.0.1:9/in?token=hunter2"]);
         replay.stdin(Stdio::piped()).env("NO_COLOR", "1");
         let running = Running::start(replay);
-        let said = running.wait_stderr(|text| text.contains("serving /config address="));
+        let said = running.wait_stderr(|text| text.contains("serving /config and /tail address="));
         let address = said.split("address=").nth(1).unwrap().split_whitespace().next().unwrap();
         let port = address.rsplit(':').next().unwrap().parse().unwrap();
         Self { _running: running, port, folder }

@@ -115,7 +115,7 @@ fn tell(mut config: Config, who: &Fake, conversation: &Conversation) -> Told {
     config.output.file = Some(records.clone());
     let shutdown = Shutdown::without_signals().unwrap();
     let own = OwnConnections::default().into();
-    let sinks = pipeline::open_sinks(&config, Overflow::Wait, &own, &shutdown).unwrap();
+    let sinks = pipeline::open_sinks(&config, Overflow::Wait, &own, &Default::default(), &shutdown).unwrap();
     let mut pipeline = Pipeline::live(&config, sinks.clone(), None);
     pipeline.name_ends(&config, Names::new(config.naming(), Box::new(who.clone())));
     let (mut now, mut steered) = (KernelInstant::default(), Vec::new());

@@ -54,7 +54,8 @@ impl Worker {
         config.output.file = Some(folder.path().join("records"));
         change(&mut config);
         let (shutdown, own) = (Shutdown::without_signals().unwrap(), OwnConnections::default().into());
-        let sinks = pipeline::open_sinks(&config, Overflow::Wait, &own, &shutdown).unwrap();
+        let sinks =
+            pipeline::open_sinks(&config, Overflow::Wait, &own, &Default::default(), &shutdown).unwrap();
         let mut pipeline = Pipeline::new(&config, sinks.clone(), None);
         pipeline.share_views(views);
         Self { pipeline, sinks, folder }

@@ -1,5 +1,5 @@
 //! Two listeners, on a thread and a runtime of their own, so that a slow reader delays nothing: /metrics, /live and /ready, which
-//! hold no payload; and /config, which is for loopback, or for who has a token over TLS.
+//! hold no payload; and /config and /tail, which are for loopback, or for who has a token over TLS.
 //!
 //! A listener has a bounded number of connections, each a bounded head, no request body, and an end.
 
@@ -7,17 +7,23 @@ mod guard;
 mod health;
 mod pages;
 mod places;
+mod tail;
 
 use std::{
     convert::Infallible,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     path::PathBuf,
-    sync::Arc,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
 
+use http_body_util::Either;
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -27,12 +33,13 @@ pub use self::{
     guard::{MAX_TOKEN_BYTES, MIN_TOKEN_BYTES},
     health::{Health, Lists, MAX_LISTS_WAIT, MAX_SILENCE, Readiness},
     places::{MAX_CONNECTIONS, MAX_LOCAL_CONNECTIONS},
+    tail::MAX_WIDTH,
 };
 use crate::{
     metrics::Metrics,
     rights::{self, Part},
     secrets::SecretError,
-    sinks::OwnConnections,
+    sinks::{OwnConnections, Tail},
 };
 
 /// Where metrics are served: the port OpenTelemetry's Prometheus exporters use, on loopback, since nothing asks who asks.
@@ -158,6 +165,8 @@ pub struct Shown {
     pub health: Arc<Health>,
     /// The effective settings, as JSON, without secrets.
     pub settings: String,
+    /// Where records are seen as they come.
+    pub tail: Arc<Tail>,
 }
 
 /// A listener, and who may see what there.
@@ -274,18 +283,21 @@ async fn serve_connection(
     if let Ok(local) = stream.local_addr() {
         served.own.connected(peer, local);
     }
-    // A client that misbehaves concerns nobody but itself.
-    let _ = tokio::time::timeout(CONNECTION_TIMEOUT, async {
+    let looks_on = Arc::<AtomicBool>::default();
+    let mut spoken = pin!(async {
         match guard.acceptor() {
-            None => speak(stream, pages, guard, served).await,
+            None => speak(stream, (pages, guard), served, &looks_on).await,
             Some(acceptor) => {
                 if let Ok(Ok(stream)) = tokio::time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await {
-                    speak(stream, pages, guard, served).await;
+                    speak(stream, (pages, guard), served, &looks_on).await;
                 }
             }
         }
-    })
-    .await;
+    });
+    // A client that misbehaves concerns nobody but itself; who looks on has no end, but for being stuck.
+    while tokio::time::timeout(CONNECTION_TIMEOUT, &mut spoken).await.is_err()
+        && looks_on.load(Ordering::Relaxed)
+    {}
     if let Some(cookie) = cookie {
         served.own.closed(cookie);
     }
@@ -293,14 +305,17 @@ async fn serve_connection(
 
 async fn speak(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send,
-    pages: Pages,
-    guard: &Guard,
+    (pages, guard): (Pages, &Guard),
     served: &Served,
+    looks_on: &Arc<AtomicBool>,
 ) {
     let service = service_fn(|request| {
-        let response = match guard.refuses(&request) {
-            Some(refusal) => refusal,
-            None => pages.answer(&request, &served.shown),
+        let response = match guard.refuses(&request).or_else(|| pages.refuses(&request)) {
+            Some(refusal) => refusal.map(Either::Left),
+            None if request.uri().path() == tail::PATH => {
+                tail::answer(&request, &served.shown.tail, looks_on)
+            }
+            None => pages.answer(&request, &served.shown).map(Either::Left),
         };
         async move { Ok::<_, Infallible>(response) }
     });
@@ -356,7 +371,8 @@ mod tests {
         let begin = |config: &AdminConfig| {
             let (metrics, _) = Metrics::new(&Default::default(), 1).unwrap();
             let health = Arc::new(Health::new(std::time::Instant::now(), None));
-            let shown = Shown { metrics: Arc::new(metrics), health, settings: String::new() };
+            let shown =
+                Shown { metrics: Arc::new(metrics), health, settings: String::new(), tail: Arc::default() };
             start(None, (config, Some(address)), shown, Arc::default())
         };
         assert!(begin(&AdminConfig::default()).is_ok());

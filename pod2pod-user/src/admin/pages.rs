@@ -25,33 +25,38 @@ impl Pages {
     pub(super) const fn names(self) -> &'static str {
         match self {
             Self::Plain => "/metrics, /live and /ready",
-            Self::Settings => "/config",
+            Self::Settings => "/config and /tail",
         }
     }
 
     const fn paths(self) -> &'static [&'static str] {
         match self {
             Self::Plain => &["/metrics", "/live", "/ready"],
-            Self::Settings => &["/config"],
+            Self::Settings => &["/config", super::tail::PATH],
         }
     }
 
-    pub(super) fn answer(self, request: &Request<Incoming>, shown: &Shown) -> Response<Full<Bytes>> {
-        let path = request.uri().path();
-        if !self.paths().contains(&path) {
-            return text(StatusCode::NOT_FOUND, format!("here is {}\n", self.names()));
+    /// What is said of a question that has no answer here.
+    pub(super) fn refuses(self, request: &Request<Incoming>) -> Option<Response<Full<Bytes>>> {
+        if !self.paths().contains(&request.uri().path()) {
+            return Some(text(StatusCode::NOT_FOUND, format!("here is {}\n", self.names())));
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n");
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return response;
+            return Some(response);
         }
         if !request.body().is_end_stream() {
             let mut response = text(StatusCode::PAYLOAD_TOO_LARGE, "a question without content\n");
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            return response;
+            return Some(response);
         }
-        match path {
+        None
+    }
+
+    /// The answer to what it does not refuse.
+    pub(super) fn answer(self, request: &Request<Incoming>, shown: &Shown) -> Response<Full<Bytes>> {
+        match request.uri().path() {
             "/metrics" => typed(shown.metrics.page(), "text/plain; version=0.0.4; charset=utf-8"),
             "/config" => {
                 let mut response = typed(shown.settings.clone(), "application/json");

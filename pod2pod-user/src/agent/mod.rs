@@ -4,6 +4,7 @@
 mod clock;
 mod ipvs;
 mod limits;
+mod listeners;
 mod names;
 mod totals;
 mod unwatched;
@@ -28,10 +29,10 @@ use self::{
     worker::{LONG_TURN_RECORDS, Seat, Worker},
 };
 use crate::{
-    admin::{self, Health, Shown},
+    admin::Health,
     capture::kernel::{Capture, Snapshot, Table},
     check,
-    config::{Config, shown},
+    config::Config,
     delivery::Overflow,
     directory::Directory,
     exit,
@@ -43,7 +44,7 @@ use crate::{
     restraint::allocator,
     rights::{self, Feature, Part},
     shutdown::{DEFAULT_DRAIN, Shutdown},
-    sinks::OwnConnections,
+    sinks::{OwnConnections, Tail},
     summary::Summary,
     views::Views,
     watch::{self, board::Board},
@@ -144,8 +145,9 @@ impl Agent {
         let (pairs, views) = (names::pairs(naming.as_ref(), config.pairs, &mut metrics)?, Views::default());
         let metrics = Arc::new(metrics);
         let health = Arc::new(Health::new(Instant::now(), naming.as_ref().and_then(Naming::lists)));
-        serve(&config, &metrics, &health, &own)?;
-        let sinks = pipeline::open_sinks(&config, Overflow::DropNewest, &own, &shutdown)?;
+        let tail = Arc::<Tail>::default();
+        listeners::start(&config, &metrics, &health, (&own, &tail))?;
+        let sinks = pipeline::open_sinks(&config, Overflow::DropNewest, &own, &tail, &shutdown)?;
         sinks.get().show_header();
         let sightings = capture.watches_interfaces().then(SharedSightings::default);
         let mut seats = Vec::new();
@@ -428,20 +430,6 @@ fn give_up(capture: &Capture, used: &Used) {
 
 fn board(config: &watch::config::Config) -> Option<Arc<Board>> {
     (config.mode != Mode::Off).then(|| Arc::new(ipvs::board(config)))
-}
-
-/// Starts the listeners.
-fn serve(
-    config: &Config,
-    metrics: &Arc<Metrics>,
-    health: &Arc<Health>,
-    own: &Arc<OwnConnections>,
-) -> Result<(), admin::StartError> {
-    let (metrics, health) = (Arc::clone(metrics), Arc::clone(health));
-    let shown = Shown { metrics, health, settings: shown::page(config) };
-    let listen = config.metrics.listen.or(admin::DEFAULT_LISTEN);
-    let settings = (&config.admin, config.admin.listen.or(admin::DEFAULT_ADMIN_LISTEN));
-    admin::start(listen, settings, shown, Arc::clone(own))
 }
 
 /// Whether every worker takes its turns. Where one does not, its connections are not read, and the kernel side is left to

@@ -10,7 +10,9 @@ use crate::{
     enrich, filter, http,
     ipvs::join,
     metrics::{Counted, counters, routes, stages},
-    named, pcap, pipeline, reassembly, views,
+    named, pcap, pipeline, reassembly,
+    sinks::tail::TailStats,
+    views,
 };
 
 /// Sums over workers.
@@ -34,6 +36,8 @@ pub(super) struct Totals {
     behind: behind::Stats,
     /// Of each sink; the queues are shared, what is being filled is not.
     pub(super) sinks: Vec<(Arc<str>, SinkStats)>,
+    /// Of who looks on.
+    tail: TailStats,
 }
 
 impl Totals {
@@ -83,6 +87,7 @@ impl Totals {
         counters::add_names(&mut self.names, &names);
         counters::add_behind(&mut self.behind, &behind);
         let sinks = worker.sinks.get();
+        self.tail = sinks.tail();
         if self.sinks.is_empty() {
             self.sinks = sinks.stats();
         } else {
@@ -116,6 +121,7 @@ impl Totals {
         let mut rows = counters::reader(&self.reader);
         rows.extend(stages::pipeline(&self.stages()));
         rows.extend(stages::sinks(&self.sinks));
+        rows.extend(stages::tail(self.tail));
         rows
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use super::{load::Sources, value::Given};
-use crate::{top, watch::options};
+use crate::{tail, top, watch::options};
 
 /// Watches this machine's HTTP from the kernel and writes one exact record an exchange.
 #[derive(Debug, Parser)]
@@ -48,6 +48,12 @@ pub enum Command {
         /// Its flags.
         #[command(flatten)]
         flags: top::options::Flags,
+    },
+    /// Records as they come, of one or more agents, from `admin.listen`
+    Tail {
+        /// Its flags.
+        #[command(flatten)]
+        flags: tail::options::Flags,
     },
     /// Says what of this machine, of the rights given and of the configuration the agent lacks, and what is lost without
     Check {

@@ -10,6 +10,7 @@ use crate::{
     delivery::{CircuitState, LATENCY_BOUNDS, Latency, SinkStats, TroubleKind},
     enrich, pcap,
     pipeline::Stats,
+    sinks::tail::TailStats,
 };
 
 /// Kind of a row.
@@ -194,6 +195,21 @@ pub fn sinks(stats: &[(Arc<str>, SinkStats)]) -> Vec<Counted> {
     }));
     rows.extend(attempts(stats));
     rows
+}
+
+/// Who looks on, and what they lost.
+pub fn tail(stats: TailStats) -> Vec<Counted> {
+    let TailStats { readers, refused, shown, lost } = stats;
+    vec![
+        Counted::gauge("tail_readers", "Who looks on at /tail.", readers),
+        Counted::counter("tail_readers_refused", "Who was refused: too many look on.", refused),
+        Counted::counter(
+            "tail_records_shown",
+            "Records shown at /tail, each as often as somebody was.",
+            shown,
+        ),
+        Counted::counter("tail_records_lost", "Records lost to somebody who was slow to read them.", lost),
+    ]
 }
 
 /// How attempts at targets that answer went.

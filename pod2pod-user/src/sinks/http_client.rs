@@ -209,6 +209,11 @@ impl Url {
         self.tls.is_some()
     }
 
+    /// Whom to expect there, if it is `https:`.
+    pub const fn server_name(&self) -> Option<&ServerName<'static>> {
+        self.tls.as_ref()
+    }
+
     /// Host and port, as they were written.
     pub fn authority(&self) -> &str {
         &self.authority

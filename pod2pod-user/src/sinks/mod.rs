@@ -9,6 +9,7 @@ pub mod own;
 pub mod pod2pod_log;
 pub mod remote;
 pub mod reuse;
+pub mod tail;
 pub mod text;
 pub mod writer;
 
@@ -18,6 +19,7 @@ use self::{elasticsearch::Elasticsearch, http::Collector, remote::Start};
 pub use self::{
     own::OwnConnections,
     remote::{Common, Remote},
+    tail::Tail,
     writer::Writer,
 };
 use crate::{
@@ -188,18 +190,25 @@ pub const OUTPUT: &str = "output";
 pub struct Sinks {
     writer: Writer,
     remotes: Vec<Remote>,
+    tail: Arc<Tail>,
 }
 
 impl Sinks {
     /// The writer, and the further sinks.
-    pub const fn new(writer: Writer, remotes: Vec<Remote>) -> Self {
-        Self { writer, remotes }
+    pub fn new(writer: Writer, remotes: Vec<Remote>) -> Self {
+        Self { writer, remotes, tail: Arc::default() }
+    }
+
+    /// Whoever looks on is shown records too.
+    #[must_use]
+    pub fn with_tail(self, tail: Arc<Tail>) -> Self {
+        Self { tail, ..self }
     }
 
     /// The same sinks for another worker: it fills batches of its own, and hands whole ones to the same queues.
     pub fn for_worker(&self) -> Self {
         let remotes = self.remotes.iter().map(Remote::for_worker).collect();
-        Self { writer: self.writer.for_worker(), remotes }
+        Self { writer: self.writer.for_worker(), remotes, tail: Arc::clone(&self.tail) }
     }
 
     /// Shows the header of columns, if columns are written.
@@ -209,6 +218,7 @@ impl Sinks {
 
     /// Queues `record` for every sink.
     pub fn write(&mut self, record: &Record) {
+        self.tail.write(record);
         self.writer.write(record);
         self.remotes.iter_mut().for_each(|remote| remote.write(record));
     }
@@ -230,6 +240,11 @@ impl Sinks {
         self.writer.reader_gone()
     }
 
+    /// What was counted of who looks on.
+    pub fn tail(&self) -> tail::TailStats {
+        self.tail.stats()
+    }
+
     /// Names and counters of the sinks.
     pub fn stats(&self) -> Vec<(Arc<str>, SinkStats)> {
         let remotes = self.remotes.iter().map(|remote| (Arc::clone(remote.name()), remote.stats()));
@@ -247,7 +262,7 @@ impl Sinks {
 
     /// Waits until everything queued is out, at most until `deadline`; what is left then is lost and counted.
     pub fn finish(self, deadline: Instant) -> Vec<(Arc<str>, SinkStats)> {
-        let Self { writer, mut remotes } = self;
+        let Self { writer, mut remotes, .. } = self;
         // All of them have the whole time.
         remotes.iter_mut().for_each(Remote::end);
         let writer = writer.finish(deadline);

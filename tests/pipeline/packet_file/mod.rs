@@ -60,7 +60,7 @@ fn write(mut config: Config, feed: impl FnOnce(&mut dyn FnMut(&Segment<'_>))) ->
     let shutdown = Shutdown::without_signals().unwrap();
     let output = Output::open(&config.pcap, Overflow::Wait, &shutdown).unwrap().unwrap();
     let own = OwnConnections::default().into();
-    let sinks = pipeline::open_sinks(&config, Overflow::Wait, &own, &shutdown).unwrap();
+    let sinks = pipeline::open_sinks(&config, Overflow::Wait, &own, &Default::default(), &shutdown).unwrap();
     let mut pipeline = Pipeline::new(&config, sinks.clone(), None);
     pipeline.write_packets(&config, output.clone());
     let mut now = KernelInstant::default();

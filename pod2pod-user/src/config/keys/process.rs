@@ -52,7 +52,7 @@ pub(super) static KEYS: &[Key] = &[
         path: "admin.listen",
         allowed: ADMIN_LISTEN,
         default: "127.0.0.1:9465",
-        sentence: "Where /config is served: the effective settings, without secrets. Elsewhere than on loopback it needs TLS and a token; replay serves it only if this is given.",
+        sentence: "Where /config and /tail are served: the effective settings, without secrets, and records as they come. Elsewhere than on loopback it needs TLS and a token; replay serves it only if this is given.",
         set: |config, given| put(&mut config.admin.listen, listen(given)),
     },
     Key {

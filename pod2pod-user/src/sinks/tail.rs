@@ -1,0 +1,248 @@
+//! Records as they come, for people who look on: each with a filter and a bounded queue of its own. Who is slow loses only what is its own,
+//! counted; a worker never waits for anybody.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use super::{Encoder, text::Columns};
+use crate::{
+    record::{Record, json::Lines},
+    route::Filter,
+};
+
+/// Who may look on at once: with [`MAX_READER_BYTES`] 4 MiB of them all.
+pub const MAX_READERS: usize = 16;
+/// Bytes that wait for one of them at most: some hundred records.
+pub const MAX_READER_BYTES: usize = 256 * 1024;
+
+/// How records are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum View {
+    /// As JSON lines.
+    Json,
+    /// As columns of a terminal that is so wide, with colours or without.
+    Text(usize, bool),
+}
+
+/// What was counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TailStats {
+    /// Who looks on.
+    pub readers: u64,
+    /// Who was refused: there were [`MAX_READERS`].
+    pub refused: u64,
+    /// Records shown, each as often as somebody was.
+    pub shown: u64,
+    /// Records lost to somebody who was slow.
+    pub lost: u64,
+}
+
+/// Who looks on. Shared by all workers and the listener.
+#[derive(Debug, Default)]
+pub struct Tail {
+    /// As many as there are: looked at for each record, and nothing else while nobody looks on.
+    count: AtomicUsize,
+    readers: Mutex<Vec<Arc<Reader>>>,
+    refused: AtomicU64,
+    shown: AtomicU64,
+    lost: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Reader {
+    filter: Option<Filter>,
+    state: Mutex<State>,
+    filled: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    encoder: Encoder,
+    lines: VecDeque<Bytes>,
+    bytes: usize,
+    /// Since it was last told.
+    lost: u64,
+}
+
+/// One that looks on, as long as it is kept.
+#[derive(Debug)]
+pub struct Looking {
+    reader: Arc<Reader>,
+    tail: Arc<Tail>,
+}
+
+/// What came for somebody.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct News {
+    /// Records, a line or some each, in their order.
+    pub lines: Vec<Bytes>,
+    /// Records that there was no room for, before these.
+    pub lost: u64,
+}
+
+impl Tail {
+    /// Shows `record` to who looks on.
+    #[inline]
+    pub fn write(&self, record: &Record) {
+        if self.count.load(Ordering::Relaxed) > 0 {
+            self.show(record);
+        }
+    }
+
+    #[cold]
+    fn show(&self, record: &Record) {
+        for reader in lock(&self.readers).iter() {
+            if reader.filter.as_ref().is_some_and(|filter| !filter.fits(record)) {
+                continue;
+            }
+            let counter = if reader.put(record) { &self.shown } else { &self.lost };
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// One more looks on from now; absent if there are too many.
+    pub fn join(self: &Arc<Self>, filter: Option<Filter>, view: View) -> Option<Looking> {
+        let mut readers = lock(&self.readers);
+        if readers.len() >= MAX_READERS {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        let encoder = match view {
+            View::Json => Encoder::Json(Lines::default()),
+            View::Text(width, colour) => Encoder::Text(Box::new(Columns::new(width, colour))),
+        };
+        let state = Mutex::new(State { encoder, lines: VecDeque::new(), bytes: 0, lost: 0 });
+        let reader = Arc::new(Reader { filter, state, filled: Notify::new() });
+        readers.push(Arc::clone(&reader));
+        self.count.store(readers.len(), Ordering::Relaxed);
+        Some(Looking { reader, tail: Arc::clone(self) })
+    }
+
+    /// What was counted so far.
+    pub fn stats(&self) -> TailStats {
+        TailStats {
+            readers: self.count.load(Ordering::Relaxed) as u64,
+            refused: self.refused.load(Ordering::Relaxed),
+            shown: self.shown.load(Ordering::Relaxed),
+            lost: self.lost.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Reader {
+    /// Whether there was room.
+    fn put(&self, record: &Record) -> bool {
+        let mut state = lock(&self.state);
+        let mut line = Vec::new();
+        state.encoder.push(&mut line, record);
+        let fits = state.bytes + line.len() <= MAX_READER_BYTES;
+        if fits {
+            state.bytes += line.len();
+            state.lines.push_back(line.into());
+        } else {
+            state.lost += 1;
+        }
+        drop(state);
+        self.filled.notify_one();
+        fits
+    }
+}
+
+impl Looking {
+    /// What came since; waits for something.
+    pub async fn next(&self) -> News {
+        loop {
+            let news = {
+                let mut state = lock(&self.reader.state);
+                state.bytes = 0;
+                News { lines: state.lines.drain(..).collect(), lost: std::mem::take(&mut state.lost) }
+            };
+            if news != News::default() {
+                return news;
+            }
+            self.reader.filled.notified().await;
+        }
+    }
+}
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        let mut readers = lock(&self.tail.readers);
+        readers.retain(|reader| !Arc::ptr_eq(reader, &self.reader));
+        self.tail.count.store(readers.len(), Ordering::Relaxed);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now(looking: &Looking) -> News {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(looking.next())
+    }
+
+    fn record(status: u16) -> Record {
+        Record { status: Some(status), ..Record::blank() }
+    }
+
+    #[test]
+    fn each_is_shown_what_fits_its_filter() {
+        let tail = Arc::new(Tail::default());
+        tail.write(&record(200));
+        let all = tail.join(None, View::Json).unwrap();
+        let failed = tail.join(Some(Filter::parse("status>=500").unwrap()), View::Text(120, false)).unwrap();
+        for status in [200, 503] {
+            tail.write(&record(status));
+        }
+        let (all, failed) = (now(&all), now(&failed));
+        assert_eq!((all.lines.len(), failed.lines.len(), all.lost + failed.lost), (2, 1, 0));
+        assert!(all.lines[0].starts_with(b"{\"time\":") && all.lines[1].ends_with(b"}\n"));
+        // Its header comes with it.
+        assert!(failed.lines[0].starts_with(b"TIME (UTC)") && failed.lines[0].ends_with(b"\n"));
+        assert_eq!(tail.stats(), TailStats { readers: 2, refused: 0, shown: 3, lost: 0 });
+    }
+
+    #[test]
+    fn who_is_slow_loses_what_is_its_own() {
+        let tail = Arc::new(Tail::default());
+        let (slow, other) = (tail.join(None, View::Json).unwrap(), tail.join(None, View::Json).unwrap());
+        let mut line = Vec::new();
+        Lines::default().push(&mut line, &record(200));
+        let fits = MAX_READER_BYTES / line.len();
+        let mut seen = 0;
+        for _ in 0..fits + 3 {
+            tail.write(&record(200));
+            seen += now(&other).lines.len();
+        }
+        let told = now(&slow);
+        assert_eq!((told.lines.len(), told.lost, seen), (fits, 3, fits + 3));
+        assert_eq!(tail.stats().lost, 3);
+        tail.write(&record(200));
+        assert_eq!((now(&slow).lines.len(), tail.stats().lost), (1, 3));
+    }
+
+    #[test]
+    fn so_many_may_look_on_and_make_room_when_they_go() {
+        let tail = Arc::new(Tail::default());
+        let mut looking: Vec<_> = (0..MAX_READERS).map(|_| tail.join(None, View::Json).unwrap()).collect();
+        assert!(tail.join(None, View::Json).is_none());
+        assert_eq!(tail.stats(), TailStats { readers: MAX_READERS as u64, refused: 1, ..Default::default() });
+        looking.pop();
+        assert!(tail.join(None, View::Json).is_some());
+        drop(looking);
+        assert_eq!(tail.stats().readers, 0);
+    }
+}
