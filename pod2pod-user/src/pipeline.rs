@@ -23,7 +23,7 @@ use crate::{
     pcap::{self, Recorder},
     reassembly::{self, Activity, Chunk, CloseCause, Connection, Content, Reassembler, Side, Steering},
     shutdown::Shutdown,
-    sinks::{OwnConnections, Sinks, Tail, Writer},
+    sinks::{OwnConnections, Remote, SinkConfig, Sinks, Tail, Writer},
     views::{self, Views},
 };
 
@@ -58,14 +58,25 @@ pub fn open_sinks(
     shutdown: &Shutdown,
 ) -> anyhow::Result<SharedSinks> {
     let writer = Writer::open(&config.output, overflow, shutdown)?;
-    let remotes = config.sinks.iter().map(|sink| {
-        let dead =
-            config.data_dir.as_deref().map(|folder| DeadLetters::of(folder, Arc::clone(&sink.common.name)));
-        sink.clone().start(overflow, Arc::clone(own), dead.transpose()?, shutdown.clone())
-    });
-    Ok(SharedSinks::new(
-        Sinks::new(writer, remotes.collect::<anyhow::Result<_>>()?).with_tail(Arc::clone(tail)),
-    ))
+    let remotes = config.sinks.iter().map(|sink| open_sink(config, sink, overflow, own, shutdown));
+    let remotes = remotes.collect::<anyhow::Result<_>>()?;
+    Ok(SharedSinks::new(Sinks::new(writer, remotes).with_tail(Arc::clone(tail))))
+}
+
+/// One further sink.
+///
+/// # Errors
+/// A file cannot be used, or its thread not be started.
+pub fn open_sink(
+    config: &Config,
+    sink: &SinkConfig,
+    overflow: Overflow,
+    own: &Arc<OwnConnections>,
+    shutdown: &Shutdown,
+) -> anyhow::Result<Remote> {
+    let name = || Arc::clone(&sink.common.name);
+    let dead = config.data_dir.as_deref().map(|folder| DeadLetters::of(folder, name()));
+    sink.clone().start(overflow, Arc::clone(own), dead.transpose()?, shutdown.clone())
 }
 
 /// Waits until everything queued is out, at most until `deadline`; what the sinks counted. Drop the pipeline before.

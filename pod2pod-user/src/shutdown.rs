@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM: the first asks for an orderly end, the second ends at once.
+//! SIGINT and SIGTERM, and SIGHUP where nothing is read again: the first asks for an orderly end, the second ends at once.
 //!
 //! The signals are blocked in every thread and taken by one that waits for them: nothing runs in a signal handler.
 
@@ -31,7 +31,15 @@ const EXIT_AT_ONCE: i32 = 130;
 #[derive(Clone, Debug)]
 pub struct Shutdown {
     requested: Arc<AtomicBool>,
+    /// What SIGHUP is for: the end, unless somebody takes it for reading the configuration again.
+    reload: Arc<Reload>,
     event: Arc<OwnedFd>,
+}
+
+#[derive(Debug, Default)]
+struct Reload {
+    is_taken: AtomicBool,
+    is_requested: AtomicBool,
 }
 
 impl Shutdown {
@@ -41,7 +49,7 @@ impl Shutdown {
     /// The kernel refuses an event descriptor.
     pub fn without_signals() -> io::Result<Self> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self { requested: Arc::default(), event: Arc::new(event) })
+        Ok(Self { requested: Arc::default(), reload: Arc::default(), event: Arc::new(event) })
     }
 
     /// Takes the signals over. To be called before any other thread starts, since threads inherit what is blocked.
@@ -52,13 +60,18 @@ impl Shutdown {
         let mut signals = SigSet::empty();
         signals.add(Signal::SIGINT);
         signals.add(Signal::SIGTERM);
+        signals.add(Signal::SIGHUP);
         signals.thread_block()?;
         let shutdown = Self::without_signals()?;
         let told = shutdown.clone();
         thread::Builder::new().name("signals".to_owned()).spawn(move || {
             // Waiting needs no right; what is refused stays.
             let _ = rights::keep(Part::Signals, |_| false);
-            while signals.wait().is_ok() {
+            while let Ok(signal) = signals.wait() {
+                if signal == Signal::SIGHUP && told.reload.is_taken.load(Ordering::Relaxed) {
+                    told.reload.is_requested.store(true, Ordering::Relaxed);
+                    continue;
+                }
                 if told.is_requested() {
                     std::process::exit(EXIT_AT_ONCE);
                 }
@@ -66,6 +79,16 @@ impl Shutdown {
             }
         })?;
         Ok(shutdown)
+    }
+
+    /// From now on SIGHUP asks for the configuration to be read again.
+    pub fn take_reloads(&self) {
+        self.reload.is_taken.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that was asked for since the last time.
+    pub fn is_reload_requested(&self) -> bool {
+        self.reload.is_requested.swap(false, Ordering::Relaxed)
     }
 
     /// Asks for the end.

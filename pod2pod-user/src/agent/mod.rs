@@ -6,6 +6,7 @@ mod ipvs;
 mod limits;
 mod listeners;
 mod names;
+mod reload;
 mod totals;
 mod unwatched;
 mod waiting;
@@ -24,6 +25,7 @@ use self::{
     ipvs::Ipvs,
     limits::Limits,
     names::Naming,
+    reload::{Reload, Reloads},
     totals::Totals,
     unwatched::Unwatched,
     worker::{LONG_TURN_RECORDS, Seat, Worker},
@@ -122,6 +124,8 @@ struct House {
     ipvs: Option<Ipvs>,
     directory: Option<Directory>,
     unwatched: Option<Unwatched>,
+    reload: Reload,
+    reloads: Reloads,
     last_beat: Instant,
     last_housekeeping: Instant,
     last_census: Option<Instant>,
@@ -189,6 +193,8 @@ impl Agent {
             ipvs,
             directory: naming.map(Naming::directory),
             unwatched: unwatched(&config),
+            reload: Reload::new(&config, &own, sinks.get().set(), &shutdown),
+            reloads: Reloads::default(),
             last_beat: now,
             last_housekeeping: now,
             last_census: None,
@@ -301,6 +307,7 @@ impl House {
     /// Makes the workers stand still for a moment: what is told of them is of one instant.
     fn keep(&mut self, capture: &mut Capture, seats: &[Arc<Seat>], now: Instant) {
         self.last_housekeeping = now;
+        self.reload.keep(&mut self.reloads, now);
         let mut workers: Vec<_> = seats.iter().map(|seat| seat.worker()).collect();
         for worker in &mut workers {
             worker.pipeline.set_wall(wall_offset());
@@ -323,6 +330,7 @@ impl House {
         self.limits.keep(capture, &kernel, now);
         let mut rows = counted(&kernel, capture.ring_lost(), &totals);
         rows.push(published);
+        rows.extend(stages::reloads(self.reloads.taken, self.reloads.refused));
         rows.extend(stages::went_first(seats.iter().map(|seat| seat.went_first()), &totals.sinks));
         rows.extend(stages::table(self.count_connections(capture, now)));
         rows.extend(capture.interface_stats().iter().flat_map(counters::interfaces));

@@ -169,7 +169,7 @@ fn suggestion(nearest: &Option<String>) -> String {
 }
 
 /// The sources besides the defaults.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Sources {
     /// The file named by the flag.
     pub file: Option<std::path::PathBuf>,
@@ -217,6 +217,7 @@ pub fn load(sources: &Sources) -> Result<Config, Vec<Mistake>> {
     loading.look_for_places(sources.live);
     loading.look_at_packet_file();
     loading.look_at_secrets();
+    loading.config.sources = sources.clone();
     if loading.mistakes.is_empty() { Ok(loading.config) } else { Err(loading.mistakes) }
 }
 

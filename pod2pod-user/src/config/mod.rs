@@ -75,6 +75,8 @@ pub struct Config {
     pub notes: Vec<String>,
     /// What was given, in the order in which it counts.
     pub said: Vec<shown::Said>,
+    /// Where that is, to be read again.
+    pub sources: load::Sources,
 }
 
 /// `filter.labels` and `filter.ignore_labels` as written.

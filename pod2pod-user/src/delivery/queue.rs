@@ -370,6 +370,11 @@ impl Queue {
         state.stats
     }
 
+    /// Whether the sink's thread is done.
+    pub fn is_done(&self) -> bool {
+        self.lock().done
+    }
+
     /// What was counted so far.
     pub fn stats(&self) -> SinkStats {
         let state = self.lock();

@@ -197,6 +197,13 @@ pub fn sinks(stats: &[(Arc<str>, SinkStats)]) -> Vec<Counted> {
     rows
 }
 
+/// How often the configuration was read again, and had mistakes.
+pub fn reloads(taken: u64, refused: u64) -> [Counted; 2] {
+    let help = "Times that the configuration was read again, by what became of it; one with mistakes changes nothing.";
+    let row = |result, value| Counted::counter("configuration_reloads", help, value).with("result", result);
+    [row("taken", taken), row("refused", refused)]
+}
+
 /// Who looks on, and what they lost.
 pub fn tail(stats: TailStats) -> Vec<Counted> {
     let TailStats { readers, refused, shown, lost } = stats;

@@ -9,6 +9,7 @@ pub mod own;
 pub mod pod2pod_log;
 pub mod remote;
 pub mod reuse;
+pub mod set;
 pub mod tail;
 pub mod text;
 pub mod writer;
@@ -19,12 +20,13 @@ use self::{elasticsearch::Elasticsearch, http::Collector, remote::Start};
 pub use self::{
     own::OwnConnections,
     remote::{Common, Remote},
+    set::SinkSet,
     tail::Tail,
     writer::Writer,
 };
 use crate::{
     delivery::{DeadLetters, Overflow, SinkStats},
-    record::{Record, json, selected::Fields},
+    record::{Kind, Record, json, selected::Fields},
     secrets::SecretError,
     shutdown::Shutdown,
 };
@@ -191,12 +193,19 @@ pub struct Sinks {
     writer: Writer,
     remotes: Vec<Remote>,
     tail: Arc<Tail>,
+    set: Arc<SinkSet>,
+    /// Which change of the set `remotes` are of.
+    version: u64,
+    /// Records that came here, and how many of them are of reuses.
+    written: (u64, u64),
 }
 
 impl Sinks {
     /// The writer, and the further sinks.
     pub fn new(writer: Writer, remotes: Vec<Remote>) -> Self {
-        Self { writer, remotes, tail: Arc::default() }
+        let own = remotes.iter().map(Remote::for_worker).collect();
+        let set = Arc::new(SinkSet::new(remotes));
+        Self { writer, remotes: own, tail: Arc::default(), set, version: 0, written: (0, 0) }
     }
 
     /// Whoever looks on is shown records too.
@@ -207,8 +216,10 @@ impl Sinks {
 
     /// The same sinks for another worker: it fills batches of its own, and hands whole ones to the same queues.
     pub fn for_worker(&self) -> Self {
-        let remotes = self.remotes.iter().map(Remote::for_worker).collect();
-        Self { writer: self.writer.for_worker(), remotes, tail: Arc::clone(&self.tail) }
+        let Self { writer, tail, set, .. } = self;
+        let (writer, tail, set) = (writer.for_worker(), Arc::clone(tail), Arc::clone(set));
+        let (version, remotes) = set.follow(Vec::new(), (0, 0));
+        Self { writer, remotes, tail, set, version, written: (0, 0) }
     }
 
     /// Shows the header of columns, if columns are written.
@@ -218,6 +229,8 @@ impl Sinks {
 
     /// Queues `record` for every sink.
     pub fn write(&mut self, record: &Record) {
+        self.written.0 += 1;
+        self.written.1 += u64::from(record.kind == Kind::IpvsReuse);
         self.tail.write(record);
         self.writer.write(record);
         self.remotes.iter_mut().for_each(|remote| remote.write(record));
@@ -225,14 +238,30 @@ impl Sinks {
 
     /// Hands on what should wait no longer: a reader sees records at once, other targets get batches.
     pub fn flush_due(&mut self) {
+        self.follow();
         self.writer.flush();
         self.remotes.iter_mut().for_each(Remote::flush_due);
     }
 
     /// Hands on everything: what comes next may be long in coming.
     pub fn flush(&mut self) {
+        self.follow();
         self.writer.flush();
         self.remotes.iter_mut().for_each(Remote::flush);
+    }
+
+    /// The further sinks may be others by now.
+    #[inline]
+    fn follow(&mut self) {
+        if self.set.version() != self.version {
+            let known = std::mem::take(&mut self.remotes);
+            (self.version, self.remotes) = self.set.follow(known, self.written);
+        }
+    }
+
+    /// The further sinks, which can be changed.
+    pub const fn set(&self) -> &Arc<SinkSet> {
+        &self.set
     }
 
     /// The reader of standard output went away: there is nobody to work for.
@@ -255,8 +284,10 @@ impl Sinks {
     pub fn add_filling(&self, stats: &mut [(Arc<str>, SinkStats)]) {
         let Some(((_, output), others)) = stats.split_first_mut() else { return };
         self.writer.add_filling(output);
-        for (remote, (_, stats)) in self.remotes.iter().zip(others) {
-            remote.add_filling(stats);
+        for remote in &self.remotes {
+            // Right after a change a worker may have another set.
+            let same = others.iter_mut().find(|(name, _)| Arc::ptr_eq(name, remote.name()));
+            same.into_iter().for_each(|(_, stats)| remote.add_filling(stats));
         }
     }
 

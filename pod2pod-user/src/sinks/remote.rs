@@ -76,6 +76,8 @@ pub struct Remote {
     linger: Duration,
     batch_records: u64,
     queue: Arc<Queue>,
+    /// As many as there are of it.
+    users: Arc<()>,
     shutdown: Shutdown,
 }
 
@@ -97,20 +99,42 @@ impl Remote {
             runtime.block_on(runner.with_dead_letters(dead).run());
         })?;
         let (route, batch) = (Arc::new(route), Batch::default());
-        Ok(Self { name, route, encoder, batch, since: None, linger, batch_records, queue, shutdown })
+        let users = Arc::default();
+        Ok(Self { name, route, encoder, batch, since: None, linger, batch_records, queue, users, shutdown })
     }
 
     /// The same target for another worker: with batches of its own, on the same queue.
     pub fn for_worker(&self) -> Self {
         let Self { name, route, encoder, queue, shutdown, .. } = self;
         let (name, route, queue) = (Arc::clone(name), Arc::clone(route), Arc::clone(queue));
-        let (encoder, shutdown) = (encoder.clone(), shutdown.clone());
-        Self { name, route, encoder, batch: Batch::default(), since: None, queue, shutdown, ..*self }
+        let (encoder, shutdown, users) = (encoder.clone(), shutdown.clone(), Arc::clone(&self.users));
+        Self { name, route, encoder, batch: Batch::default(), since: None, queue, users, shutdown, ..*self }
     }
 
     /// Its name in metrics and messages.
     pub const fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// Whether both write to the same target, as they were started once.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.queue, &other.queue)
+    }
+
+    /// Records that were written before it was there are none of its own.
+    pub(super) const fn count_before(&mut self, records: u64, reuses: u64) {
+        self.batch.unwanted += records;
+        self.batch.unwanted_reuses += reuses;
+    }
+
+    /// Whether somebody else may write to the target too.
+    pub(super) fn has_workers(&self) -> bool {
+        Arc::strong_count(&self.users) > 1
+    }
+
+    /// Whether the sink's thread has ended.
+    pub(super) fn is_done(&self) -> bool {
+        self.queue.is_done()
     }
 
     /// Adds `record` to the batch, if the target is to be given it.
@@ -133,7 +157,7 @@ impl Remote {
 
     /// Hands the batch on if it has waited long enough.
     pub fn flush_due(&mut self) {
-        if self.batch.records == 0 {
+        if self.batch.records + self.batch.unwanted == 0 {
             return;
         }
         let now = Instant::now();

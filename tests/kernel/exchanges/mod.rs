@@ -28,6 +28,7 @@ mod loss;
 mod packet_file;
 mod paths;
 mod pods;
+mod reload;
 mod restraint;
 mod rights;
 mod root;

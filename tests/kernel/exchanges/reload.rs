@@ -1,0 +1,126 @@
+//! A configuration that is read again: sinks come, go and change while connections go on; one with mistakes changes nothing.
+
+use std::{
+    fs,
+    io::{self, Read as _},
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use nix::sys::signal::Signal;
+
+use super::{
+    agent::{AMPLE_RING, Agent, wait_until},
+    http::{Client, Server},
+    stage::{Place, Stage},
+};
+use support::world::SERVER_POD;
+
+/// A collector that remembers which paths it was given.
+struct Collector {
+    address: SocketAddr,
+    _server: Server,
+    paths: Arc<Mutex<Vec<String>>>,
+}
+
+impl Collector {
+    fn start(place: &mut Place) -> Self {
+        let paths = Arc::<Mutex<Vec<String>>>::default();
+        let told = Arc::clone(&paths);
+        let server = Server::with(place.listen((Ipv4Addr::LOCALHOST, 0)), move |stream| {
+            while let Some(body) = take(&stream)? {
+                let records =
+                    body.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+                let paths = records.map(|record| record["url.path"].as_str().unwrap_or_default().to_owned());
+                told.lock().unwrap().extend(paths);
+            }
+            Ok::<_, io::Error>(())
+        });
+        Self { address: server.address, _server: server, paths }
+    }
+
+    /// Each once: both ends tell of an exchange.
+    fn paths(&self) -> Vec<String> {
+        let mut paths = self.paths.lock().unwrap().clone();
+        paths.dedup();
+        paths
+    }
+}
+
+/// The body of the next request, which is answered.
+fn take(mut stream: &std::net::TcpStream) -> io::Result<Option<String>> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        if stream.read(&mut byte)? == 0 {
+            return Ok(None);
+        }
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
+    let length = head.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next()).unwrap();
+    let mut body = vec![0; length.parse().unwrap()];
+    stream.read_exact(&mut body)?;
+    io::Write::write_all(&mut stream, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
+    Ok(Some(String::from_utf8(body).unwrap()))
+}
+
+#[test]
+fn sinks_come_and_go_and_connections_go_on() {
+    let mut stage = Stage::new();
+    let mut here = Place::new(Path::new("-"), Path::new("-"));
+    let [one, two] = [(); 2].map(|()| Collector::start(&mut here));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pod2pod.yaml");
+    let write = |text: String| fs::write(&file, text).unwrap();
+    let sink = |name: &str, collector: &Collector, more: &str| {
+        format!("  {name}:\n    url: http://{}/\n    linger: 10ms\n{more}", collector.address)
+    };
+    write(format!("sinks:\n{}", sink("one", &one, "")));
+    let config = format!("POD2POD_CONFIG={}", file.display());
+    let agent = Agent::start_by(
+        &["env".to_owned(), config],
+        Some(stage.world.cgroup.path()),
+        &[AMPLE_RING, "log.level=info"],
+    );
+    let server = Server::start(stage.server.listen((SERVER_POD.v4, 0)));
+    let mut client = Client::connect(&mut stage.client, server.address);
+    client.get("/first");
+    wait_until("it is at the first collector", || one.paths() == ["/first"]);
+    // Mistakes change nothing.
+    write("sinks:\n  one:\n    url: gopher://x/\n  two:\n    timeout: soon\n".to_owned());
+    wait_until("the mistakes are told", || {
+        let log = agent.log();
+        log.contains("the configuration stays as it was: sinks.one.type") && log.contains("sinks.two.type")
+    });
+    client.get("/second");
+    wait_until("it is at the first collector", || one.paths() == ["/first", "/second"]);
+    // One changes its filter, another comes.
+    let changed = sink("one", &one, "    filter: path=/only/*\n");
+    write(format!("sinks:\n{changed}{}", sink("two", &two, "")));
+    let taken = "configuration_reloads_total";
+    agent.wait_metrics("it is read again", |metrics| metrics.sum(taken, "result=\"taken\"") == 1);
+    agent.wait_metrics("there are two", |metrics| metrics.text().contains("sink=\"two\""));
+    client.get("/third");
+    client.get("/only/this");
+    wait_until("both are at the new one", || two.paths() == ["/third", "/only/this"]);
+    wait_until("one is at the other", || one.paths() == ["/first", "/second", "/only/this"]);
+    // The first goes, by a signal: what it was given before is with it.
+    write(format!("sinks:\n{}", sink("two", &two, "")));
+    agent.signal(Signal::SIGHUP);
+    agent.wait_metrics("it is gone", |metrics| !metrics.text().contains("sink=\"one\""));
+    wait_until("its end is told", || agent.log().contains("the sink has ended"));
+    client.get("/fourth");
+    wait_until("it is at the one that stays", || two.paths() == ["/third", "/only/this", "/fourth"]);
+    // The books are right for sinks that were not there from the start.
+    let metrics = agent.wait_metrics("the books balance", |metrics| {
+        metrics.sum("ledger_balanced", "") == 1
+            && metrics.sum("sink_records_delivered_total", "sink=\"two\"") == 6
+    });
+    assert_eq!(metrics.sum("ledger_exact", ""), 1, "{}", metrics.text());
+    assert_eq!(one.paths(), ["/first", "/second", "/only/this"]);
+    let told = agent.end();
+    assert_eq!(told.text.lines().count(), 10, "{}", told.text);
+    assert!(told.summary.contains("two: delivered 6, lost 0"), "{}", told.summary);
+}
