@@ -248,6 +248,10 @@ impl Queue {
             state.stats.lose_spooled(Loss::Expired, records);
             expired.push(ready.ticket);
         };
+        if !expired.is_empty() {
+            // There is room again.
+            self.wake_all(&guard);
+        }
         drop(guard);
         expired.into_iter().for_each(|ticket| self.acknowledge(ticket));
         taken
