@@ -90,15 +90,19 @@ impl fmt::Display for Summary {
 }
 
 /// Records that a sink lost, by reason.
-fn dropped(stats: &SinkStats) -> [(u64, &'static str); 5] {
+fn dropped(stats: &SinkStats) -> [(u64, &'static str); 8] {
     let failed = if stats.reader_gone { "the reader went away" } else { "the target failed" };
-    let [full, lost, late, too_large, rejected] = stats.dropped().map(|(_, count)| count);
+    let [full, lost, late, too_large, rejected, spool_full, expired, broken] =
+        stats.dropped().map(|(_, count)| count);
     [
         (full, "queue full"),
         (lost, failed),
         (late, "no time left"),
         (too_large, "too large for the target"),
         (rejected, "the target refused them"),
+        (spool_full, "spool full"),
+        (expired, "too long in the spool"),
+        (broken, "spool broken"),
     ]
 }
 

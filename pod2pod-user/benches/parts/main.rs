@@ -19,6 +19,7 @@ use pod2pod_user::{
 mod input;
 mod ipvs;
 mod kubernetes;
+mod spool;
 
 /// Where the allocations are written; criterion has its own place.
 const ALLOCATIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bench/allocations.json");
@@ -42,6 +43,7 @@ fn main() {
     ipvs::polling(&mut parts);
     kubernetes::naming(&mut parts);
     kubernetes::remembered(&mut parts);
+    spool::spooling(&mut parts);
     parts.finish();
 }
 

@@ -32,6 +32,12 @@ impl Default for Dice {
 }
 
 impl Dice {
+    /// The same numbers each time.
+    #[cfg(test)]
+    pub(super) const fn seeded(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// The next number.
     pub(super) const fn roll(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);

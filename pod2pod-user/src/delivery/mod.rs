@@ -17,6 +17,8 @@ mod parcel;
 mod patience;
 pub mod queue;
 mod runner;
+pub mod spool;
+mod stats;
 mod target;
 
 pub use self::{
@@ -24,7 +26,9 @@ pub use self::{
     dead::{DeadLetters, DeadStats},
     latency::{BOUNDS as LATENCY_BOUNDS, Latency},
     parcel::Parcel,
-    queue::{Batch, Overflow, Queue, SinkStats},
+    queue::{Batch, Overflow, Queue, Token},
     runner::{Limits, Runner},
+    spool::{Loss, SpoolStats},
+    stats::SinkStats,
     target::{Answer, Refusal, RefusalKind, Target, Trouble, TroubleKind, Verdict},
 };

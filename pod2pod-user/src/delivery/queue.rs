@@ -3,6 +3,7 @@
 //! received = delivered + dropped + in flight, in records, at all times. What a thread holds to send it again counts as queued.
 
 use std::{
+    any::Any,
     collections::VecDeque,
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -11,7 +12,11 @@ use std::{
 use rustix::process::Pid;
 use tokio::sync::Notify;
 
-use super::{CircuitState, DeadStats, Latency, Parcel, RefusalKind, TroubleKind, patience::Patience};
+use super::{
+    Parcel, SinkStats,
+    patience::Patience,
+    spool::{Loss, Shelf, Ticket},
+};
 use crate::{
     record::{Kind, Record},
     urgency::Urgency,
@@ -26,6 +31,10 @@ pub enum Overflow {
     /// producer gives it that before, for a moment.
     DropNewest,
 }
+
+/// Whoever gave a batch puts this in it, and hears that all of its records were delivered, put aside or lost, or are safe in a spool: it is
+/// dropped then.
+pub type Token = Box<dyn Any + Send>;
 
 /// Encoded records.
 #[derive(Debug, Default)]
@@ -42,6 +51,8 @@ pub struct Batch {
     pub unwanted: u64,
     /// How many of those are of reuses.
     pub unwanted_reuses: u64,
+    /// Dropped when it is dealt with.
+    pub token: Option<Token>,
 }
 
 impl Batch {
@@ -58,7 +69,7 @@ impl Batch {
     }
 
     /// Bytes that it takes.
-    fn size(&self) -> usize {
+    pub(super) fn size(&self) -> usize {
         self.bytes.capacity() + self.ends.capacity() * size_of::<u32>()
     }
 
@@ -68,97 +79,34 @@ impl Batch {
     }
 }
 
-/// What a sink counted, in records.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct SinkStats {
-    /// Given to the sink.
-    pub received: u64,
-    /// Of these, records of reuses: whoever finds them writes beside the workers, and tells of none before it is given.
-    pub reuses: u64,
-    /// Not given to the sink: they do not fit its filter, or are not of its share.
-    pub unwanted: u64,
-    /// Taken by the target.
-    pub delivered: u64,
-    /// Of these, those that the target said it had already.
-    pub duplicates: u64,
-    /// Lost because the queue was full.
-    pub dropped_queue_full: u64,
-    /// Lost because the target failed.
-    pub dropped_failed: u64,
-    /// Lost because the program ended before the target took them.
-    pub dropped_shutdown: u64,
-    /// Lost because the target will never take them, by [`RefusalKind::ALL`].
-    pub refused: [u64; RefusalKind::ALL.len()],
-    /// What became of these as dead letters, if they are kept.
-    pub dead: Option<DeadStats>,
-    /// Sent again, each as often as it was.
-    pub retried: u64,
-    /// Attempts that failed, by [`TroubleKind::ALL`].
-    pub troubles: [u64; TroubleKind::ALL.len()],
-    /// How long answers took.
-    pub latency: Latency,
-    /// Whether the target is asked at all, if it is one that may not be.
-    pub circuit: Option<CircuitState>,
-    /// How many batches may be under way at once.
-    pub concurrency: u64,
-    /// Bytes queued.
-    pub queued_bytes: u64,
-    /// In flight: in the batch being filled, in the queue, and with the target.
-    pub in_flight: u64,
-    /// The reader went away: what came after was for nobody.
-    pub reader_gone: bool,
-    /// How often the sink's thread was made to go first, if it ever is.
-    pub went_first: Option<u64>,
-    /// How often a producer gave it time to make room.
-    pub waits: u64,
-}
-
-impl SinkStats {
-    /// Records lost, whatever the reason.
-    pub fn lost(&self) -> u64 {
-        self.dropped().iter().map(|(_, count)| count).sum()
-    }
-
-    /// Records lost, by reason; a label of metrics.
-    pub const fn dropped(&self) -> [(&'static str, u64); 5] {
-        let [too_large, rejected] = self.refused;
-        let [large, wrong] = RefusalKind::ALL;
-        [
-            ("queue_full", self.dropped_queue_full),
-            ("failed", self.dropped_failed),
-            ("shutdown", self.dropped_shutdown),
-            (large.as_str(), too_large),
-            (wrong.as_str(), rejected),
-        ]
-    }
-}
-
 #[derive(Debug, Default)]
-struct State {
-    batches: VecDeque<Batch>,
-    bytes: usize,
+pub(super) struct State {
+    pub(super) batches: VecDeque<Batch>,
+    pub(super) bytes: usize,
     /// Of these, bytes that the sink's thread holds.
-    held: usize,
+    pub(super) held: usize,
     spare: Vec<Vec<u8>>,
     /// Records of the batch that the target is given.
-    taken: u64,
-    stats: SinkStats,
+    pub(super) taken: u64,
+    pub(super) stats: SinkStats,
     /// No more batches come.
     ended: bool,
     /// Nobody takes batches any more.
-    abandoned: bool,
+    pub(super) abandoned: bool,
     /// All was counted.
-    closed: bool,
+    pub(super) closed: bool,
     /// The sink's thread is done.
-    done: bool,
+    pub(super) done: bool,
     /// The sink's thread, as long as it runs, if it is to go first when the queue fills; and how it is made to.
     sink: Option<(Pid, Urgency)>,
     /// Of producers for it.
     patience: Patience,
     /// It waits for a batch.
-    sink_waits: bool,
+    pub(super) sink_waits: bool,
     /// Producers that wait for room, or for the end.
     producers_waiting: usize,
+    /// The spool's side, if there is one.
+    pub(super) shelf: Option<Shelf>,
 }
 
 /// Buffers kept for reuse: one being filled, one being written, one waiting.
@@ -173,12 +121,12 @@ const WAIT_STEP: Duration = Duration::from_millis(50);
 pub struct Queue {
     state: Mutex<State>,
     /// The sink's thread waits here, and is told only if it does: telling is a system call.
-    filled: Condvar,
+    pub(super) filled: Condvar,
     /// A sink that does something else meanwhile waits here.
-    changed: Notify,
+    pub(super) changed: Notify,
     /// Producers wait here, likewise.
     emptied: Condvar,
-    limit: usize,
+    pub(super) limit: usize,
     overflow: Overflow,
 }
 
@@ -212,7 +160,11 @@ impl Queue {
         if state.abandoned || state.ended {
             state.stats.dropped_failed += batch.records;
         } else if self.overflow == Overflow::DropNewest && self.is_full(&state, &batch) {
-            state.stats.dropped_queue_full += batch.records;
+            if state.shelf.as_ref().is_some_and(Shelf::is_full) {
+                state.stats.lose_spooled(Loss::Full, batch.records);
+            } else {
+                state.stats.dropped_queue_full += batch.records;
+            }
         } else {
             state.bytes += batch.size();
             state.batches.push_back(batch);
@@ -252,14 +204,22 @@ impl Queue {
         }
     }
 
-    /// The next batch, if there is one, as a parcel, and its bytes: they count as queued until [`Self::give_back`].
-    pub fn take(&self) -> Option<(Parcel, usize)> {
+    /// The next batch, if there is one, as a parcel, and its bytes: they count as queued until [`Self::give_back`]. If the spool `keeps`
+    /// what it has for a later start, only what it has not.
+    pub(super) fn take(&self, keeps: bool) -> Option<(Parcel, usize, Option<Ticket>)> {
+        if let Some((parcel, bytes, ticket)) = self.take_ready(keeps) {
+            return Some((parcel, bytes, Some(ticket)));
+        }
         let mut state = self.lock();
+        if state.shelf.as_ref().is_some_and(Shelf::is_open) {
+            return None;
+        }
         let batch = state.batches.pop_front()?;
         let bytes = batch.size();
         state.held += bytes;
         state.taken += batch.records;
-        Some((Parcel::new(batch.bytes, batch.ends), bytes))
+        let ticket = batch.token.map(Ticket::loose);
+        Some((Parcel::new(batch.bytes, batch.ends), bytes, ticket))
     }
 
     /// Waits until something came, or nothing comes any more. Anything may have happened when it returns.
@@ -272,9 +232,19 @@ impl Queue {
         self.lock().ended
     }
 
-    /// Whether nothing waits to be taken.
-    pub fn is_empty(&self) -> bool {
-        self.lock().batches.is_empty()
+    /// Whether [`Self::take`] would give something.
+    pub(super) fn has_next(&self, keeps: bool) -> bool {
+        let state = self.lock();
+        let (has_ready, is_open) =
+            state.shelf.as_ref().map_or((false, false), |shelf| (shelf.has_next(keeps), shelf.is_open()));
+        has_ready || (!is_open && !state.batches.is_empty())
+    }
+
+    /// Whether nothing comes any more, and nothing waits but what the spool `keeps`.
+    pub(super) fn is_over(&self, keeps: bool) -> bool {
+        let state = self.lock();
+        let is_over = state.shelf.as_ref().is_none_or(|shelf| shelf.is_over(keeps));
+        state.ended && state.batches.is_empty() && is_over
     }
 
     /// Nothing of so many bytes that were taken is held any more.
@@ -283,13 +253,20 @@ impl Queue {
         state.held -= bytes;
         state.bytes -= bytes;
         self.wake_producers(&state);
+        if state.shelf.is_some() && state.sink_waits {
+            self.filled.notify_all();
+        }
     }
 
-    /// Counts, and `settled` records that were taken as dealt with; unless the end came first, and they are lost already.
-    pub fn count(&self, settled: u64, count: impl FnOnce(&mut SinkStats)) {
+    /// Counts, and `settled` records that were taken as dealt with; unless the end came first, and they are lost already. They are
+    /// on disk, if they have such a ticket.
+    pub(super) fn count(&self, settled: u64, ticket: Option<&Ticket>, count: impl FnOnce(&mut SinkStats)) {
         let mut state = self.lock();
         if !state.closed {
             state.taken -= settled;
+            if let Some(shelf) = state.shelf.as_mut().filter(|_| ticket.is_some_and(Ticket::is_stored)) {
+                shelf.settle(settled);
+            }
             count(&mut state.stats);
         }
     }
@@ -324,6 +301,8 @@ impl Queue {
         state.stats.reader_gone = true;
         state.stats.dropped_failed += state.batches.iter().map(|batch| batch.records).sum::<u64>();
         state.batches.clear();
+        let lost = state.shelf.as_mut().map_or(0, |shelf| shelf.clear().0);
+        state.stats.dropped_failed += lost;
         state.bytes = state.held;
         self.changed.notify_one();
         self.wake_producers(&state);
@@ -347,13 +326,14 @@ impl Queue {
         state.done = true;
         // Its number may soon be another thread's, of another program.
         state.sink = None;
-        self.wake_producers(&state);
+        self.wake_all(&state);
     }
 
     /// Waits for the sink's thread, at most until `deadline`; counts what is left as lost.
     pub fn wait_done(&self, deadline: Instant) -> SinkStats {
         let mut state = self.lock();
-        while !state.done {
+        // The spool's thread is done after the sink's.
+        while !state.done || state.shelf.as_ref().is_some_and(Shelf::is_open) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
@@ -361,12 +341,17 @@ impl Queue {
             state = self.wait_for_sink(state, left);
         }
         let stats = state.stats;
-        let accounted = stats.delivered + stats.lost();
-        state.stats.dropped_shutdown += stats.received.saturating_sub(accounted);
+        let left = stats.received.saturating_sub(stats.delivered + stats.lost() + stats.kept);
+        let kept = state.shelf.as_ref().map_or(0, Shelf::kept).min(left);
+        state.stats.kept += kept;
+        state.stats.dropped_shutdown += left - kept;
         // All is counted: what comes of it later counts no more.
         state.batches.clear();
+        if let Some(shelf) = &mut state.shelf {
+            shelf.forget();
+        }
         (state.bytes, state.taken, state.closed, state.abandoned) = (state.held, 0, true, true);
-        self.wake_sink(&state);
+        self.wake_all(&state);
         state.stats
     }
 
@@ -379,6 +364,7 @@ impl Queue {
     pub fn stats(&self) -> SinkStats {
         let state = self.lock();
         let queued: u64 = state.batches.iter().map(|batch| batch.records).sum();
+        let queued = queued + state.shelf.as_ref().map_or(0, Shelf::records);
         SinkStats { queued_bytes: state.bytes as u64, in_flight: queued + state.taken, ..state.stats }
     }
 
@@ -412,10 +398,20 @@ impl Queue {
         if state.sink_waits {
             self.filled.notify_all();
         }
-        self.changed.notify_one();
+        // With a spool its thread is the one that waits for batches.
+        if state.ended || state.shelf.is_none() {
+            self.changed.notify_one();
+        }
     }
 
-    fn wake_producers(&self, state: &State) {
+    /// Whoever waits has something to see.
+    pub(super) fn wake_all(&self, state: &State) {
+        self.wake_sink(state);
+        self.changed.notify_one();
+        self.wake_producers(state);
+    }
+
+    pub(super) fn wake_producers(&self, state: &State) {
         let is_over = state.abandoned || state.done || self.overflow == Overflow::Wait;
         if state.producers_waiting > 0 && (is_over || self.is_relieved(state)) {
             self.emptied.notify_all();
@@ -428,10 +424,10 @@ impl Queue {
     }
 
     fn is_full(&self, state: &State, batch: &Batch) -> bool {
-        (!state.batches.is_empty() || state.held > 0) && state.bytes + batch.size() > self.limit
+        state.bytes > 0 && state.bytes + batch.size() > self.limit
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -12,16 +12,20 @@ use tokio::{
 };
 
 use super::{
-    Answer, DeadLetters, Parcel, Queue, Refusal, RefusalKind, Target, Trouble, TroubleKind, Verdict,
+    Answer, CircuitState, DeadLetters, Parcel, Queue, Refusal, RefusalKind, SinkStats, Target, Trouble,
+    TroubleKind, Verdict,
     backoff::{Dice, backoff},
     circuit::{Circuit, MAX_ASKED, May},
     concurrency::Concurrency,
+    spool::Ticket,
 };
 
 /// When the program ends a batch waits this long at most before it is sent again: there are some seconds left.
 const HURRIED_WAIT: Duration = Duration::from_millis(250);
 /// An attempt without an answer has failed after this time, once the program ends.
 const HURRIED_TIMEOUT: Duration = Duration::from_secs(2);
+/// With a spool the rest is kept after this time, once the program ends: who starts it again need not wait for long.
+const KEEPING_TIME: Duration = Duration::from_secs(2);
 /// Warnings about a target that keeps failing come this often at most.
 const WARNING_PERIOD: Duration = Duration::from_secs(60);
 
@@ -42,9 +46,18 @@ struct Job {
     parcel: Parcel,
     /// What is given back to the queue when it is done.
     weight: usize,
+    /// Who is to be told when it is done, and its other parts are.
+    ticket: Option<Rc<Ticket>>,
     /// Attempts that failed.
     failures: u32,
     due: Instant,
+}
+
+impl Job {
+    /// Whether its items are on disk.
+    fn is_stored(&self) -> bool {
+        self.ticket.as_deref().is_some_and(Ticket::is_stored)
+    }
 }
 
 /// Items that were sent.
@@ -78,6 +91,9 @@ pub struct Runner<T> {
     dead: Option<DeadLetters>,
     /// The program ends: there is no time to wait for long.
     hurries: watch::Sender<bool>,
+    /// From then on what is on disk is not sent any more, but kept for the next start.
+    keeps_from: Option<Instant>,
+    keeps: bool,
     warned_of_trouble: Option<Instant>,
     warned_of_refusal: Option<Instant>,
 }
@@ -97,6 +113,8 @@ impl<T: Target> Runner<T> {
             flights: JoinSet::new(),
             dead: None,
             hurries: watch::Sender::new(false),
+            keeps_from: None,
+            keeps: false,
             warned_of_trouble: None,
             warned_of_refusal: None,
         }
@@ -138,15 +156,25 @@ impl<T: Target> Runner<T> {
 
     /// Nothing comes, nothing waits, nothing is under way.
     fn is_done(&self) -> bool {
-        self.queue.is_ended() && self.queue.is_empty() && self.waiting.is_empty() && self.flights.is_empty()
+        self.waiting.is_empty() && self.flights.is_empty() && self.queue.is_over(self.keeps)
     }
 
     /// Sends what may be sent at `now`; when to look again if nothing happens until then.
     fn launch(&mut self, now: Instant) -> Option<Instant> {
         if self.queue.is_ended() && !self.is_hurried() {
             self.hurries.send_replace(true);
+            self.keeps_from = now.checked_add(KEEPING_TIME);
+
             self.circuit.hurry(now);
             self.waiting.iter_mut().for_each(|job| job.due = now);
+        }
+        if self.is_hurried() {
+            // A target that is down need not be asked for what is kept.
+            let is_down = self.circuit.state() != CircuitState::Closed;
+            self.keeps |= is_down || self.keeps_from.is_some_and(|then| then <= now);
+        }
+        if self.keeps {
+            self.keep();
         }
         while let Some(next) = self.next(now) {
             match self.circuit.ask(now, self.flights.len()) {
@@ -160,12 +188,21 @@ impl<T: Target> Runner<T> {
                     self.send(job);
                 }
                 Next::New => {
-                    let Some((parcel, weight)) = self.queue.take() else { break };
-                    self.send(Job { parcel, weight, failures: 0, due: now });
+                    let Some((parcel, weight, ticket)) = self.queue.take(self.keeps) else { break };
+                    let ticket = ticket.map(Rc::new);
+                    self.send(Job { parcel, weight, ticket, failures: 0, due: now });
                 }
             }
         }
-        self.waiting.iter().map(|job| job.due).filter(|due| *due > now).min()
+        let due = self.waiting.iter().map(|job| job.due).chain(self.keeps_from);
+        due.filter(|due| *due > now).min()
+    }
+
+    /// What is on disk and waits to be sent again is found there at the next start.
+    fn keep(&mut self) {
+        for job in self.waiting.extract_if(.., |job| job.is_stored()) {
+            self.queue.give_back(job.weight);
+        }
     }
 
     /// What is to be sent next, if there is a place for it. What waits to be sent again keeps its place, so that memory is bounded.
@@ -177,7 +214,7 @@ impl<T: Target> Runner<T> {
         let is_free = under_way + if again.is_some() { 0 } else { self.waiting.len() } < limit;
         match again {
             Some(place) if is_free => Some(Next::Again(place)),
-            None if self.queue.is_empty() => None,
+            None if !self.queue.has_next(self.keeps) => None,
             None if is_free => Some(Next::New),
             Some(_) | None => {
                 self.concurrency.hold();
@@ -217,7 +254,7 @@ impl<T: Target> Runner<T> {
             | Answer::Later(_)
             | Answer::Never(_) => answer,
         };
-        self.queue.count(0, |stats| stats.latency.observe(took));
+        self.queue.count(0, None, |stats| stats.latency.observe(took));
         match &answer {
             Answer::Later(trouble) => {
                 if trouble.kind == TroubleKind::Throttled {
@@ -233,15 +270,15 @@ impl<T: Target> Runner<T> {
         }
         match answer {
             Answer::Delivered => {
-                self.queue.count(items, |stats| stats.delivered += items);
-                self.queue.give_back(job.weight);
+                self.count(&job, items, |stats| stats.delivered += items);
+                self.finish(job);
             }
             Answer::Judged(verdicts) => self.judge(job, &verdicts, now),
             Answer::TooLarge => self.divide(job, now),
             Answer::Later(trouble) => self.try_again(job, trouble.after, now),
             Answer::Never(refusal) => {
-                job.parcel.items().for_each(|item| self.bury(item, &refusal, now));
-                self.queue.give_back(job.weight);
+                job.parcel.items().for_each(|item| self.bury(&job, item, &refusal, now));
+                self.finish(job);
             }
         }
     }
@@ -268,6 +305,19 @@ impl<T: Target> Runner<T> {
         }
     }
 
+    /// Counts items of a job that are dealt with.
+    fn count(&self, job: &Job, items: u64, count: impl FnOnce(&mut SinkStats)) {
+        self.queue.count(items, job.ticket.as_deref(), count);
+    }
+
+    /// All items of a job are dealt with; of its batch too, if it was the last of it.
+    fn finish(&self, job: Job) {
+        self.queue.give_back(job.weight);
+        if let Some(ticket) = job.ticket.and_then(Rc::into_inner) {
+            self.queue.acknowledge(ticket);
+        }
+    }
+
     fn succeed(&mut self) {
         let was = self.circuit.state();
         self.circuit.succeed();
@@ -285,7 +335,7 @@ impl<T: Target> Runner<T> {
     /// Counts an attempt that failed, or a part of it, and says so now and then.
     fn note(&mut self, trouble: &Trouble, now: Instant) {
         let place = TroubleKind::ALL.iter().position(|kind| *kind == trouble.kind);
-        self.queue.count(0, |stats| {
+        self.queue.count(0, None, |stats| {
             if let Some(count) = place.and_then(|place| stats.troubles.get_mut(place)) {
                 *count += 1;
             }
@@ -306,18 +356,18 @@ impl<T: Target> Runner<T> {
         let count = |wanted: &Verdict| verdicts.iter().filter(|verdict| *verdict == wanted).count() as u64;
         let duplicates = count(&Verdict::Duplicate);
         let delivered = count(&Verdict::Delivered) + duplicates;
-        self.queue.count(delivered, |stats| {
+        self.count(&job, delivered, |stats| {
             stats.delivered += delivered;
             stats.duplicates += duplicates;
         });
         for (item, verdict) in job.parcel.items().zip(verdicts) {
             if let Verdict::Never(refusal) = verdict {
-                self.bury(item, refusal, now);
+                self.bury(&job, item, refusal, now);
             }
         }
         let rest = job.parcel.only(|place| matches!(verdicts.get(place), Some(Verdict::Later(_))));
         if rest.is_empty() {
-            self.queue.give_back(job.weight);
+            self.finish(job);
         } else {
             self.try_again(Job { parcel: rest, ..job }, None, now);
         }
@@ -325,16 +375,17 @@ impl<T: Target> Runner<T> {
 
     /// Too much at once: half of it, or none if it is one item.
     fn divide(&mut self, job: Job, now: Instant) {
-        let Job { parcel, weight, failures, .. } = job;
-        let Some([first, second]) = parcel.halves() else {
-            let detail = format_args!("one record of {} bytes", parcel.bytes().len());
+        let Some([first, second]) = job.parcel.halves() else {
+            let detail = format_args!("one record of {} bytes", job.parcel.bytes().len());
             let refusal = Refusal::new(RefusalKind::TooLarge, detail);
-            parcel.items().for_each(|item| self.bury(item, &refusal, now));
-            return self.queue.give_back(weight);
+            job.parcel.items().for_each(|item| self.bury(&job, item, &refusal, now));
+            return self.finish(job);
         };
+        let Job { weight, failures, ticket, .. } = job;
         let weights = [weight / 2, weight - weight / 2];
         let halves = [first, second].into_iter().zip(weights);
-        let jobs = halves.map(|(parcel, weight)| Job { parcel, weight, failures, due: now });
+        let jobs =
+            halves.map(|(parcel, weight)| Job { parcel, weight, ticket: ticket.clone(), failures, due: now });
         self.waiting.splice(..0, jobs);
     }
 
@@ -342,21 +393,21 @@ impl<T: Target> Runner<T> {
         let items = job.parcel.len() as u64;
         job.failures = job.failures.saturating_add(1);
         if self.limits.attempts.is_some_and(|attempts| job.failures >= attempts) {
-            self.queue.count(items, |stats| stats.dropped_failed += items);
-            return self.queue.give_back(job.weight);
+            self.count(&job, items, |stats| stats.dropped_failed += items);
+            return self.finish(job);
         }
-        self.queue.count(0, |stats| stats.retried += items);
+        self.queue.count(0, None, |stats| stats.retried += items);
         let wait = backoff(job.failures, self.dice.roll()).max(after.unwrap_or_default().min(MAX_ASKED));
         job.due = now + if self.is_hurried() { HURRIED_WAIT } else { wait };
         self.waiting.insert(0, job);
     }
 
     /// Counts an item that the target will never take, and keeps it if there is a place for that.
-    fn bury(&mut self, item: &[u8], refusal: &Refusal, now: Instant) {
+    fn bury(&mut self, job: &Job, item: &[u8], refusal: &Refusal, now: Instant) {
         let kept = self.dead.as_mut().map(|dead| dead.put(item, refusal, SystemTime::now()));
         let place = RefusalKind::ALL.iter().position(|kind| *kind == refusal.kind);
         let dead = self.dead.as_ref().map(DeadLetters::stats);
-        self.queue.count(1, |stats| {
+        self.count(job, 1, |stats| {
             if let Some(count) = place.and_then(|place| stats.refused.get_mut(place)) {
                 *count += 1;
             }
@@ -387,7 +438,7 @@ impl<T: Target> Runner<T> {
     /// Tells how things stand.
     fn tell(&self) {
         let (circuit, concurrency) = (self.circuit.state(), self.concurrency.limit() as u64);
-        self.queue.count(0, |stats| {
+        self.queue.count(0, None, |stats| {
             stats.circuit = Some(circuit);
             stats.concurrency = concurrency;
         });

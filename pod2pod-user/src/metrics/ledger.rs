@@ -328,7 +328,8 @@ fn exchanges(sources: &Sources<'_>, name: &Arc<str>, sink: &SinkStats) -> Accoun
         ],
         lost: Vec::new(),
         in_flight: Some(sources.waiting),
-        handed_on: sink.received + sink.unwanted,
+        // What the spool had at the start an earlier program's stages handed on.
+        handed_on: sink.received + sink.unwanted - sink.spool.map_or(0, |spool| spool.recovered),
         slack: 0,
     };
     let delivered = Place {
@@ -336,7 +337,8 @@ fn exchanges(sources: &Sources<'_>, name: &Arc<str>, sink: &SinkStats) -> Accoun
         entered: sink.received + sink.unwanted,
         ignored: vec![("route", sink.unwanted)],
         lost: sink.dropped().to_vec(),
-        in_flight: Some(sink.in_flight),
+        // At the end it is what is kept.
+        in_flight: Some(sink.in_flight + sink.kept),
         handed_on: sink.delivered,
         slack: 0,
     };

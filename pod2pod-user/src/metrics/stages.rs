@@ -7,7 +7,7 @@ use pod2pod_common::counters::{COUNTERS, Counter};
 use super::counters;
 use crate::{
     capture::kernel::Table,
-    delivery::{CircuitState, LATENCY_BOUNDS, Latency, SinkStats, TroubleKind},
+    delivery::{CircuitState, LATENCY_BOUNDS, Latency, Loss, SinkStats, SpoolStats, TroubleKind},
     enrich, pcap,
     pipeline::Stats,
     sinks::tail::TailStats,
@@ -180,7 +180,10 @@ pub fn sinks(stats: &[(Arc<str>, SinkStats)]) -> Vec<Counted> {
     ));
     rows.extend(all("sink_records_delivered", "Records that the target took.", |stats| stats.delivered));
     for (sink, stats) in stats {
-        rows.extend(stats.dropped().map(|(reason, count)| {
+        let is_of_spool = |reason: &str| Loss::ALL.iter().any(|loss| loss.as_str() == reason);
+        let told = stats.dropped().into_iter();
+        let told = told.filter(|(reason, _)| stats.spool.is_some() || !is_of_spool(reason));
+        rows.extend(told.map(|(reason, count)| {
             let row = Counted::counter("sink_records_dropped", "Records that the target did not get.", count);
             row.with("sink", sink).with("reason", reason)
         }));
@@ -194,6 +197,45 @@ pub fn sinks(stats: &[(Arc<str>, SinkStats)]) -> Vec<Counted> {
         Counted::gauge("sink_queue_bytes", "Bytes queued for a sink.", stats.queued_bytes).with("sink", sink)
     }));
     rows.extend(attempts(stats));
+    rows.extend(spools(stats));
+    rows
+}
+
+/// How sinks' spools stand, of those that have one.
+fn spools(stats: &[(Arc<str>, SinkStats)]) -> Vec<Counted> {
+    type Figure = fn(&SpoolStats) -> u64;
+    let gauges: [(&str, &str, Figure); 3] = [
+        ("sink_spool_bytes", "Bytes on disk, of a sink's spool.", |spool| spool.bytes),
+        ("sink_spool_segments", "Files of a sink's spool.", |spool| spool.segments),
+        ("sink_spool_oldest_seconds", "How long the oldest record on disk has been there.", |spool| {
+            spool.oldest_seconds
+        }),
+    ];
+    let counters: [(&str, &str, Figure); 5] = [
+        (
+            "sink_spool_records_recovered",
+            "Records that were on disk at the start; they count as received.",
+            |spool| spool.recovered,
+        ),
+        (
+            "sink_spool_records_unwritten",
+            "Records that went on from memory because the disk took nothing.",
+            |spool| spool.unwritten,
+        ),
+        ("sink_spool_broken_bytes", "Bytes on disk that were no records.", |spool| spool.broken_bytes),
+        ("sink_spool_syncs", "How often what was written was synced.", |spool| spool.synced),
+        ("sink_spool_failures", "Writes, syncs and readings of a spool that failed.", |spool| spool.failed),
+    ];
+    let spools: Vec<_> = stats.iter().filter_map(|(sink, stats)| Some((&**sink, stats.spool?))).collect();
+    let mut rows = Vec::new();
+    for (name, help, figure) in gauges {
+        let row = |(sink, spool): &(&str, _)| Counted::gauge(name, help, figure(spool)).with("sink", sink);
+        rows.extend(spools.iter().map(row));
+    }
+    for (name, help, figure) in counters {
+        let row = |(sink, spool): &(&str, _)| Counted::counter(name, help, figure(spool)).with("sink", sink);
+        rows.extend(spools.iter().map(row));
+    }
     rows
 }
 
@@ -394,5 +436,22 @@ mod tests {
         let expected = "# HELP pod2pod_x_total X.\n# TYPE pod2pod_x_total counter\npod2pod_x_total{reason=\"a\"} 1\n\
             pod2pod_x_total{reason=\"b\"} 2\n# HELP pod2pod_y Y.\n# TYPE pod2pod_y gauge\npod2pod_y 3\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn only_sinks_with_a_spool_have_its_rows() {
+        let spool = SpoolStats { bytes: 7, segments: 1, recovered: 9, ..Default::default() };
+        let http = SinkStats { spool: Some(spool), dropped_spool: [1, 2, 3], ..Default::default() };
+        let mut out = Vec::new();
+        render(&mut out, &sinks(&[("output".into(), SinkStats::default()), ("http".into(), http)]));
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.lines().filter(|line| line.contains("spool")).all(|line| !line.contains("\"output\"")));
+        for row in [
+            "pod2pod_sink_spool_bytes{sink=\"http\"} 7",
+            "pod2pod_sink_spool_records_recovered_total{sink=\"http\"} 9",
+            "pod2pod_sink_records_dropped_total{sink=\"http\",reason=\"spool_broken\"} 3",
+        ] {
+            assert!(text.lines().any(|line| line == row), "{row}: {text}");
+        }
     }
 }

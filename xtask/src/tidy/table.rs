@@ -48,6 +48,8 @@ const PURE: &[&str] = &[
     "pod2pod-user/src/delivery/concurrency",
     "pod2pod-user/src/delivery/latency",
     "pod2pod-user/src/delivery/parcel",
+    "pod2pod-user/src/delivery/spool/entry",
+    "pod2pod-user/src/delivery/stats",
     "pod2pod-user/src/pcap/block",
     "pod2pod-user/src/pcap/comment",
     "pod2pod-user/src/pcap/cover",
