@@ -8,6 +8,8 @@ use std::{
     time::Instant,
 };
 
+use anyhow::Context as _;
+
 use crate::{
     behind,
     capture::{KernelInstant, Segment},
@@ -23,7 +25,7 @@ use crate::{
     pcap::{self, Recorder},
     reassembly::{self, Activity, Chunk, CloseCause, Connection, Content, Reassembler, Side, Steering},
     shutdown::Shutdown,
-    sinks::{OwnConnections, Remote, SinkConfig, Sinks, Tail, Writer},
+    sinks::{Kept, OwnConnections, Remote, SinkConfig, Sinks, Tail, Writer},
     views::{self, Views},
 };
 
@@ -75,8 +77,11 @@ pub fn open_sink(
     shutdown: &Shutdown,
 ) -> anyhow::Result<Remote> {
     let name = || Arc::clone(&sink.common.name);
-    let dead = config.data_dir.as_deref().map(|folder| DeadLetters::of(folder, name()));
-    sink.clone().start(overflow, Arc::clone(own), dead.transpose()?, shutdown.clone())
+    let dead = config.data_dir.as_deref().map(|folder| DeadLetters::of(folder, name())).transpose()?;
+    // What is replayed can be replayed again, and the spool is the agent's.
+    let data_dir = config.data_dir.clone().filter(|_| overflow == Overflow::DropNewest);
+    let started = sink.clone().start(overflow, Arc::clone(own), Kept { dead, data_dir }, shutdown.clone());
+    started.with_context(|| format!("sinks.{}", name()))
 }
 
 /// Waits until everything queued is out, at most until `deadline`; what the sinks counted. Drop the pipeline before.

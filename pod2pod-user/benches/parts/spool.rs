@@ -72,7 +72,7 @@ fn read(folder: &Path) {
     let limits = Limits { concurrency: 1, timeout: Duration::from_secs(30), attempts: None };
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime of one thread");
-    let runner = Runner::new("bench", Anything, Arc::clone(&queue), limits);
+    let runner = Runner::new("bench".into(), Anything, Arc::clone(&queue), limits);
     thread::scope(|scope| {
         scope.spawn(|| {
             wait(|| queue.stats().delivered * RECORD_BYTES as u64 >= (MEBIBYTES * 1024 * 1024) as u64);

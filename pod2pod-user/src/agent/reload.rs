@@ -27,6 +27,9 @@ use crate::{
 /// What a file is known by: another file may have its name, as where a ConfigMap is mounted.
 type Seen = Option<(u64, u64, i64, i64)>;
 
+/// Keys of sinks that say which records they are given.
+const ROUTE_KEYS: [&str; 2] = [".filter", ".sample"];
+
 /// What is there now, and what it was made of.
 pub(super) struct Reload {
     sources: Sources,
@@ -120,14 +123,32 @@ impl Reload {
             let keys = others.join(", ");
             tracing::warn!(keys, "these are as they were until the agent is started again");
         }
-        let is_kept = |name: &str| of_sink(&self.said, name) == of_sink(&config.said, name);
-        let new = config.sinks.iter().filter(|sink| !is_kept(&sink.common.name));
-        let new = new
+        let mut new = Vec::new();
+        for sink in &config.sinks {
+            match Change::of(&self.said, &config.said, &sink.common.name) {
+                Change::Stays => {}
+                // Its spool is the old one's until that has ended.
+                Change::Other if config.data_dir.is_some() => {
+                    let sink = &*sink.common.name;
+                    tracing::warn!(
+                        sink,
+                        "but for its filter and share it is as it was until the agent is started again, for its spool's sake"
+                    );
+                }
+                Change::Other | Change::New => new.push(sink),
+            }
+        }
+        let opened = new
+            .iter()
             .map(|sink| pipeline::open_sink(&config, sink, Overflow::DropNewest, &self.own, &self.shutdown));
-        match new.collect::<anyhow::Result<Vec<_>>>() {
-            Ok(new) => {
-                let is_named = |name: &str| config.sinks.iter().any(|sink| *sink.common.name == *name);
-                self.set.change(|name| is_named(name) && is_kept(name), new, now);
+        match opened.collect::<anyhow::Result<Vec<_>>>() {
+            Ok(opened) => {
+                let route = |name: &str| {
+                    let is_new = new.iter().any(|sink| *sink.common.name == *name);
+                    let sink = config.sinks.iter().find(|sink| *sink.common.name == *name && !is_new);
+                    sink.map(|sink| sink.common.route.clone())
+                };
+                self.set.change(route, opened, now);
                 reloads.taken += 1;
                 let sinks: Vec<_> = config.sinks.iter().map(|sink| &*sink.common.name).collect();
                 tracing::info!(sinks = sinks.join(", "), "the configuration was read again");
@@ -137,6 +158,32 @@ impl Reload {
                 reloads.refused += 1;
                 tracing::error!("the configuration stays as it was: {error:#}");
             }
+        }
+    }
+}
+
+/// What is said of a sink, beside what was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    /// The same, but perhaps for which records it is given.
+    Stays,
+    /// Something else.
+    Other,
+    /// It was not there.
+    New,
+}
+
+impl Change {
+    fn of(before: &[Said], now: &[Said], name: &str) -> Self {
+        let said = |said| {
+            let mut said = of_sink(said, name);
+            said.retain(|(key, _)| !ROUTE_KEYS.iter().any(|route| key.ends_with(route)));
+            said
+        };
+        match (said(before), said(now)) {
+            (before, now) if before == now => Self::Stays,
+            (before, _) if before.is_empty() => Self::New,
+            (_, _) => Self::Other,
         }
     }
 }
@@ -183,5 +230,9 @@ mod tests {
         assert_eq!(other_keys(&before, &now), ["a", "c"]);
         assert_eq!(of_sink(&before, "x"), [("sinks.x.url", "1")]);
         assert_eq!(of_sink(&before, "y"), []);
+        let changes = |before: &[(&str, &str)]| Change::of(&said(before), &now, "x");
+        assert_eq!(changes(&[("sinks.x.url", "1")]), Change::Other);
+        assert_eq!(changes(&[("sinks.x.url", "2"), ("sinks.x.filter", "kind=http")]), Change::Stays);
+        assert_eq!(changes(&[("a", "1")]), Change::New);
     }
 }

@@ -122,8 +122,10 @@ pub enum Part {
     Ipvs,
     /// Writes records.
     Output,
-    /// Posts records.
+    /// Sends records.
     Sinks,
+    /// Keeps records on disk.
+    Spools,
     /// Writes packets.
     Packets,
     /// Answers requests.
@@ -143,6 +145,7 @@ impl Part {
             Self::Ipvs => "ipvs",
             Self::Output => "output",
             Self::Sinks => "sinks",
+            Self::Spools => "spools",
             Self::Packets => "pcap",
             Self::Admin => "admin",
             Self::Kubernetes => "kubernetes",

@@ -122,6 +122,15 @@ pub enum TargetConfig {
     Elasticsearch(Box<elasticsearch::Config>),
 }
 
+/// What of a sink is kept on disk.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// What its target refuses.
+    pub dead: Option<DeadLetters>,
+    /// Where it may have a spool.
+    pub data_dir: Option<PathBuf>,
+}
+
 impl SinkConfig {
     /// Reads the files that it names, to see whether they can be used; each that cannot be.
     pub fn check_files(&self) -> Vec<SecretError> {
@@ -149,10 +158,11 @@ impl SinkConfig {
         self,
         overflow: Overflow,
         own: Arc<OwnConnections>,
-        dead: Option<DeadLetters>,
+        kept: Kept,
         shutdown: Shutdown,
     ) -> anyhow::Result<Remote> {
-        let start = Start { encoder: self.encoder(), overflow, dead, shutdown };
+        let Kept { dead, data_dir } = kept;
+        let start = Start { encoder: self.encoder(), overflow, dead, data_dir, shutdown };
         let remote = match self.target {
             TargetConfig::Http(http) => Remote::start(self.common, Collector::new(*http, own)?, start),
             TargetConfig::Elasticsearch(nodes) => {

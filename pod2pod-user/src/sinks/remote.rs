@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    path::PathBuf,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -9,7 +10,10 @@ use std::{
 
 use super::Encoder;
 use crate::{
-    delivery::{Batch, DeadLetters, Limits, Overflow, Queue, Runner, SinkStats, Target},
+    delivery::{
+        Batch, DeadLetters, Limits, Overflow, Queue, Runner, SinkStats, Target,
+        spool::{self, Loses},
+    },
     record::Record,
     rights::{self, Part},
     route::Route,
@@ -50,6 +54,34 @@ pub struct Common {
     pub queue_bytes: usize,
     /// What may be asked of the target.
     pub limits: Limits,
+    /// What is kept across the program's end, where there is a directory for it.
+    pub spool: Spool,
+}
+
+/// Bytes of a spool at most, if nobody says other: an hour of a busy node.
+pub const DEFAULT_SPOOL_BYTES: u64 = 256 * 1024 * 1024;
+/// Fewer bytes hold less than a queue does.
+pub const MIN_SPOOL_BYTES: u64 = 8 * 1024 * 1024;
+/// What is older than this is of no use to most.
+pub const DEFAULT_SPOOL_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// The folder of all spools in the data directory.
+const SPOOL_FOLDER: &str = "spool";
+
+/// What of a sink's records is kept across the program's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spool {
+    /// Bytes at most; none is kept if there are none.
+    pub most_bytes: u64,
+    /// What is older is lost.
+    pub most_age: Duration,
+    /// What is lost when there are too many bytes.
+    pub loses: Loses,
+}
+
+impl Default for Spool {
+    fn default() -> Self {
+        Self { most_bytes: DEFAULT_SPOOL_BYTES, most_age: DEFAULT_SPOOL_AGE, loses: Loses::Oldest }
+    }
 }
 
 /// What a sink is started with.
@@ -60,6 +92,8 @@ pub(super) struct Start {
     pub(super) overflow: Overflow,
     /// Where what the target refuses is kept.
     pub(super) dead: Option<DeadLetters>,
+    /// Where it may have a spool.
+    pub(super) data_dir: Option<PathBuf>,
     /// When the program should end nothing waits.
     pub(super) shutdown: Shutdown,
 }
@@ -87,9 +121,15 @@ impl Remote {
     /// # Errors
     /// The thread or its runtime cannot be started.
     pub(super) fn start<T: Target + Send>(common: Common, target: T, start: Start) -> io::Result<Self> {
-        let Common { name, route, batch_records, linger, queue_bytes, limits } = common;
-        let Start { encoder, overflow, dead, shutdown } = start;
+        let Common { name, route, batch_records, linger, queue_bytes, limits, spool } = common;
+        let Start { encoder, overflow, dead, data_dir, shutdown } = start;
         let queue = Arc::new(Queue::new(queue_bytes, overflow));
+        if let Some(data_dir) = data_dir.filter(|_| spool.most_bytes > 0) {
+            let Spool { most_bytes, most_age, loses } = spool;
+            let folder = data_dir.join(SPOOL_FOLDER).join(&*name);
+            let begin = || drop(rights::keep(Part::Spools, |_| true));
+            spool::start(&name, spool::Config { folder, most_bytes, most_age, loses }, &queue, begin)?;
+        }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (shared, called) = (Arc::clone(&queue), Arc::clone(&name));
         thread::Builder::new().name(thread_name(&name)).spawn(move || {
@@ -119,6 +159,15 @@ impl Remote {
     /// Whether both write to the same target, as they were started once.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.queue, &other.queue)
+    }
+
+    /// From now on it is given what `route` says.
+    pub(super) fn set_route(&mut self, route: Arc<Route>) {
+        self.route = route;
+    }
+
+    pub(super) const fn route(&self) -> &Arc<Route> {
+        &self.route
     }
 
     /// Records that were written before it was there are none of its own.

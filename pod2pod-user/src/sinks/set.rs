@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::Remote;
-use crate::delivery::SinkStats;
+use crate::{delivery::SinkStats, route::Route};
 
 /// What a sink that was taken away still has is sent within this time, or lost and counted.
 pub const MAX_LEAVE: Duration = Duration::from_secs(30);
@@ -56,11 +56,13 @@ impl SinkSet {
         let remotes = state.remotes.iter().map(|remote| {
             let same =
                 known.iter_mut().find(|known| known.as_ref().is_some_and(|known| known.is_same(remote)));
-            same.and_then(Option::take).unwrap_or_else(|| {
+            let mut own = same.and_then(Option::take).unwrap_or_else(|| {
                 let mut own = remote.for_worker();
                 own.count_before(written, reuses);
                 own
-            })
+            });
+            own.set_route(Arc::clone(remote.route()));
+            own
         });
         let remotes = remotes.collect();
         // What is in the batches of the others is theirs.
@@ -68,11 +70,19 @@ impl SinkSet {
         (self.version(), remotes)
     }
 
-    /// The sinks are those of `stay` by name, and `new` ones.
-    pub fn change(&self, stay: impl Fn(&str) -> bool, new: Vec<Remote>, now: Instant) {
+    /// The sinks are those that have a route by their name, which is theirs from now on, and `new` ones.
+    pub fn change(&self, route: impl Fn(&str) -> Option<Route>, new: Vec<Remote>, now: Instant) {
         let mut state = self.lock();
-        let (mut remotes, leaving): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut state.remotes).into_iter().partition(|remote| stay(remote.name()));
+        let (mut remotes, mut leaving) = (Vec::new(), Vec::new());
+        for mut remote in std::mem::take(&mut state.remotes) {
+            match route(remote.name()) {
+                Some(route) => {
+                    remote.set_route(Arc::new(route));
+                    remotes.push(remote);
+                }
+                None => leaving.push(remote),
+            }
+        }
         remotes.extend(new);
         state.remotes = remotes;
         let deadline = now + MAX_LEAVE;
@@ -133,10 +143,11 @@ mod tests {
             linger: Duration::from_millis(1),
             queue_bytes: 1 << 20,
             limits,
+            spool: Default::default(),
         };
         let shutdown = Shutdown::without_signals().unwrap();
         let encoder = Encoder::Json(Default::default());
-        let start = Start { encoder, overflow: Overflow::Wait, dead: None, shutdown };
+        let start = Start { encoder, overflow: Overflow::Wait, dead: None, data_dir: None, shutdown };
         Remote::start(common, Ready(is_up), start).unwrap()
     }
 
@@ -160,7 +171,7 @@ mod tests {
         assert_eq!((version, remotes.len()), (0, 2));
         remotes.iter_mut().for_each(|remote| remote.write(&Record::blank()));
         let now = Instant::now();
-        set.change(|name| name == "b", vec![remote("c", true)], now);
+        set.change(|name| (name == "b").then(Route::default), vec![remote("c", true)], now);
         assert!(set.version() == 1 && set.keep(now).is_empty(), "a worker still has it");
         let (version, remotes) = set.follow(remotes, (1, 0));
         let names: Vec<_> = remotes.iter().map(|remote| remote.name().to_string()).collect();
@@ -178,7 +189,7 @@ mod tests {
         let (_, mut remotes) = set.follow(Vec::new(), (0, 0));
         remotes[0].write(&Record::blank());
         let now = Instant::now();
-        set.change(|_| false, Vec::new(), now);
+        set.change(|_| None, Vec::new(), now);
         assert!(set.follow(remotes, (1, 0)).1.is_empty());
         let last = now + MAX_LEAVE - Duration::from_nanos(1);
         assert!(set.keep(last).is_empty());

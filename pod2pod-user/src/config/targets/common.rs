@@ -3,7 +3,8 @@
 use super::SinkKey as Key;
 use crate::{
     config::keys::{BYTES, DURATION, positive, put, size},
-    sinks::remote::{MAX_BATCH_RECORDS, MAX_CONCURRENCY},
+    delivery::spool::Loses,
+    sinks::remote::{MAX_BATCH_RECORDS, MAX_CONCURRENCY, MIN_SPOOL_BYTES},
 };
 
 pub(super) static KEYS: &[Key] = &[
@@ -70,6 +71,40 @@ pub(super) static KEYS: &[Key] = &[
         set: |sink, given| {
             let count = given.integer().and_then(|count| usize::try_from(count).ok());
             put(&mut sink.limits.concurrency, count.filter(|count| (1..=MAX_CONCURRENCY).contains(count)))
+        },
+    },
+    Key {
+        path: "spool.bytes",
+        allowed: "a size from 8MiB such as 64MiB, 1GiB, or off",
+        default: "256MiB",
+        sentence: "What is kept for it on disk at most, across the end of the agent too, where there is a `data_dir`; agent only.",
+        set: |sink, given| {
+            let bytes = match given.text()? {
+                "off" | "false" => Some(0),
+                _ => given.bytes().filter(|bytes| *bytes >= MIN_SPOOL_BYTES),
+            };
+            put(&mut sink.spool.most_bytes, bytes)
+        },
+    },
+    Key {
+        path: "spool.age",
+        allowed: DURATION,
+        default: "168h",
+        sentence: "What was kept for longer is lost, and counted.",
+        set: |sink, given| put(&mut sink.spool.most_age, positive(given)),
+    },
+    Key {
+        path: "spool.loses",
+        allowed: "oldest, newest",
+        default: "oldest",
+        sentence: "Which records are lost when there are too many: those that waited longest, or those that come.",
+        set: |sink, given| {
+            sink.spool.loses = match given.text()? {
+                "oldest" => Loses::Oldest,
+                "newest" => Loses::Newest,
+                _ => return None,
+            };
+            Some(())
         },
     },
     Key {

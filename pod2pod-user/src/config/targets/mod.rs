@@ -21,6 +21,7 @@ use crate::{
         http_client::{Header, HeaderFile},
         remote::{
             DEFAULT_BATCH_RECORDS, DEFAULT_CONCURRENCY, DEFAULT_LINGER, DEFAULT_QUEUE_BYTES, DEFAULT_TIMEOUT,
+            Spool,
         },
     },
 };
@@ -85,6 +86,7 @@ pub struct Settings {
     linger: Duration,
     queue_bytes: usize,
     limits: Limits,
+    spool: Spool,
     web: Web,
     http: Http,
     elasticsearch: Elasticsearch,
@@ -102,6 +104,7 @@ impl Default for Settings {
             linger: DEFAULT_LINGER,
             queue_bytes: DEFAULT_QUEUE_BYTES,
             limits: Limits { concurrency: DEFAULT_CONCURRENCY, timeout: DEFAULT_TIMEOUT, attempts: None },
+            spool: Spool::default(),
             web: Web::default(),
             http: Http::default(),
             elasticsearch: Elasticsearch::default(),
@@ -227,6 +230,7 @@ impl Written {
             linger: settings.linger,
             queue_bytes: settings.queue_bytes,
             limits: settings.limits,
+            spool: settings.spool,
         };
         let sink = target.map(|target| SinkConfig { common, lines: settings.format, fields, target });
         wrong.retain(|(key, _)| !bad.contains(key));
@@ -242,7 +246,7 @@ mod tests {
     use crate::{
         config::{Config, load},
         record::{Kind, Record},
-        sinks::remote::{MAX_BATCH_RECORDS, MAX_CONCURRENCY},
+        sinks::remote::{MAX_BATCH_RECORDS, MAX_CONCURRENCY, MIN_SPOOL_BYTES},
     };
 
     fn load(settings: &[&str], environment: &[(&str, &str)]) -> Result<Config, Vec<String>> {
@@ -336,6 +340,9 @@ mod tests {
             ("batch_records=0".to_owned(), false),
             (format!("batch_records={MAX_BATCH_RECORDS}"), true),
             (format!("batch_records={}", MAX_BATCH_RECORDS + 1), false),
+            (format!("spool.bytes={MIN_SPOOL_BYTES}"), true),
+            (format!("spool.bytes={}", MIN_SPOOL_BYTES - 1), false),
+            ("spool.bytes=off".to_owned(), true),
         ] {
             let settings = ["sinks.a=http://a/", &format!("sinks.a.{setting}")];
             assert_eq!(load(&settings, &[]).is_ok(), allowed, "{setting}");

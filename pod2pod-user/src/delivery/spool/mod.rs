@@ -238,7 +238,7 @@ mod tests {
                 }
                 queue.end();
             };
-            tokio::join!(Runner::new("test", script, Arc::clone(queue), LIMITS).run(), end);
+            tokio::join!(Runner::new("test".into(), script, Arc::clone(queue), LIMITS).run(), end);
         });
         queue.set_done();
         (queue.wait_done(Instant::now() + LONG), seen.take())
@@ -428,7 +428,7 @@ mod tests {
                     2 => {
                         let verdicts = numbers.iter().map(|_| match dice.roll() % 3 {
                             0 => Verdict::Delivered,
-                            1 => Verdict::Later,
+                            1 => Verdict::Later(TroubleKind::Throttled),
                             _ => Verdict::Never(Refusal::new(RefusalKind::Rejected, "no")),
                         });
                         Answer::Judged(verdicts.collect())
