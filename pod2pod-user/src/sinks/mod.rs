@@ -2,19 +2,27 @@
 //!
 //! A sink encodes a record at once and queues bytes: memory is bounded in bytes. Sinks know the Record and nothing upstream.
 
+pub mod datagram_client;
 pub mod elasticsearch;
+pub mod failover;
 pub mod http;
 pub mod http_client;
+pub mod logstash;
+#[cfg(test)]
+mod loopback;
 pub mod own;
 pub mod pod2pod_log;
 pub mod remote;
 pub mod reuse;
+pub mod stream_client;
 pub mod text;
+pub mod transport;
+mod unacknowledged;
 pub mod writer;
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
-use self::{elasticsearch::Elasticsearch, http::Collector, remote::Start};
+use self::{elasticsearch::Elasticsearch, http::Collector, remote::Start, transport::Carrier};
 pub use self::{
     own::OwnConnections,
     remote::{Common, Remote},
@@ -74,6 +82,8 @@ pub enum Encoder {
     Old(pod2pod_log::OldLines),
     /// Documents.
     Elasticsearch(Box<elasticsearch::Encoder>),
+    /// Events of Logstash.
+    Logstash(Box<logstash::Encoder>),
 }
 
 impl Encoder {
@@ -92,6 +102,7 @@ impl Encoder {
             Self::Text(columns) => columns.push_line(out, record),
             Self::Old(lines) => lines.push(out, record),
             Self::Elasticsearch(documents) => documents.push(out, record),
+            Self::Logstash(events) => events.push(out, record),
         }
     }
 }
@@ -116,6 +127,8 @@ pub enum TargetConfig {
     Http(Box<http::Config>),
     /// Elasticsearch or OpenSearch.
     Elasticsearch(Box<elasticsearch::Config>),
+    /// Logstash.
+    Logstash(Box<logstash::Config>),
 }
 
 impl SinkConfig {
@@ -124,6 +137,7 @@ impl SinkConfig {
         match &self.target {
             TargetConfig::Http(http) => http.access.check_files(),
             TargetConfig::Elasticsearch(nodes) => nodes.access.check_files(),
+            TargetConfig::Logstash(logstash) => logstash.transport.check_files(),
         }
     }
 
@@ -133,6 +147,10 @@ impl SinkConfig {
             TargetConfig::Elasticsearch(nodes) => {
                 let lines = json::Lines::of(self.fields.clone());
                 Encoder::Elasticsearch(Box::new(elasticsearch::Encoder::new(lines, nodes.index.clone())))
+            }
+            TargetConfig::Logstash(logstash) => {
+                let lines = json::Lines::of(self.fields.clone());
+                Encoder::Logstash(Box::new(logstash::Encoder::new(lines, &logstash.transport)))
             }
         }
     }
@@ -154,6 +172,9 @@ impl SinkConfig {
             TargetConfig::Elasticsearch(nodes) => {
                 Remote::start(self.common, Elasticsearch::new(*nodes, own)?, start)
             }
+            TargetConfig::Logstash(logstash) => {
+                Remote::start(self.common, Carrier::new(logstash.transport, own)?, start)
+            }
         };
         Ok(remote?)
     }
@@ -174,6 +195,9 @@ impl SinkConfig {
             }
             TargetConfig::Elasticsearch(nodes) => {
                 remote::send_again(self.common, Elasticsearch::new(*nodes, own)?, dead, items)
+            }
+            TargetConfig::Logstash(logstash) => {
+                remote::send_again(self.common, Carrier::new(logstash.transport, own)?, dead, items)
             }
         };
         Ok(stats?)

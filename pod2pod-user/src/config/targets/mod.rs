@@ -3,12 +3,15 @@
 mod common;
 mod elasticsearch;
 mod http;
+mod logstash;
+mod streams;
 mod web;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use rustls::pki_types::ServerName;
 
+use self::streams::Streams;
 pub use self::{elasticsearch::Elasticsearch, http::Http};
 use super::{keys::Key, load::Source, value::Given};
 use crate::{
@@ -49,6 +52,8 @@ pub struct SinkType {
     pub schemes: &'static [&'static str],
     /// Its keys.
     pub keys: &'static [&'static [SinkKey]],
+    /// Its target takes one thing after the other: batches are sent one by one, unless `concurrency` says otherwise.
+    pub keeps_order: bool,
     /// What was written, put together as far as it can be; adds what is wrong with it.
     build: fn(&Settings, &mut Vec<Wrong>) -> Option<TargetConfig>,
 }
@@ -66,7 +71,7 @@ impl SinkType {
 }
 
 /// Every type.
-pub static TYPES: &[&SinkType] = &[&elasticsearch::TYPE, &http::TYPE];
+pub static TYPES: &[&SinkType] = &[&elasticsearch::TYPE, &http::TYPE, &logstash::TYPE];
 
 /// Keys that every type has.
 pub fn common_keys() -> impl Iterator<Item = &'static SinkKey> {
@@ -86,6 +91,7 @@ pub struct Settings {
     queue_bytes: usize,
     limits: Limits,
     web: Web,
+    streams: Streams,
     http: Http,
     elasticsearch: Elasticsearch,
 }
@@ -103,6 +109,7 @@ impl Default for Settings {
             queue_bytes: DEFAULT_QUEUE_BYTES,
             limits: Limits { concurrency: DEFAULT_CONCURRENCY, timeout: DEFAULT_TIMEOUT, attempts: None },
             web: Web::default(),
+            streams: Streams::default(),
             http: Http::default(),
             elasticsearch: Elasticsearch::default(),
         }
@@ -220,13 +227,17 @@ impl Written {
             let fields = Fields::parse(fields, without_fields).map(Arc::new);
             fields.map_err(|error| wrong.push(("fields", error.to_string()))).ok()
         };
+        let mut limits = settings.limits;
+        if one.keeps_order && !self.said.iter().any(|(key, ..)| key == "concurrency") {
+            limits.concurrency = 1;
+        }
         let common = Common {
             name: self.name.as_str().into(),
             route: Route { filter, rate: settings.rate, slow },
             batch_records: settings.batch_records,
             linger: settings.linger,
             queue_bytes: settings.queue_bytes,
-            limits: settings.limits,
+            limits,
         };
         let sink = target.map(|target| SinkConfig { common, lines: settings.format, fields, target });
         wrong.retain(|(key, _)| !bad.contains(key));
@@ -299,7 +310,7 @@ mod tests {
             "POD2POD_SINKS_ONE_QUEUE_BYTE: unknown key",
             "sinks.output: output is the name of",
             "sinks.Upper: a sink's name has",
-            "sinks.none.type: it is missing, or none of elasticsearch, http",
+            "sinks.none.type: it is missing, or none of elasticsearch, http, logstash",
             "sinks.missing.url: it is missing",
             "--set: unknown key sinks.one.fitler; did you mean sinks.one.filter?",
             "--set: sinks.one.timeout: \"soon\" is not allowed; allowed: a duration",
