@@ -27,11 +27,7 @@ pub struct Encoder {
 impl Encoder {
     /// Events with the fields that `lines` has, for this transport.
     pub fn new(lines: json::Lines, transport: &Transport) -> Self {
-        let is_line = match transport {
-            Transport::Stream(_) => true,
-            Transport::Datagrams(_) => false,
-        };
-        Self { lines, clock: Clock::default(), is_line }
+        Self { lines, clock: Clock::default(), is_line: transport.is_stream() }
     }
 
     /// Appends the item of `record`.

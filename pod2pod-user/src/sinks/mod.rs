@@ -15,6 +15,8 @@ pub mod pod2pod_log;
 pub mod remote;
 pub mod reuse;
 pub mod stream_client;
+pub mod syslog;
+pub mod syslog_http;
 pub mod text;
 pub mod transport;
 mod unacknowledged;
@@ -22,7 +24,9 @@ pub mod writer;
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
-use self::{elasticsearch::Elasticsearch, http::Collector, remote::Start, transport::Carrier};
+use self::{
+    elasticsearch::Elasticsearch, http::Collector, remote::Start, syslog_http::SyslogHttp, transport::Carrier,
+};
 pub use self::{
     own::OwnConnections,
     remote::{Common, Remote},
@@ -84,6 +88,8 @@ pub enum Encoder {
     Elasticsearch(Box<elasticsearch::Encoder>),
     /// Events of Logstash.
     Logstash(Box<logstash::Encoder>),
+    /// Messages of syslog.
+    Syslog(Box<syslog::Encoder>),
 }
 
 impl Encoder {
@@ -103,6 +109,7 @@ impl Encoder {
             Self::Old(lines) => lines.push(out, record),
             Self::Elasticsearch(documents) => documents.push(out, record),
             Self::Logstash(events) => events.push(out, record),
+            Self::Syslog(messages) => messages.push(out, record),
         }
     }
 }
@@ -129,6 +136,10 @@ pub enum TargetConfig {
     Elasticsearch(Box<elasticsearch::Config>),
     /// Logstash.
     Logstash(Box<logstash::Config>),
+    /// Syslog in a stream or datagrams.
+    Syslog(Box<syslog::Config>),
+    /// Syslog in requests of HTTP.
+    SyslogHttp(Box<syslog_http::Config>),
 }
 
 impl SinkConfig {
@@ -138,6 +149,8 @@ impl SinkConfig {
             TargetConfig::Http(http) => http.access.check_files(),
             TargetConfig::Elasticsearch(nodes) => nodes.access.check_files(),
             TargetConfig::Logstash(logstash) => logstash.transport.check_files(),
+            TargetConfig::Syslog(syslog) => syslog.transport.check_files(),
+            TargetConfig::SyslogHttp(syslog) => syslog.access.check_files(),
         }
     }
 
@@ -152,7 +165,13 @@ impl SinkConfig {
                 let lines = json::Lines::of(self.fields.clone());
                 Encoder::Logstash(Box::new(logstash::Encoder::new(lines, &logstash.transport)))
             }
+            TargetConfig::Syslog(syslog) => self.messages(&syslog.style),
+            TargetConfig::SyslogHttp(syslog) => self.messages(&syslog.style),
         }
+    }
+
+    fn messages(&self, style: &syslog::Style) -> Encoder {
+        Encoder::Syslog(Box::new(syslog::Encoder::new(json::Lines::of(self.fields.clone()), style)))
     }
 
     /// Starts it.
@@ -174,6 +193,12 @@ impl SinkConfig {
             }
             TargetConfig::Logstash(logstash) => {
                 Remote::start(self.common, Carrier::new(logstash.transport, own)?, start)
+            }
+            TargetConfig::Syslog(syslog) => {
+                Remote::start(self.common, Carrier::new(syslog.transport, own)?, start)
+            }
+            TargetConfig::SyslogHttp(syslog) => {
+                Remote::start(self.common, SyslogHttp::new(syslog.access, own)?, start)
             }
         };
         Ok(remote?)
@@ -198,6 +223,12 @@ impl SinkConfig {
             }
             TargetConfig::Logstash(logstash) => {
                 remote::send_again(self.common, Carrier::new(logstash.transport, own)?, dead, items)
+            }
+            TargetConfig::Syslog(syslog) => {
+                remote::send_again(self.common, Carrier::new(syslog.transport, own)?, dead, items)
+            }
+            TargetConfig::SyslogHttp(syslog) => {
+                remote::send_again(self.common, SyslogHttp::new(syslog.access, own)?, dead, items)
             }
         };
         Ok(stats?)

@@ -23,6 +23,14 @@ pub enum Transport {
 }
 
 impl Transport {
+    /// Whether items follow one another in it.
+    pub const fn is_stream(&self) -> bool {
+        match self {
+            Self::Stream(_) => true,
+            Self::Datagrams(_) => false,
+        }
+    }
+
     /// Reads the files, to see whether they can be used; each that cannot be.
     pub fn check_files(&self) -> Vec<SecretError> {
         match self {

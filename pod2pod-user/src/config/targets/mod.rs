@@ -5,14 +5,15 @@ mod elasticsearch;
 mod http;
 mod logstash;
 mod streams;
+mod syslog;
 mod web;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use rustls::pki_types::ServerName;
 
-use self::streams::Streams;
 pub use self::{elasticsearch::Elasticsearch, http::Http};
+use self::{streams::Streams, syslog::Syslog};
 use super::{keys::Key, load::Source, value::Given};
 use crate::{
     delivery::Limits,
@@ -71,7 +72,8 @@ impl SinkType {
 }
 
 /// Every type.
-pub static TYPES: &[&SinkType] = &[&elasticsearch::TYPE, &http::TYPE, &logstash::TYPE];
+pub static TYPES: &[&SinkType] =
+    &[&elasticsearch::TYPE, &http::TYPE, &logstash::TYPE, &syslog::TYPE, &syslog::HTTP_TYPE];
 
 /// Keys that every type has.
 pub fn common_keys() -> impl Iterator<Item = &'static SinkKey> {
@@ -92,6 +94,7 @@ pub struct Settings {
     limits: Limits,
     web: Web,
     streams: Streams,
+    syslog: Syslog,
     http: Http,
     elasticsearch: Elasticsearch,
 }
@@ -110,6 +113,7 @@ impl Default for Settings {
             limits: Limits { concurrency: DEFAULT_CONCURRENCY, timeout: DEFAULT_TIMEOUT, attempts: None },
             web: Web::default(),
             streams: Streams::default(),
+            syslog: Syslog::default(),
             http: Http::default(),
             elasticsearch: Elasticsearch::default(),
         }
@@ -310,7 +314,7 @@ mod tests {
             "POD2POD_SINKS_ONE_QUEUE_BYTE: unknown key",
             "sinks.output: output is the name of",
             "sinks.Upper: a sink's name has",
-            "sinks.none.type: it is missing, or none of elasticsearch, http, logstash",
+            "sinks.none.type: it is missing, or none of elasticsearch, http, logstash, syslog, syslog-http",
             "sinks.missing.url: it is missing",
             "--set: unknown key sinks.one.fitler; did you mean sinks.one.filter?",
             "--set: sinks.one.timeout: \"soon\" is not allowed; allowed: a duration",
