@@ -5,6 +5,7 @@
 pub mod datagram_client;
 pub mod elasticsearch;
 pub mod failover;
+pub mod fluentd;
 pub mod http;
 pub mod http_client;
 pub mod logstash;
@@ -25,7 +26,8 @@ pub mod writer;
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use self::{
-    elasticsearch::Elasticsearch, http::Collector, remote::Start, syslog_http::SyslogHttp, transport::Carrier,
+    elasticsearch::Elasticsearch, fluentd::Fluentd, http::Collector, remote::Start, syslog_http::SyslogHttp,
+    transport::Carrier,
 };
 pub use self::{
     own::OwnConnections,
@@ -34,7 +36,7 @@ pub use self::{
 };
 use crate::{
     delivery::{DeadLetters, Overflow, SinkStats},
-    record::{Record, json, selected::Fields},
+    record::{Record, json, msgpack, selected::Fields},
     secrets::SecretError,
     shutdown::Shutdown,
 };
@@ -88,6 +90,8 @@ pub enum Encoder {
     Elasticsearch(Box<elasticsearch::Encoder>),
     /// Events of Logstash.
     Logstash(Box<logstash::Encoder>),
+    /// Events of fluentd.
+    Fluentd(Box<fluentd::Encoder>),
     /// Messages of syslog.
     Syslog(Box<syslog::Encoder>),
 }
@@ -110,6 +114,7 @@ impl Encoder {
             Self::Elasticsearch(documents) => documents.push(out, record),
             Self::Logstash(events) => events.push(out, record),
             Self::Syslog(messages) => messages.push(out, record),
+            Self::Fluentd(events) => events.push(out, record),
         }
     }
 }
@@ -140,6 +145,8 @@ pub enum TargetConfig {
     Syslog(Box<syslog::Config>),
     /// Syslog in requests of HTTP.
     SyslogHttp(Box<syslog_http::Config>),
+    /// Fluentd or Fluent Bit.
+    Fluentd(Box<fluentd::Config>),
 }
 
 impl SinkConfig {
@@ -151,6 +158,7 @@ impl SinkConfig {
             TargetConfig::Logstash(logstash) => logstash.transport.check_files(),
             TargetConfig::Syslog(syslog) => syslog.transport.check_files(),
             TargetConfig::SyslogHttp(syslog) => syslog.access.check_files(),
+            TargetConfig::Fluentd(fluentd) => fluentd.check_files(),
         }
     }
 
@@ -167,6 +175,10 @@ impl SinkConfig {
             }
             TargetConfig::Syslog(syslog) => self.messages(&syslog.style),
             TargetConfig::SyslogHttp(syslog) => self.messages(&syslog.style),
+            TargetConfig::Fluentd(fluentd) => {
+                let maps = msgpack::Maps::of(self.fields.clone());
+                Encoder::Fluentd(Box::new(fluentd::Encoder::new(maps, fluentd.tag.clone())))
+            }
         }
     }
 
@@ -200,6 +212,7 @@ impl SinkConfig {
             TargetConfig::SyslogHttp(syslog) => {
                 Remote::start(self.common, SyslogHttp::new(syslog.access, own)?, start)
             }
+            TargetConfig::Fluentd(fluentd) => Remote::start(self.common, Fluentd::new(*fluentd, own)?, start),
         };
         Ok(remote?)
     }
@@ -229,6 +242,9 @@ impl SinkConfig {
             }
             TargetConfig::SyslogHttp(syslog) => {
                 remote::send_again(self.common, SyslogHttp::new(syslog.access, own)?, dead, items)
+            }
+            TargetConfig::Fluentd(fluentd) => {
+                remote::send_again(self.common, Fluentd::new(*fluentd, own)?, dead, items)
             }
         };
         Ok(stats?)

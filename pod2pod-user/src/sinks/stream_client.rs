@@ -19,7 +19,7 @@ use std::{
 
 use rustls::pki_types::ServerName;
 use tokio::{
-    io::{AsyncRead, AsyncWriteExt as _, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf},
     net::TcpStream,
     time::{sleep, timeout},
 };
@@ -142,6 +142,8 @@ impl Stream {
 pub(super) struct Lent<'a> {
     connection: Connection,
     attempt: Attempt<'a>,
+    /// Nobody has used it before.
+    pub(super) is_fresh: bool,
 }
 
 struct Attempt<'a> {
@@ -197,11 +199,11 @@ impl Client {
             let attempt = Attempt { client: self, server, is_good: false };
             while let Some(mut connection) = self.keep_one(server) {
                 if connection.stream.drain().await && !is_broken(connection.stream.tcp()) {
-                    return Ok(Lent { connection, attempt });
+                    return Ok(Lent { connection, attempt, is_fresh: false });
                 }
             }
             match self.connect(server).await {
-                Ok(connection) => return Ok(Lent { connection, attempt }),
+                Ok(connection) => return Ok(Lent { connection, attempt, is_fresh: true }),
                 Err(trouble) => last = trouble,
             }
         }
@@ -268,6 +270,22 @@ impl Lent<'_> {
         written.map_err(|error| Trouble::new(TroubleKind::Closed, error))
     }
 
+    /// Appends what comes next to `answer`.
+    ///
+    /// # Errors
+    /// The connection broke, or ended.
+    pub(super) async fn read(&mut self, answer: &mut Vec<u8>) -> Result<(), Trouble> {
+        let read = match &mut self.connection.stream {
+            Stream::Plain(stream) => stream.read_buf(answer).await,
+            Stream::Tls(stream) => stream.read_buf(answer).await,
+        };
+        match read {
+            Ok(0) => Err(Trouble::new(TroubleKind::Closed, "the server closed the connection")),
+            Ok(_) => Ok(()),
+            Err(error) => Err(Trouble::new(TroubleKind::Closed, error)),
+        }
+    }
+
     /// Waits until the peer's kernel has all that was written.
     ///
     /// # Errors
@@ -298,7 +316,7 @@ impl Lent<'_> {
 
     /// Gives it back.
     pub(super) fn keep(self) {
-        let Self { mut connection, mut attempt } = self;
+        let Self { mut connection, mut attempt, .. } = self;
         attempt.is_good = true;
         connection.used = Instant::now();
         attempt.client.idle.borrow_mut().push(connection);

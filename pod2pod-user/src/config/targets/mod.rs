@@ -2,6 +2,7 @@
 
 mod common;
 mod elasticsearch;
+mod fluentd;
 mod http;
 mod logstash;
 mod streams;
@@ -13,7 +14,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use rustls::pki_types::ServerName;
 
 pub use self::{elasticsearch::Elasticsearch, http::Http};
-use self::{streams::Streams, syslog::Syslog};
+use self::{fluentd::Fluentd, streams::Streams, syslog::Syslog};
 use super::{keys::Key, load::Source, value::Given};
 use crate::{
     delivery::Limits,
@@ -73,7 +74,7 @@ impl SinkType {
 
 /// Every type.
 pub static TYPES: &[&SinkType] =
-    &[&elasticsearch::TYPE, &http::TYPE, &logstash::TYPE, &syslog::TYPE, &syslog::HTTP_TYPE];
+    &[&elasticsearch::TYPE, &fluentd::TYPE, &http::TYPE, &logstash::TYPE, &syslog::TYPE, &syslog::HTTP_TYPE];
 
 /// Keys that every type has.
 pub fn common_keys() -> impl Iterator<Item = &'static SinkKey> {
@@ -95,6 +96,7 @@ pub struct Settings {
     web: Web,
     streams: Streams,
     syslog: Syslog,
+    fluentd: Fluentd,
     http: Http,
     elasticsearch: Elasticsearch,
 }
@@ -114,6 +116,7 @@ impl Default for Settings {
             web: Web::default(),
             streams: Streams::default(),
             syslog: Syslog::default(),
+            fluentd: Fluentd::default(),
             http: Http::default(),
             elasticsearch: Elasticsearch::default(),
         }
@@ -314,7 +317,7 @@ mod tests {
             "POD2POD_SINKS_ONE_QUEUE_BYTE: unknown key",
             "sinks.output: output is the name of",
             "sinks.Upper: a sink's name has",
-            "sinks.none.type: it is missing, or none of elasticsearch, http, logstash, syslog, syslog-http",
+            "sinks.none.type: it is missing, or none of elasticsearch, fluentd, http, logstash, syslog, syslog-http",
             "sinks.missing.url: it is missing",
             "--set: unknown key sinks.one.fitler; did you mean sinks.one.filter?",
             "--set: sinks.one.timeout: \"soon\" is not allowed; allowed: a duration",

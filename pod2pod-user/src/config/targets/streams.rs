@@ -32,7 +32,7 @@ pub(super) enum Carriage {
 /// `TYPE+CARRIAGE://host:port`.
 #[derive(Clone, Debug)]
 pub(super) struct Url {
-    carriage: Carriage,
+    pub(super) carriage: Carriage,
     server: Server,
 }
 
@@ -67,6 +67,14 @@ pub(super) struct Streams {
 }
 
 impl Streams {
+    /// The same where only a stream will do.
+    pub(super) fn access(&self, web: &Web, wrong: &mut Vec<Wrong>) -> Option<Access> {
+        match self.transport(web, wrong)? {
+            Transport::Stream(access) => Some(access),
+            Transport::Datagrams(_) => None,
+        }
+    }
+
     /// How they are reached; adds what is wrong.
     pub(super) fn transport(&self, web: &Web, wrong: &mut Vec<Wrong>) -> Option<Transport> {
         let Some(Url { carriage, server }) = self.url.clone() else {
