@@ -85,6 +85,25 @@ impl Lines {
     pub fn push_object(&mut self, out: &mut Vec<u8>, record: &Record) {
         out.reserve(USUAL_LINE);
         let start = out.len();
+        self.push_fields(out, record);
+        if out.len() == start {
+            out.push(b'{');
+        }
+        // Every key comes with a comma before it: the first one's is where the object begins.
+        if let Some(first) = out.get_mut(start) {
+            *first = b'{';
+        }
+        out.push(b'}');
+    }
+
+    /// Appends the fields of `record`, and the end, to an object that has one already.
+    pub fn push_rest(&mut self, out: &mut Vec<u8>, record: &Record) {
+        out.reserve(USUAL_LINE);
+        self.push_fields(out, record);
+        out.push(b'}');
+    }
+
+    fn push_fields(&mut self, out: &mut Vec<u8>, record: &Record) {
         if let Some(fields) = self.fields.clone() {
             let mut line = Line(out, &mut self.clock);
             fields::everything(record, &mut Chosen { fields: &fields, line: &mut line });
@@ -97,14 +116,6 @@ impl Lines {
                 self.push_ipvs(out, record);
             }
         }
-        if out.len() == start {
-            out.push(b'{');
-        }
-        // Every key comes with a comma before it: the first one's is where the object begins.
-        if let Some(first) = out.get_mut(start) {
-            *first = b'{';
-        }
-        out.push(b'}');
     }
 
     /// Each party's text was mostly made for an earlier record.
@@ -305,7 +316,14 @@ mod tests {
         let record = Record { status: Some(200), ..Record::blank() };
         let check = |only: &[&str], without: &[&str], expected: &str| {
             let fields = Fields::parse(only, without).unwrap();
-            assert_eq!(line(&mut Lines::of(Some(Arc::new(fields))), &record), format!("{expected}\n"));
+            let mut lines = Lines::of(Some(Arc::new(fields)));
+            assert_eq!(line(&mut lines, &record), format!("{expected}\n"));
+            let mut rest = b"{\"a\":1".to_vec();
+            lines.push_rest(&mut rest, &record);
+            let rest: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&rest).unwrap();
+            let mut whole: serde_json::Map<_, _> = serde_json::from_str(expected).unwrap();
+            whole.insert("a".to_owned(), 1.into());
+            assert_eq!(rest, whole);
         };
         check(
             &["client.port", "http.response.*", "kind"],

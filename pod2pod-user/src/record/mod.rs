@@ -8,6 +8,7 @@ pub mod field;
 pub mod fields;
 pub mod ipvs;
 pub mod json;
+pub mod msgpack;
 pub mod number;
 pub mod party;
 pub mod schema;

@@ -102,17 +102,7 @@ impl Encoder {
         out.extend_from_slice(b"\"}}\n{\"@timestamp\":\"");
         self.clock.push_time(out, record.time);
         out.push(b'"');
-        let object = out.len();
-        self.lines.push_object(out, record);
-        match out.get_mut(object..) {
-            // Without any of its fields.
-            Some([b'{', b'}']) => out.truncate(object),
-            Some([brace, ..]) => *brace = b',',
-            Some([]) | None => {}
-        }
-        if out.len() == object {
-            out.push(b'}');
-        }
+        self.lines.push_rest(out, record);
         out.push(b'\n');
     }
 }

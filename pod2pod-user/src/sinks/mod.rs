@@ -2,21 +2,35 @@
 //!
 //! A sink encodes a record at once and queues bytes: memory is bounded in bytes. Sinks know the Record and nothing upstream.
 
+pub mod datagram_client;
 pub mod elasticsearch;
+pub mod failover;
+pub mod fluentd;
 pub mod http;
 pub mod http_client;
+pub mod logstash;
+#[cfg(test)]
+mod loopback;
 pub mod own;
 pub mod pod2pod_log;
 pub mod remote;
 pub mod reuse;
 pub mod set;
+pub mod stream_client;
+pub mod syslog;
+pub mod syslog_http;
 pub mod tail;
 pub mod text;
+pub mod transport;
+mod unacknowledged;
 pub mod writer;
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
-use self::{elasticsearch::Elasticsearch, http::Collector, remote::Start};
+use self::{
+    elasticsearch::Elasticsearch, fluentd::Fluentd, http::Collector, remote::Start, syslog_http::SyslogHttp,
+    transport::Carrier,
+};
 pub use self::{
     own::OwnConnections,
     remote::{Common, Remote},
@@ -26,7 +40,7 @@ pub use self::{
 };
 use crate::{
     delivery::{DeadLetters, Overflow, SinkStats},
-    record::{Kind, Record, json, selected::Fields},
+    record::{Kind, Record, json, msgpack, selected::Fields},
     secrets::SecretError,
     shutdown::Shutdown,
 };
@@ -78,6 +92,12 @@ pub enum Encoder {
     Old(pod2pod_log::OldLines),
     /// Documents.
     Elasticsearch(Box<elasticsearch::Encoder>),
+    /// Events of Logstash.
+    Logstash(Box<logstash::Encoder>),
+    /// Events of fluentd.
+    Fluentd(Box<fluentd::Encoder>),
+    /// Messages of syslog.
+    Syslog(Box<syslog::Encoder>),
 }
 
 impl Encoder {
@@ -96,6 +116,9 @@ impl Encoder {
             Self::Text(columns) => columns.push_line(out, record),
             Self::Old(lines) => lines.push(out, record),
             Self::Elasticsearch(documents) => documents.push(out, record),
+            Self::Logstash(events) => events.push(out, record),
+            Self::Syslog(messages) => messages.push(out, record),
+            Self::Fluentd(events) => events.push(out, record),
         }
     }
 }
@@ -120,6 +143,14 @@ pub enum TargetConfig {
     Http(Box<http::Config>),
     /// Elasticsearch or OpenSearch.
     Elasticsearch(Box<elasticsearch::Config>),
+    /// Logstash.
+    Logstash(Box<logstash::Config>),
+    /// Syslog in a stream or datagrams.
+    Syslog(Box<syslog::Config>),
+    /// Syslog in requests of HTTP.
+    SyslogHttp(Box<syslog_http::Config>),
+    /// Fluentd or Fluent Bit.
+    Fluentd(Box<fluentd::Config>),
 }
 
 /// What of a sink is kept on disk.
@@ -137,6 +168,10 @@ impl SinkConfig {
         match &self.target {
             TargetConfig::Http(http) => http.access.check_files(),
             TargetConfig::Elasticsearch(nodes) => nodes.access.check_files(),
+            TargetConfig::Logstash(logstash) => logstash.transport.check_files(),
+            TargetConfig::Syslog(syslog) => syslog.transport.check_files(),
+            TargetConfig::SyslogHttp(syslog) => syslog.access.check_files(),
+            TargetConfig::Fluentd(fluentd) => fluentd.check_files(),
         }
     }
 
@@ -147,7 +182,21 @@ impl SinkConfig {
                 let lines = json::Lines::of(self.fields.clone());
                 Encoder::Elasticsearch(Box::new(elasticsearch::Encoder::new(lines, nodes.index.clone())))
             }
+            TargetConfig::Logstash(logstash) => {
+                let lines = json::Lines::of(self.fields.clone());
+                Encoder::Logstash(Box::new(logstash::Encoder::new(lines, &logstash.transport)))
+            }
+            TargetConfig::Syslog(syslog) => self.messages(&syslog.style),
+            TargetConfig::SyslogHttp(syslog) => self.messages(&syslog.style),
+            TargetConfig::Fluentd(fluentd) => {
+                let maps = msgpack::Maps::of(self.fields.clone());
+                Encoder::Fluentd(Box::new(fluentd::Encoder::new(maps, fluentd.tag.clone())))
+            }
         }
+    }
+
+    fn messages(&self, style: &syslog::Style) -> Encoder {
+        Encoder::Syslog(Box::new(syslog::Encoder::new(json::Lines::of(self.fields.clone()), style)))
     }
 
     /// Starts it.
@@ -168,6 +217,16 @@ impl SinkConfig {
             TargetConfig::Elasticsearch(nodes) => {
                 Remote::start(self.common, Elasticsearch::new(*nodes, own)?, start)
             }
+            TargetConfig::Logstash(logstash) => {
+                Remote::start(self.common, Carrier::new(logstash.transport, own)?, start)
+            }
+            TargetConfig::Syslog(syslog) => {
+                Remote::start(self.common, Carrier::new(syslog.transport, own)?, start)
+            }
+            TargetConfig::SyslogHttp(syslog) => {
+                Remote::start(self.common, SyslogHttp::new(syslog.access, own)?, start)
+            }
+            TargetConfig::Fluentd(fluentd) => Remote::start(self.common, Fluentd::new(*fluentd, own)?, start),
         };
         Ok(remote?)
     }
@@ -188,6 +247,18 @@ impl SinkConfig {
             }
             TargetConfig::Elasticsearch(nodes) => {
                 remote::send_again(self.common, Elasticsearch::new(*nodes, own)?, dead, items)
+            }
+            TargetConfig::Logstash(logstash) => {
+                remote::send_again(self.common, Carrier::new(logstash.transport, own)?, dead, items)
+            }
+            TargetConfig::Syslog(syslog) => {
+                remote::send_again(self.common, Carrier::new(syslog.transport, own)?, dead, items)
+            }
+            TargetConfig::SyslogHttp(syslog) => {
+                remote::send_again(self.common, SyslogHttp::new(syslog.access, own)?, dead, items)
+            }
+            TargetConfig::Fluentd(fluentd) => {
+                remote::send_again(self.common, Fluentd::new(*fluentd, own)?, dead, items)
             }
         };
         Ok(stats?)

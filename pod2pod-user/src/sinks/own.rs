@@ -115,6 +115,27 @@ impl OwnSocket {
         own.connected(stream.local_addr()?, stream.peer_addr()?);
         Ok((stream, own_socket))
     }
+
+    /// A socket for datagrams to `address`; to be kept as long as that.
+    ///
+    /// # Errors
+    /// As of the system calls.
+    pub async fn connect_datagrams(
+        address: SocketAddr,
+        own: &Arc<OwnConnections>,
+    ) -> io::Result<(tokio::net::UdpSocket, Self)> {
+        let any: IpAddr = match address {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = tokio::net::UdpSocket::bind(SocketAddr::new(any, 0)).await?;
+        let cookie = rustix::net::sockopt::socket_cookie(&socket).ok();
+        cookie.iter().for_each(|cookie| own.opened(*cookie));
+        let own_socket = Self { cookie, own: Arc::clone(own) };
+        socket.connect(address).await?;
+        own.connected(socket.local_addr()?, address);
+        Ok((socket, own_socket))
+    }
 }
 
 impl Drop for OwnSocket {

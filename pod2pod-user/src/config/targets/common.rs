@@ -67,7 +67,7 @@ pub(super) static KEYS: &[Key] = &[
         path: "concurrency",
         allowed: "a number from 1 to 64",
         default: "8",
-        sentence: "Batches under way at once, at most: as many as the target answers without slowing down; with 1 records keep their order.",
+        sentence: "Batches under way at once, at most: as many as the target answers without slowing down. With 1 records keep their order, which is the default of types whose targets read one thing after the other.",
         set: |sink, given| {
             let count = given.integer().and_then(|count| usize::try_from(count).ok());
             put(&mut sink.limits.concurrency, count.filter(|count| (1..=MAX_CONCURRENCY).contains(count)))

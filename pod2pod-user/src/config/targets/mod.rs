@@ -2,7 +2,11 @@
 
 mod common;
 mod elasticsearch;
+mod fluentd;
 mod http;
+mod logstash;
+mod streams;
+mod syslog;
 mod web;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -10,6 +14,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use rustls::pki_types::ServerName;
 
 pub use self::{elasticsearch::Elasticsearch, http::Http};
+use self::{fluentd::Fluentd, streams::Streams, syslog::Syslog};
 use super::{keys::Key, load::Source, value::Given};
 use crate::{
     delivery::Limits,
@@ -50,6 +55,8 @@ pub struct SinkType {
     pub schemes: &'static [&'static str],
     /// Its keys.
     pub keys: &'static [&'static [SinkKey]],
+    /// Its target takes one thing after the other: batches are sent one by one, unless `concurrency` says otherwise.
+    pub keeps_order: bool,
     /// What was written, put together as far as it can be; adds what is wrong with it.
     build: fn(&Settings, &mut Vec<Wrong>) -> Option<TargetConfig>,
 }
@@ -67,7 +74,8 @@ impl SinkType {
 }
 
 /// Every type.
-pub static TYPES: &[&SinkType] = &[&elasticsearch::TYPE, &http::TYPE];
+pub static TYPES: &[&SinkType] =
+    &[&elasticsearch::TYPE, &fluentd::TYPE, &http::TYPE, &logstash::TYPE, &syslog::TYPE, &syslog::HTTP_TYPE];
 
 /// Keys that every type has.
 pub fn common_keys() -> impl Iterator<Item = &'static SinkKey> {
@@ -88,6 +96,9 @@ pub struct Settings {
     limits: Limits,
     spool: Spool,
     web: Web,
+    streams: Streams,
+    syslog: Syslog,
+    fluentd: Fluentd,
     http: Http,
     elasticsearch: Elasticsearch,
 }
@@ -106,6 +117,9 @@ impl Default for Settings {
             limits: Limits { concurrency: DEFAULT_CONCURRENCY, timeout: DEFAULT_TIMEOUT, attempts: None },
             spool: Spool::default(),
             web: Web::default(),
+            streams: Streams::default(),
+            syslog: Syslog::default(),
+            fluentd: Fluentd::default(),
             http: Http::default(),
             elasticsearch: Elasticsearch::default(),
         }
@@ -223,13 +237,17 @@ impl Written {
             let fields = Fields::parse(fields, without_fields).map(Arc::new);
             fields.map_err(|error| wrong.push(("fields", error.to_string()))).ok()
         };
+        let mut limits = settings.limits;
+        if one.keeps_order && !self.said.iter().any(|(key, ..)| key == "concurrency") {
+            limits.concurrency = 1;
+        }
         let common = Common {
             name: self.name.as_str().into(),
             route: Route { filter, rate: settings.rate, slow },
             batch_records: settings.batch_records,
             linger: settings.linger,
             queue_bytes: settings.queue_bytes,
-            limits: settings.limits,
+            limits,
             spool: settings.spool,
         };
         let sink = target.map(|target| SinkConfig { common, lines: settings.format, fields, target });
@@ -303,7 +321,7 @@ mod tests {
             "POD2POD_SINKS_ONE_QUEUE_BYTE: unknown key",
             "sinks.output: output is the name of",
             "sinks.Upper: a sink's name has",
-            "sinks.none.type: it is missing, or none of elasticsearch, http",
+            "sinks.none.type: it is missing, or none of elasticsearch, fluentd, http, logstash, syslog, syslog-http",
             "sinks.missing.url: it is missing",
             "--set: unknown key sinks.one.fitler; did you mean sinks.one.filter?",
             "--set: sinks.one.timeout: \"soon\" is not allowed; allowed: a duration",

@@ -25,6 +25,10 @@ pub(super) static KEYS: &[Key] = &[
         sentence: "Headers whose values are in files, which are read again when they change.",
         set: |sink, given| put(&mut sink.web.header_files, all(given, HeaderFile::parse)),
     },
+];
+
+/// Keys of TLS.
+pub(super) static TLS: &[Key] = &[
     Key {
         path: "tls.ca",
         allowed: "a path",
@@ -115,15 +119,20 @@ impl Web {
 
     /// How the server at `url` is reached.
     pub(super) fn access(&self, url: Url, authorization: Option<Authorization>) -> Access {
-        let tls = self.tls.clone();
         Access {
             url,
             headers: self.headers.clone(),
             header_files: self.header_files.clone(),
             authorization,
-            tls: tls::Client { authorities: tls.ca, own: tls.certificate.zip(tls.key) },
+            tls: self.tls_client(),
             server_name: self.server_name.clone(),
         }
+    }
+
+    /// Whom we believe, and who we are.
+    pub(super) fn tls_client(&self) -> tls::Client {
+        let tls = self.tls.clone();
+        tls::Client { authorities: tls.ca, own: tls.certificate.zip(tls.key) }
     }
 
     /// Adds what cannot be together.
