@@ -5,6 +5,7 @@
 pub mod elasticsearch;
 pub mod http;
 pub mod http_client;
+pub mod kafka;
 pub mod own;
 pub mod pod2pod_log;
 pub mod remote;
@@ -74,6 +75,8 @@ pub enum Encoder {
     Old(pod2pod_log::OldLines),
     /// Documents.
     Elasticsearch(Box<elasticsearch::Encoder>),
+    /// Messages.
+    Kafka(Box<kafka::Encoder>),
 }
 
 impl Encoder {
@@ -92,6 +95,7 @@ impl Encoder {
             Self::Text(columns) => columns.push_line(out, record),
             Self::Old(lines) => lines.push(out, record),
             Self::Elasticsearch(documents) => documents.push(out, record),
+            Self::Kafka(messages) => messages.push(out, record),
         }
     }
 }
@@ -116,7 +120,12 @@ pub enum TargetConfig {
     Http(Box<http::Config>),
     /// Elasticsearch or OpenSearch.
     Elasticsearch(Box<elasticsearch::Config>),
+    /// Kafka.
+    Kafka(Box<kafka::Config>),
 }
+
+/// Why a sink of Kafka is not in this program.
+pub const NO_KAFKA: &str = "this program was built without it: build it with `--features kafka`";
 
 impl SinkConfig {
     /// Reads the files that it names, to see whether they can be used; each that cannot be.
@@ -124,6 +133,7 @@ impl SinkConfig {
         match &self.target {
             TargetConfig::Http(http) => http.access.check_files(),
             TargetConfig::Elasticsearch(nodes) => nodes.access.check_files(),
+            TargetConfig::Kafka(kafka) => kafka.check_files(),
         }
     }
 
@@ -133,6 +143,11 @@ impl SinkConfig {
             TargetConfig::Elasticsearch(nodes) => {
                 let lines = json::Lines::of(self.fields.clone());
                 Encoder::Elasticsearch(Box::new(elasticsearch::Encoder::new(lines, nodes.index.clone())))
+            }
+            TargetConfig::Kafka(kafka) => {
+                let lines = json::Lines::of(self.fields.clone());
+                let kafka::Config { topic, default_topic, key, .. } = (**kafka).clone();
+                Encoder::Kafka(Box::new(kafka::Encoder::new(lines, topic, default_topic, key)))
             }
         }
     }
@@ -154,6 +169,13 @@ impl SinkConfig {
             TargetConfig::Elasticsearch(nodes) => {
                 Remote::start(self.common, Elasticsearch::new(*nodes, own)?, start)
             }
+            #[cfg(feature = "kafka")]
+            TargetConfig::Kafka(kafka) => {
+                let target = kafka::Kafka::new(*kafka, &self.common, own)?;
+                Remote::start(self.common, target, start)
+            }
+            #[cfg(not(feature = "kafka"))]
+            TargetConfig::Kafka(_) => anyhow::bail!(NO_KAFKA),
         };
         Ok(remote?)
     }
@@ -175,6 +197,13 @@ impl SinkConfig {
             TargetConfig::Elasticsearch(nodes) => {
                 remote::send_again(self.common, Elasticsearch::new(*nodes, own)?, dead, items)
             }
+            #[cfg(feature = "kafka")]
+            TargetConfig::Kafka(kafka) => {
+                let target = kafka::Kafka::new(*kafka, &self.common, own)?;
+                remote::send_again(self.common, target, dead, items)
+            }
+            #[cfg(not(feature = "kafka"))]
+            TargetConfig::Kafka(_) => anyhow::bail!(NO_KAFKA),
         };
         Ok(stats?)
     }

@@ -3,13 +3,14 @@
 mod common;
 mod elasticsearch;
 mod http;
+mod kafka;
 mod web;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use rustls::pki_types::ServerName;
 
-pub use self::{elasticsearch::Elasticsearch, http::Http};
+pub use self::{elasticsearch::Elasticsearch, http::Http, kafka::Kafka};
 use super::{keys::Key, load::Source, value::Given};
 use crate::{
     delivery::Limits,
@@ -66,7 +67,7 @@ impl SinkType {
 }
 
 /// Every type.
-pub static TYPES: &[&SinkType] = &[&elasticsearch::TYPE, &http::TYPE];
+pub static TYPES: &[&SinkType] = &[&elasticsearch::TYPE, &http::TYPE, &kafka::TYPE];
 
 /// Keys that every type has.
 pub fn common_keys() -> impl Iterator<Item = &'static SinkKey> {
@@ -88,6 +89,7 @@ pub struct Settings {
     web: Web,
     http: Http,
     elasticsearch: Elasticsearch,
+    kafka: Kafka,
 }
 
 impl Default for Settings {
@@ -105,6 +107,7 @@ impl Default for Settings {
             web: Web::default(),
             http: Http::default(),
             elasticsearch: Elasticsearch::default(),
+            kafka: Kafka::default(),
         }
     }
 }
@@ -299,7 +302,7 @@ mod tests {
             "POD2POD_SINKS_ONE_QUEUE_BYTE: unknown key",
             "sinks.output: output is the name of",
             "sinks.Upper: a sink's name has",
-            "sinks.none.type: it is missing, or none of elasticsearch, http",
+            "sinks.none.type: it is missing, or none of elasticsearch, http, kafka",
             "sinks.missing.url: it is missing",
             "--set: unknown key sinks.one.fitler; did you mean sinks.one.filter?",
             "--set: sinks.one.timeout: \"soon\" is not allowed; allowed: a duration",

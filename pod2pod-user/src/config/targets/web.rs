@@ -26,6 +26,20 @@ pub(super) static KEYS: &[Key] = &[
         set: |sink, given| put(&mut sink.web.header_files, all(given, HeaderFile::parse)),
     },
     Key {
+        path: "tls.server_name",
+        allowed: "a name or an address",
+        default: "",
+        sentence: "Whose certificate the server should have, if not the URL's host's.",
+        set: |sink, given| {
+            let name = ServerName::try_from(given.text()?.to_owned()).ok()?;
+            put(&mut sink.web.server_name, Some(Some(name)))
+        },
+    },
+];
+
+/// Keys of TLS, whatever is spoken in it.
+pub(super) static TLS: &[Key] = &[
+    Key {
         path: "tls.ca",
         allowed: "a path",
         default: "",
@@ -45,16 +59,6 @@ pub(super) static KEYS: &[Key] = &[
         default: "",
         sentence: "Its private key (PEM).",
         set: |sink, given| put(&mut sink.web.tls.key, Some(Some(given.path()?))),
-    },
-    Key {
-        path: "tls.server_name",
-        allowed: "a name or an address",
-        default: "",
-        sentence: "Whose certificate the server should have, if not the URL's host's.",
-        set: |sink, given| {
-            let name = ServerName::try_from(given.text()?.to_owned()).ok()?;
-            put(&mut sink.web.server_name, Some(Some(name)))
-        },
     },
 ];
 
