@@ -296,3 +296,61 @@ fn sasl(sink: &Settings, is_tls: bool, wrong: &mut Vec<Wrong>) -> Option<Sasl> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::value::Given;
+
+    fn wrong(settings: &[(&str, &str)]) -> Vec<&'static str> {
+        let mut sink = Settings::default();
+        for (path, value) in settings {
+            let key = TYPE.keys().find(|key| key.path == *path).unwrap();
+            assert!((key.set)(&mut sink, &Given::one(*value)).is_some(), "{path}={value}");
+        }
+        let mut wrong = Vec::new();
+        build(&sink, &mut wrong);
+        wrong.into_iter().map(|(key, _)| key).filter(|key| *key != "type").collect()
+    }
+
+    #[test]
+    fn what_cannot_be_together_is_told() {
+        let url = ("url", "kafka://a");
+        assert_eq!(wrong(&[url]), [""; 0]);
+        assert_eq!(wrong(&[]), ["url"]);
+        assert_eq!(wrong(&[url, ("acks", "1")]), ["acks"]);
+        assert_eq!(wrong(&[url, ("acks", "1"), ("idempotence", "off")]), [""; 0]);
+        assert_eq!(wrong(&[url, ("topics", "a[")]), ["topics"]);
+        assert_eq!(wrong(&[url, ("tls.ca", "/ca.pem")]), ["tls"]);
+        assert_eq!(wrong(&[url, ("user", "u")]), ["user"]);
+        let plain = [("user", "u"), ("password_file", "/p"), ("mechanism", "plain")];
+        assert_eq!(wrong(&[&[url], &plain[..]].concat()), ["mechanism"]);
+        assert_eq!(wrong(&[&[("url", "kafka+tls://a")], &plain[..]].concat()), [""; 0]);
+    }
+
+    #[test]
+    fn values_have_their_limits() {
+        let is_allowed = |path: &str, value: &str| {
+            let key = KEYS.iter().find(|key| key.path == path).unwrap();
+            (key.set)(&mut Settings::default(), &Given::one(value)).is_some()
+        };
+        for (path, value, expected) in [
+            ("max_topics", "0".to_owned(), false),
+            ("max_topics", MAX_TOPICS.to_string(), true),
+            ("max_topics", (MAX_TOPICS + 1).to_string(), false),
+            ("message_bytes", (MIN_MESSAGE_BYTES - 1).to_string(), false),
+            ("message_bytes", MIN_MESSAGE_BYTES.to_string(), true),
+            ("message_bytes", DEFAULT_MESSAGE_BYTES.to_string(), true),
+            ("message_bytes", MAX_MESSAGE_BYTES.to_string(), true),
+            ("message_bytes", (MAX_MESSAGE_BYTES + 1).to_string(), false),
+            ("default_topic", "__mine".to_owned(), false),
+            ("default_topic", "a/b".to_owned(), false),
+            ("message_headers", "source: pod2pod".to_owned(), true),
+            ("message_headers", "source".to_owned(), false),
+            ("key", "none".to_owned(), true),
+            ("key", "{nothing}".to_owned(), false),
+        ] {
+            assert_eq!(is_allowed(path, &value), expected, "{path}={value}");
+        }
+    }
+}

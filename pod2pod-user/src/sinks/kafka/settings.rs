@@ -282,3 +282,51 @@ fn authorities_of_this_machine() -> String {
     }
     String::from_utf8(pem).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn brokers_are_hosts_with_ports() {
+        for (text, is_tls, hosts) in [
+            ("kafka://a", false, &["a:9092"][..]),
+            ("kafka://a:1,b:2/", false, &["a:1", "b:2"]),
+            ("KAFKA+tls://[::1]:9094, b", true, &["[::1]:9094", "b:9092"]),
+        ] {
+            let brokers = Brokers::parse(text).unwrap();
+            assert_eq!(
+                (brokers.is_tls, &brokers.hosts.iter().map(String::as_str).collect::<Vec<_>>()[..]),
+                (is_tls, hosts)
+            );
+        }
+        for text in
+            ["a:9092", "http://a", "kafka://", "kafka://a,,b", "kafka://u:p@a", "kafka://a:x", "kafka://a/b"]
+        {
+            assert_eq!(Brokers::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_password_has_its_limits() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let read = |content: &[u8]| {
+            std::fs::write(file.path(), content).unwrap();
+            password(file.path())
+        };
+        assert_eq!(read(b"p ss\xc3\xbc\n").unwrap(), "p ss\u{fc}");
+        assert!(read(&[b'p'; MAX_PASSWORD_BYTES]).is_ok());
+        assert!(matches!(read(&[b'p'; MAX_PASSWORD_BYTES + 1]), Err(SecretError::TooLong { .. })));
+        for wrong in [&b""[..], b"\n", b"a\0b", b"\xff"] {
+            assert!(matches!(read(wrong), Err(SecretError::HeaderValue(_))));
+        }
+    }
+
+    #[test]
+    fn librdkafka_gives_up_before_the_attempt_does() {
+        for milliseconds in [100, 1000, 30_000] {
+            let timeout = Duration::from_millis(milliseconds);
+            assert!(message_time(timeout) < timeout && message_time(timeout) > LINGER);
+        }
+    }
+}
