@@ -462,3 +462,121 @@ mod native_socket {
         family as i32
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashSet, time::Duration};
+
+    use super::*;
+
+    /// With brokers of librdkafka's own, on loopback.
+    fn settings(more: &[(&'static str, &str)]) -> Vec<(&'static str, String)> {
+        let own = [("test.mock.num.brokers", "1"), ("allow.auto.create.topics", "true"), ("linger.ms", "1")];
+        own.iter().chain(more).map(|(name, value)| (*name, (*value).to_owned())).collect()
+    }
+
+    fn send(producer: &Producer, messages: &[Message<'_>]) -> Vec<Code> {
+        let mut flight = producer.flights().begin(messages.len());
+        for (place, message) in messages.iter().enumerate() {
+            let code = producer.send(flight.tag(place), *message);
+            if code != Code::NONE {
+                producer.flights().land(flight.tag(place), code);
+            }
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let landed = async { tokio::time::timeout(Duration::from_secs(60), flight.landed()).await };
+        runtime.block_on(landed).unwrap().unwrap()
+    }
+
+    #[test]
+    fn every_record_is_reported_and_every_socket_is_told_to_the_kernel_and_taken_back() {
+        let told = Arc::<Mutex<HashSet<u64>>>::default();
+        let (gone, over) = std::sync::mpsc::sync_channel(1);
+        let (opened, closed) = (Arc::clone(&told), Arc::clone(&told));
+        let own = Arc::new(OwnConnections::new(
+            Box::new(move |cookie| assert!(opened.lock().unwrap().insert(cookie))),
+            Box::new(move |cookie| {
+                let mut left = closed.lock().unwrap();
+                // The brokers' own are closed the same way.
+                if left.remove(&cookie) && left.is_empty() {
+                    // It may be told more than once, or when nobody waits.
+                    let _ = gone.try_send(());
+                }
+            }),
+        ));
+        let headers = [("source".to_owned(), "pod2pod".to_owned())];
+        let settings = settings(&[("message.max.bytes", "1000")]);
+        let producer = Producer::new(&settings, &headers, Arc::clone(&own)).unwrap();
+        let message = Message { topic: "a", key: Some(b"k"), time: 1, value: b"{}" };
+        let large = Message { value: &[b'x'; 2000], ..message };
+        let codes = send(&producer, &[message, large, Message { key: None, topic: "b", ..message }, message]);
+        assert_eq!(codes, [Code::NONE, Code(10), Code::NONE, Code::NONE]);
+        assert!(!told.lock().unwrap().is_empty());
+        // Each with its own address and without, as attempts have it that fail.
+        assert!(own.tuples().iter().any(|(client, server)| client.ip() == server.ip()));
+        assert!(own.tuples().iter().any(|(client, _)| client.ip().is_unspecified()));
+        while over.try_recv().is_ok() {}
+        drop(producer);
+        over.recv_timeout(Duration::from_secs(60)).unwrap();
+    }
+
+    #[test]
+    fn when_all_brokers_are_down_from_the_start_it_is_told_why() {
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let settings = [("bootstrap.servers", closed.to_string()), ("reconnect.backoff.ms", "10".to_owned())];
+        let producer = Producer::new(&settings, &[], Arc::default()).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let mut vain = producer.is_vain();
+        let told = async {
+            tokio::time::timeout(Duration::from_secs(60), vain.wait_for(|is_vain| *is_vain)).await.is_ok()
+        };
+        assert!(runtime.block_on(told));
+        let last = producer.last().unwrap();
+        assert!(last.reason.contains("Connection refused"), "{last:?}");
+    }
+
+    #[test]
+    fn what_is_purged_is_reported() {
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let producer =
+            Producer::new(&[("bootstrap.servers", closed.to_string())], &[], Arc::default()).unwrap();
+        let mut flight = producer.flights().begin(1);
+        let message = Message { topic: "a", key: None, time: 1, value: b"{}" };
+        assert_eq!(producer.send(flight.tag(0), message), Code::NONE);
+        producer.purge();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let landed = async { tokio::time::timeout(Duration::from_secs(60), flight.landed()).await };
+        assert_eq!(runtime.block_on(landed).unwrap().unwrap(), [Code(-152)]);
+    }
+
+    #[test]
+    fn a_wrong_setting_is_told_without_its_value() {
+        let told =
+            Producer::new(&[("sasl.mechanism\0", "hunter2".to_owned())], &[], Arc::default()).err().unwrap();
+        assert!(told.contains("sasl.mechanism") && !told.contains("hunter2"), "{told}");
+        let told = Producer::new(&[("acks", "hunter2".to_owned())], &[], Arc::default()).err().unwrap();
+        assert_eq!(told, "librdkafka does not take its setting acks");
+        assert!(Producer::new(&[], &[("a\0".to_owned(), String::new())], Arc::default()).is_err());
+    }
+
+    #[test]
+    fn addresses_are_read_as_c_has_them() {
+        // SAFETY: zeros are values of all of its parts, which are numbers.
+        let mut four: libc::sockaddr_in = unsafe { mem::zeroed() };
+        four.sin_family = libc::AF_INET as libc::sa_family_t;
+        (four.sin_port, four.sin_addr.s_addr) = (9092_u16.to_be(), u32::from_ne_bytes([127, 0, 0, 1]));
+        let address = (&raw const four).cast();
+        // SAFETY: as long as is said.
+        let read = |length| unsafe { native_socket::read(address, length) };
+        assert_eq!(read(size_of_val(&four)), Some("127.0.0.1:9092".parse().unwrap()));
+        assert_eq!(read(4), None);
+    }
+
+    #[test]
+    fn codes_have_names() {
+        assert_eq!(
+            (name(Code(10)).as_str(), name(Code(12_345)).as_str()),
+            ("MSG_SIZE_TOO_LARGE", "error 12345")
+        );
+    }
+}
