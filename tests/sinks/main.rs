@@ -1,5 +1,7 @@
 //! Sinks against the real servers, on loopback: all records there, each once, through outages.
 
+#[cfg(feature = "kafka")]
+mod kafka;
 mod opensearch;
 
 use std::{

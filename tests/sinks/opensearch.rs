@@ -68,7 +68,7 @@ impl Node {
         }
     }
 
-    fn settings<'a>(&self, more: &[&'a str]) -> Vec<String> {
+    fn settings(&self, more: &[&str]) -> Vec<String> {
         let own = [
             "sinks.es.type=elasticsearch".to_owned(),
             format!("sinks.es.url=http://127.0.0.1:{}/", self.port),

@@ -22,8 +22,10 @@ struct Server {
     why: &'static str,
 }
 
-const SERVERS: [Server; 1] =
-    [Server { name: "opensearch", main: Some("Node.java"), why: "stores documents as a user's does" }];
+const SERVERS: [Server; 2] = [
+    Server { name: "kafka", main: None, why: "keeps records in topics as a user's does" },
+    Server { name: "opensearch", main: Some("Node.java"), why: "stores documents as a user's does" },
+];
 
 /// What copies jars; its short name is not found.
 const COPY: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies";

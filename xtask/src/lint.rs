@@ -28,6 +28,12 @@ pub(crate) fn command() -> Result<()> {
         .args(["--test", "opinion", "--", "-D", "warnings"])
         .run()?;
     Cmd::cargo()
+        .args(["clippy", "--locked", "--quiet", "--package", "pod2pod-user", "--package", "pod2pod-tests"])
+        .args(["--lib", "--bins", "--test", "sinks"])
+        .args(build::KAFKA)
+        .args(["--", "-D", "warnings"])
+        .run()?;
+    Cmd::cargo()
         .args(["check", "--locked", "--quiet", "--package", "pod2pod-user"])
         .args(["--target", toolchain::OTHER_TARGET])
         .run()?;

@@ -117,13 +117,18 @@ fn unit() -> Result<()> {
 
 /// A tier that is a test binary of the tests crate. The daemon is built first, for the tiers that start it.
 fn integration(tier: &str, arguments: &[&str]) -> Result<()> {
-    Cmd::cargo().args(["build", "--locked", "--quiet", "--package", "pod2pod-user"]).run()?;
+    let build = Cmd::cargo().args(["build", "--locked", "--quiet", "--package", "pod2pod-user"]);
+    build.args(build::KAFKA).run()?;
     test_binary(tier, arguments).run()
 }
 
 fn test_binary(tier: &str, arguments: &[&str]) -> Cmd {
+    // Only there is something read back from a broker.
+    let features: &[&str] = if tier == "sinks" { &build::KAFKA } else { &[] };
     Cmd::cargo()
-        .args(["test", "--locked", "--package", "pod2pod-tests", "--test", tier, "--"])
+        .args(["test", "--locked", "--package", "pod2pod-tests"])
+        .args(features)
+        .args(["--test", tier, "--"])
         .args(arguments)
 }
 

@@ -8,6 +8,7 @@ pub mod failover;
 pub mod fluentd;
 pub mod http;
 pub mod http_client;
+pub mod kafka;
 pub mod logstash;
 #[cfg(test)]
 mod loopback;
@@ -98,6 +99,8 @@ pub enum Encoder {
     Fluentd(Box<fluentd::Encoder>),
     /// Messages of syslog.
     Syslog(Box<syslog::Encoder>),
+    /// Messages.
+    Kafka(Box<kafka::Encoder>),
 }
 
 impl Encoder {
@@ -119,6 +122,7 @@ impl Encoder {
             Self::Logstash(events) => events.push(out, record),
             Self::Syslog(messages) => messages.push(out, record),
             Self::Fluentd(events) => events.push(out, record),
+            Self::Kafka(messages) => messages.push(out, record),
         }
     }
 }
@@ -151,6 +155,8 @@ pub enum TargetConfig {
     SyslogHttp(Box<syslog_http::Config>),
     /// Fluentd or Fluent Bit.
     Fluentd(Box<fluentd::Config>),
+    /// Kafka.
+    Kafka(Box<kafka::Config>),
 }
 
 /// What of a sink is kept on disk.
@@ -162,6 +168,9 @@ pub struct Kept {
     pub data_dir: Option<PathBuf>,
 }
 
+/// Why a sink of Kafka is not in this program.
+pub const NO_KAFKA: &str = "this program was built without it: build it with `--features kafka`";
+
 impl SinkConfig {
     /// Reads the files that it names, to see whether they can be used; each that cannot be.
     pub fn check_files(&self) -> Vec<SecretError> {
@@ -172,6 +181,7 @@ impl SinkConfig {
             TargetConfig::Syslog(syslog) => syslog.transport.check_files(),
             TargetConfig::SyslogHttp(syslog) => syslog.access.check_files(),
             TargetConfig::Fluentd(fluentd) => fluentd.check_files(),
+            TargetConfig::Kafka(kafka) => kafka.check_files(),
         }
     }
 
@@ -191,6 +201,11 @@ impl SinkConfig {
             TargetConfig::Fluentd(fluentd) => {
                 let maps = msgpack::Maps::of(self.fields.clone());
                 Encoder::Fluentd(Box::new(fluentd::Encoder::new(maps, fluentd.tag.clone())))
+            }
+            TargetConfig::Kafka(kafka) => {
+                let lines = json::Lines::of(self.fields.clone());
+                let kafka::Config { topic, default_topic, key, .. } = (**kafka).clone();
+                Encoder::Kafka(Box::new(kafka::Encoder::new(lines, topic, default_topic, key)))
             }
         }
     }
@@ -227,6 +242,13 @@ impl SinkConfig {
                 Remote::start(self.common, SyslogHttp::new(syslog.access, own)?, start)
             }
             TargetConfig::Fluentd(fluentd) => Remote::start(self.common, Fluentd::new(*fluentd, own)?, start),
+            #[cfg(feature = "kafka")]
+            TargetConfig::Kafka(kafka) => {
+                let target = kafka::Kafka::new(*kafka, &self.common, own)?;
+                Remote::start(self.common, target, start)
+            }
+            #[cfg(not(feature = "kafka"))]
+            TargetConfig::Kafka(_) => anyhow::bail!(NO_KAFKA),
         };
         Ok(remote?)
     }
@@ -260,6 +282,13 @@ impl SinkConfig {
             TargetConfig::Fluentd(fluentd) => {
                 remote::send_again(self.common, Fluentd::new(*fluentd, own)?, dead, items)
             }
+            #[cfg(feature = "kafka")]
+            TargetConfig::Kafka(kafka) => {
+                let target = kafka::Kafka::new(*kafka, &self.common, own)?;
+                remote::send_again(self.common, target, dead, items)
+            }
+            #[cfg(not(feature = "kafka"))]
+            TargetConfig::Kafka(_) => anyhow::bail!(NO_KAFKA),
         };
         Ok(stats?)
     }

@@ -16,7 +16,7 @@ pub(super) static TYPE: SinkType = SinkType {
     word: "http",
     sentence: "An HTTP/1.1 collector: JSON lines, or arrays of objects, a batch a request.",
     schemes: &["http", "https"],
-    keys: &[KEYS, web::AUTHORIZATION, web::KEYS, web::TLS, common::LINES, common::KEYS],
+    keys: &[KEYS, web::AUTHORIZATION, web::KEYS, web::TLS, web::SERVER_NAME, common::LINES, common::KEYS],
     keeps_order: false,
     build,
 };

@@ -4,6 +4,7 @@ mod common;
 mod elasticsearch;
 mod fluentd;
 mod http;
+mod kafka;
 mod logstash;
 mod streams;
 mod syslog;
@@ -13,7 +14,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use rustls::pki_types::ServerName;
 
-pub use self::{elasticsearch::Elasticsearch, http::Http};
+pub use self::{elasticsearch::Elasticsearch, http::Http, kafka::Kafka};
 use self::{fluentd::Fluentd, streams::Streams, syslog::Syslog};
 use super::{keys::Key, load::Source, value::Given};
 use crate::{
@@ -74,8 +75,15 @@ impl SinkType {
 }
 
 /// Every type.
-pub static TYPES: &[&SinkType] =
-    &[&elasticsearch::TYPE, &fluentd::TYPE, &http::TYPE, &logstash::TYPE, &syslog::TYPE, &syslog::HTTP_TYPE];
+pub static TYPES: &[&SinkType] = &[
+    &elasticsearch::TYPE,
+    &fluentd::TYPE,
+    &http::TYPE,
+    &kafka::TYPE,
+    &logstash::TYPE,
+    &syslog::TYPE,
+    &syslog::HTTP_TYPE,
+];
 
 /// Keys that every type has.
 pub fn common_keys() -> impl Iterator<Item = &'static SinkKey> {
@@ -101,6 +109,7 @@ pub struct Settings {
     fluentd: Fluentd,
     http: Http,
     elasticsearch: Elasticsearch,
+    kafka: Kafka,
 }
 
 impl Default for Settings {
@@ -122,6 +131,7 @@ impl Default for Settings {
             fluentd: Fluentd::default(),
             http: Http::default(),
             elasticsearch: Elasticsearch::default(),
+            kafka: Kafka::default(),
         }
     }
 }
@@ -321,7 +331,7 @@ mod tests {
             "POD2POD_SINKS_ONE_QUEUE_BYTE: unknown key",
             "sinks.output: output is the name of",
             "sinks.Upper: a sink's name has",
-            "sinks.none.type: it is missing, or none of elasticsearch, fluentd, http, logstash, syslog, syslog-http",
+            "sinks.none.type: it is missing, or none of elasticsearch, fluentd, http, kafka, logstash, syslog",
             "sinks.missing.url: it is missing",
             "--set: unknown key sinks.one.fitler; did you mean sinks.one.filter?",
             "--set: sinks.one.timeout: \"soon\" is not allowed; allowed: a duration",

@@ -23,7 +23,7 @@ pub(super) static TYPE: SinkType = SinkType {
     sentence: "Syslog (RFC 5424) over TCP, TLS or UDP, the record's JSON as message. It does not answer: what is known of what a server has \
                is that its kernel took it.",
     schemes: &["syslog", "syslog+tcp", "syslog+tls", "syslog+udp"],
-    keys: &[KEYS, STYLE, streams::KEYS, web::TLS, common::LINES, common::KEYS],
+    keys: &[KEYS, STYLE, streams::KEYS, web::TLS, web::SERVER_NAME, common::LINES, common::KEYS],
     keeps_order: true,
     build,
 };
@@ -32,7 +32,16 @@ pub(super) static HTTP_TYPE: SinkType = SinkType {
     word: "syslog-http",
     sentence: "Lines of syslog in requests of HTTP (application/syslog), as the old forwarder sends them.",
     schemes: &["syslog+http", "syslog+https"],
-    keys: &[HTTP_KEYS, STYLE, web::AUTHORIZATION, web::KEYS, web::TLS, common::LINES, common::KEYS],
+    keys: &[
+        HTTP_KEYS,
+        STYLE,
+        web::AUTHORIZATION,
+        web::KEYS,
+        web::TLS,
+        web::SERVER_NAME,
+        common::LINES,
+        common::KEYS,
+    ],
     keeps_order: false,
     build: build_http,
 };

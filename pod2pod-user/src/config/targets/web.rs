@@ -27,7 +27,19 @@ pub(super) static KEYS: &[Key] = &[
     },
 ];
 
-/// Keys of TLS.
+/// Where a certificate may be another's than the host's.
+pub(super) static SERVER_NAME: &[Key] = &[Key {
+    path: "tls.server_name",
+    allowed: "a name or an address",
+    default: "",
+    sentence: "Whose certificate the server should have, if not the URL's host's.",
+    set: |sink, given| {
+        let name = ServerName::try_from(given.text()?.to_owned()).ok()?;
+        put(&mut sink.web.server_name, Some(Some(name)))
+    },
+}];
+
+/// Keys of TLS, whatever is spoken in it.
 pub(super) static TLS: &[Key] = &[
     Key {
         path: "tls.ca",
@@ -49,16 +61,6 @@ pub(super) static TLS: &[Key] = &[
         default: "",
         sentence: "Its private key (PEM).",
         set: |sink, given| put(&mut sink.web.tls.key, Some(Some(given.path()?))),
-    },
-    Key {
-        path: "tls.server_name",
-        allowed: "a name or an address",
-        default: "",
-        sentence: "Whose certificate the server should have, if not the URL's host's.",
-        set: |sink, given| {
-            let name = ServerName::try_from(given.text()?.to_owned()).ok()?;
-            put(&mut sink.web.server_name, Some(Some(name)))
-        },
     },
 ];
 
