@@ -46,7 +46,7 @@ fn outage() {
 /// A replay of exchanges with the paths `/item/0` and so on, as fast as the sink takes their records.
 struct Replay {
     child: Child,
-    feed: thread::JoinHandle<ChildStdin>,
+    feed: Option<thread::JoinHandle<ChildStdin>>,
     stderr: NamedTempFile,
 }
 
@@ -66,7 +66,7 @@ impl Replay {
             let _ = stdin.write_all(&capture(exchanges));
             stdin
         });
-        Self { child, feed, stderr }
+        Self { child, feed: Some(feed), stderr }
     }
 
     /// What it said so far.
@@ -76,7 +76,7 @@ impl Replay {
 
     /// Waits until it has read everything, ends its input, and waits for its end: its last line.
     fn finish(mut self) -> String {
-        drop(self.feed.join().unwrap());
+        drop(self.feed.take().map(|feed| feed.join().unwrap()));
         let deadline = Instant::now() + PATIENCE;
         while self.child.try_wait().unwrap().is_none() {
             if Instant::now() > deadline {
@@ -87,6 +87,14 @@ impl Replay {
         }
         let said = fs::read_to_string(self.stderr.path()).unwrap();
         said.lines().last().unwrap_or_default().to_owned()
+    }
+}
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        // A test that fails leaves nobody behind; one that ended is gone.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
 const EBPF_RUSTFLAGS: [&str; 3] =
     ["-Cdebuginfo=2", "-Clink-arg=--btf", "-Clink-arg=--disable-expand-memcpy-in-order"];
 
-/// With the sink of Kafka, whose library is C.
+/// With the sink of Kafka, whose library is C and takes minutes to build.
 pub(crate) const KAFKA: [&str; 2] = ["--features", "kafka"];
 
 /// Where the kernel side is built: other flags would throw away the host's builds.
@@ -109,7 +109,6 @@ pub(crate) fn daemon() -> Result<PathBuf> {
     Cmd::cargo()
         .env("CARGO_TARGET_DIR", "target")
         .args(["build", "--locked", "--release", "--package", "pod2pod-user", "--bin", "pod2pod"])
-        .args(KAFKA)
         .run_aside()?;
     Ok(cmd::workspace().join("target/release/pod2pod"))
 }

@@ -27,7 +27,7 @@ struct Tool {
     goals: &'static [&'static str],
 }
 
-const TOOLS: [Tool; 29] = [
+const TOOLS: [Tool; 32] = [
     tool("tshark", "tshark", "the independent opinion on captures", &["opinion", "bench"]),
     tool("tcpdump", "tcpdump", "captures real servers and clients", &["opinion", "bench"]),
     tool("httpry", "httpry", "a second opinion, and the speed to beat", &["opinion", "bench"]),
@@ -44,6 +44,9 @@ const TOOLS: [Tool; 29] = [
     tool("wrk", "wrk", "a client that pipelines", &["opinion", "kernel", "vm", "bench"]),
     tool("ab", "apache2-utils", "a client that speaks HTTP/1.0", &["opinion"]),
     tool("h2load", "nghttp2-client", "a client that differs, in HTTP/1 mode", &["opinion"]),
+    tool("make", "make", "builds the library of the sink of Kafka", &["lint", "services"]),
+    tool("perl", "perl", "builds the TLS of the sink of Kafka", &["lint", "services"]),
+    tool("cc", "gcc", "compiles both", &["lint", "services"]),
     tool("setpriv", "util-linux", "ends servers with the test that started them", &["services"]),
     tool("skopeo", "skopeo", "a second opinion on the image", &["image"]),
     tool("qemu-aarch64-static", "qemu-user-static", "runs the image's program for arm64", &["image"]),

@@ -1,6 +1,7 @@
 //! Runs the tiers, each timed, all of them even if one fails, and sums up. What a tier proves is in the tests.
 
 use std::{
+    path::Path,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -117,8 +118,7 @@ fn unit() -> Result<()> {
 
 /// A tier that is a test binary of the tests crate. The daemon is built first, for the tiers that start it.
 fn integration(tier: &str, arguments: &[&str]) -> Result<()> {
-    let build = Cmd::cargo().args(["build", "--locked", "--quiet", "--package", "pod2pod-user"]);
-    build.args(build::KAFKA).run()?;
+    Cmd::cargo().args(["build", "--locked", "--quiet", "--package", "pod2pod-user"]).run()?;
     test_binary(tier, arguments).run()
 }
 
@@ -159,11 +159,13 @@ fn services() -> Result<()> {
     }
     // As it runs on a node: what it takes is measured.
     let daemon = build::daemon()?;
-    let one_binary = |name, threads: usize| {
-        test_binary(name, &[&format!("--test-threads={threads}")]).env(BINARY_VARIABLE, &daemon).run()
+    let one_binary = |name, threads: usize, program: &Path| {
+        test_binary(name, &[&format!("--test-threads={threads}")]).env(BINARY_VARIABLE, program).run()
     };
-    one_binary("services", SERVICES_TEST_THREADS)?;
-    one_binary("sinks", SINKS_TEST_THREADS)
+    one_binary("services", SERVICES_TEST_THREADS, &daemon)?;
+    let with_kafka = Cmd::cargo().args(["build", "--locked", "--quiet", "--package", "pod2pod-user"]);
+    with_kafka.args(build::KAFKA).env("CARGO_TARGET_DIR", "target").run()?;
+    one_binary("sinks", SINKS_TEST_THREADS, &cmd::workspace().join("target/debug/pod2pod"))
 }
 
 #[cfg(test)]

@@ -274,7 +274,9 @@ mod tests {
     use crate::{
         config::{Config, load},
         record::{Kind, Record},
-        sinks::remote::{MAX_BATCH_RECORDS, MAX_CONCURRENCY, MIN_SPOOL_BYTES},
+        sinks::remote::{
+            DEFAULT_SPOOL_AGE, DEFAULT_SPOOL_BYTES, MAX_BATCH_RECORDS, MAX_CONCURRENCY, MIN_SPOOL_BYTES,
+        },
     };
 
     fn load(settings: &[&str], environment: &[(&str, &str)]) -> Result<Config, Vec<String>> {
@@ -370,6 +372,9 @@ mod tests {
             (format!("batch_records={}", MAX_BATCH_RECORDS + 1), false),
             (format!("spool.bytes={MIN_SPOOL_BYTES}"), true),
             (format!("spool.bytes={}", MIN_SPOOL_BYTES - 1), false),
+            (format!("spool.bytes={DEFAULT_SPOOL_BYTES}"), true),
+            (format!("spool.age={}s", DEFAULT_SPOOL_AGE.as_secs()), true),
+            ("spool.age=0s".to_owned(), false),
             ("spool.bytes=off".to_owned(), true),
         ] {
             let settings = ["sinks.a=http://a/", &format!("sinks.a.{setting}")];
