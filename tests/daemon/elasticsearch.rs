@@ -247,7 +247,7 @@ fn what_is_wrong_with_its_settings_is_told_at_once() {
         "sinks.es.user: user and password_file are needed together",
         "sinks.es: /nowhere/key: ",
         "sinks.es.pipeline: \"a/b\" is not allowed",
-        "unknown key sinks.es.topic",
+        "sinks.es.topic is a key of sinks of type kafka, and this one is of type elasticsearch",
         "sinks.other.index: \"Upper\" is not allowed",
         "sinks.other.url: it is missing",
     ] {
