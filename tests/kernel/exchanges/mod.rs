@@ -32,6 +32,7 @@ mod reload;
 mod restraint;
 mod rights;
 mod root;
+mod spool;
 mod switch;
 mod unreachable;
 mod update;
