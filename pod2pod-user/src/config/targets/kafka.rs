@@ -21,7 +21,8 @@ pub(super) static TYPE: SinkType = SinkType {
     sentence: "Kafka: a topic by namespace or whatever else records have, in which a connection's records keep their order, judged one by one by what the brokers report.",
     schemes: &["kafka", "kafka+tls"],
     keys: &[KEYS, web::TLS, common::LINES, common::KEYS],
-    keeps_order: false,
+    // An attempt that takes longer than it may is made again behind those that were made beside it.
+    keeps_order: true,
     build,
 };
 
