@@ -1,10 +1,13 @@
 //! Sinks against the real servers, on loopback: all records there, each once, through outages.
 
 mod opensearch;
+mod otlp;
+mod postgres;
 
 use std::{
     fs,
     io::Write as _,
+    path::Path,
     process::{Child, ChildStdin, Stdio},
     thread,
     time::{Duration, Instant},
@@ -86,6 +89,11 @@ impl Replay {
         let said = fs::read_to_string(self.stderr.path()).unwrap();
         said.lines().last().unwrap_or_default().to_owned()
     }
+}
+
+/// A certificate for loopback that vouches for itself, or its key.
+fn tls_file(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("data/tls").join(name).display().to_string()
 }
 
 /// `exchanges` on one connection as a pcap file.

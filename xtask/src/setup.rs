@@ -27,7 +27,7 @@ struct Tool {
     goals: &'static [&'static str],
 }
 
-const TOOLS: [Tool; 29] = [
+const TOOLS: [Tool; 30] = [
     tool("tshark", "tshark", "the independent opinion on captures", &["opinion", "bench"]),
     tool("tcpdump", "tcpdump", "captures real servers and clients", &["opinion", "bench"]),
     tool("httpry", "httpry", "a second opinion, and the speed to beat", &["opinion", "bench"]),
@@ -44,6 +44,7 @@ const TOOLS: [Tool; 29] = [
     tool("wrk", "wrk", "a client that pipelines", &["opinion", "kernel", "vm", "bench"]),
     tool("ab", "apache2-utils", "a client that speaks HTTP/1.0", &["opinion"]),
     tool("h2load", "nghttp2-client", "a client that differs, in HTTP/1 mode", &["opinion"]),
+    tool("pg_ctlcluster", "postgresql", "a database that sinks write to", &["services"]),
     tool("setpriv", "util-linux", "ends servers with the test that started them", &["services"]),
     tool("skopeo", "skopeo", "a second opinion on the image", &["image"]),
     tool("qemu-aarch64-static", "qemu-user-static", "runs the image's program for arm64", &["image"]),

@@ -130,7 +130,8 @@ impl fmt::Debug for Secret {
 }
 
 impl Secret {
-    fn read(&self) -> Result<Vec<u8>, SecretError> {
+    /// What it is now.
+    pub(super) fn read(&self) -> Result<Vec<u8>, SecretError> {
         match self {
             Self::File(path) => Ok(small_file(path, MAX_HEADER_BYTES)?.trim_ascii().to_vec()),
             Self::Given(text) => Ok(text.clone().into_bytes()),

@@ -3,10 +3,14 @@
 //! A sink encodes a record at once and queues bytes: memory is bounded in bytes. Sinks know the Record and nothing upstream.
 
 pub mod elasticsearch;
+pub mod file;
 pub mod http;
 pub mod http_client;
+mod ids;
+pub mod otlp;
 pub mod own;
 pub mod pod2pod_log;
+pub mod postgres;
 pub mod remote;
 pub mod reuse;
 pub mod text;
@@ -14,7 +18,10 @@ pub mod writer;
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
-use self::{elasticsearch::Elasticsearch, http::Collector, remote::Start};
+use self::{
+    elasticsearch::Elasticsearch, file::LogFile, http::Collector, otlp::Otlp, postgres::Postgres,
+    remote::Start,
+};
 pub use self::{
     own::OwnConnections,
     remote::{Common, Remote},
@@ -74,6 +81,10 @@ pub enum Encoder {
     Old(pod2pod_log::OldLines),
     /// Documents.
     Elasticsearch(Box<elasticsearch::Encoder>),
+    /// Log records, or spans.
+    Otlp(otlp::Encoder),
+    /// Rows.
+    Postgres(Box<postgres::Encoder>),
 }
 
 impl Encoder {
@@ -92,6 +103,8 @@ impl Encoder {
             Self::Text(columns) => columns.push_line(out, record),
             Self::Old(lines) => lines.push(out, record),
             Self::Elasticsearch(documents) => documents.push(out, record),
+            Self::Otlp(items) => items.push(out, record),
+            Self::Postgres(rows) => rows.push(out, record),
         }
     }
 }
@@ -116,6 +129,12 @@ pub enum TargetConfig {
     Http(Box<http::Config>),
     /// Elasticsearch or OpenSearch.
     Elasticsearch(Box<elasticsearch::Config>),
+    /// A file.
+    File(Box<file::Config>),
+    /// Whoever takes OTLP.
+    Otlp(Box<otlp::Config>),
+    /// PostgreSQL.
+    Postgres(Box<postgres::Config>),
 }
 
 impl SinkConfig {
@@ -124,15 +143,22 @@ impl SinkConfig {
         match &self.target {
             TargetConfig::Http(http) => http.access.check_files(),
             TargetConfig::Elasticsearch(nodes) => nodes.access.check_files(),
+            TargetConfig::File(_) => Vec::new(),
+            TargetConfig::Otlp(otlp) => otlp.access.check_files(),
+            TargetConfig::Postgres(table) => table.check_files(),
         }
     }
 
     fn encoder(&self) -> Encoder {
         match &self.target {
-            TargetConfig::Http(_) => Encoder::lines(self.lines, self.fields.clone()),
+            TargetConfig::Http(_) | TargetConfig::File(_) => Encoder::lines(self.lines, self.fields.clone()),
             TargetConfig::Elasticsearch(nodes) => {
                 let lines = json::Lines::of(self.fields.clone());
                 Encoder::Elasticsearch(Box::new(elasticsearch::Encoder::new(lines, nodes.index.clone())))
+            }
+            TargetConfig::Otlp(otlp) => Encoder::Otlp(otlp::Encoder::new(otlp.signal, self.fields.clone())),
+            TargetConfig::Postgres(_) => {
+                Encoder::Postgres(Box::new(postgres::Encoder::new(json::Lines::of(self.fields.clone()))))
             }
         }
     }
@@ -154,6 +180,11 @@ impl SinkConfig {
             TargetConfig::Elasticsearch(nodes) => {
                 Remote::start(self.common, Elasticsearch::new(*nodes, own)?, start)
             }
+            TargetConfig::File(file) => Remote::start(self.common.in_order(), LogFile::new(*file)?, start),
+            TargetConfig::Otlp(otlp) => Remote::start(self.common, Otlp::new(*otlp, own)?, start),
+            TargetConfig::Postgres(table) => {
+                Remote::start(self.common.in_order(), Postgres::new(*table, own)?, start)
+            }
         };
         Ok(remote?)
     }
@@ -174,6 +205,13 @@ impl SinkConfig {
             }
             TargetConfig::Elasticsearch(nodes) => {
                 remote::send_again(self.common, Elasticsearch::new(*nodes, own)?, dead, items)
+            }
+            TargetConfig::File(file) => {
+                remote::send_again(self.common.in_order(), LogFile::new(*file)?, dead, items)
+            }
+            TargetConfig::Otlp(otlp) => remote::send_again(self.common, Otlp::new(*otlp, own)?, dead, items),
+            TargetConfig::Postgres(table) => {
+                remote::send_again(self.common.in_order(), Postgres::new(*table, own)?, dead, items)
             }
         };
         Ok(stats?)

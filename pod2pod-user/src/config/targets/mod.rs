@@ -2,14 +2,18 @@
 
 mod common;
 mod elasticsearch;
+mod file;
 mod http;
+mod otlp;
+mod postgres;
 mod web;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use rustls::pki_types::ServerName;
 
-pub use self::{elasticsearch::Elasticsearch, http::Http};
+pub(super) use self::file::shared as shared_files;
+pub use self::{elasticsearch::Elasticsearch, file::LogFile, http::Http, otlp::Otlp, postgres::Postgres};
 use super::{keys::Key, load::Source, value::Given};
 use crate::{
     delivery::Limits,
@@ -66,7 +70,8 @@ impl SinkType {
 }
 
 /// Every type.
-pub static TYPES: &[&SinkType] = &[&elasticsearch::TYPE, &http::TYPE];
+pub static TYPES: &[&SinkType] =
+    &[&elasticsearch::TYPE, &file::TYPE, &http::TYPE, &otlp::TYPE, &postgres::TYPE];
 
 /// Keys that every type has.
 pub fn common_keys() -> impl Iterator<Item = &'static SinkKey> {
@@ -88,6 +93,9 @@ pub struct Settings {
     web: Web,
     http: Http,
     elasticsearch: Elasticsearch,
+    file: LogFile,
+    otlp: Otlp,
+    postgres: Postgres,
 }
 
 impl Default for Settings {
@@ -105,6 +113,9 @@ impl Default for Settings {
             web: Web::default(),
             http: Http::default(),
             elasticsearch: Elasticsearch::default(),
+            file: LogFile::default(),
+            otlp: Otlp::default(),
+            postgres: Postgres::default(),
         }
     }
 }
@@ -299,7 +310,7 @@ mod tests {
             "POD2POD_SINKS_ONE_QUEUE_BYTE: unknown key",
             "sinks.output: output is the name of",
             "sinks.Upper: a sink's name has",
-            "sinks.none.type: it is missing, or none of elasticsearch, http",
+            "sinks.none.type: it is missing, or none of elasticsearch, file, http, otlp, postgres",
             "sinks.missing.url: it is missing",
             "--set: unknown key sinks.one.fitler; did you mean sinks.one.filter?",
             "--set: sinks.one.timeout: \"soon\" is not allowed; allowed: a duration",

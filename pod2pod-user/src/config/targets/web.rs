@@ -3,14 +3,14 @@
 use ::http::header::AUTHORIZATION as AUTHORIZATION_HEADER;
 use rustls::pki_types::ServerName;
 
-use super::{SinkKey as Key, Web, Wrong};
+use super::{SinkKey as Key, TlsFiles, Web, Wrong};
 use crate::{
     config::keys::{all, put},
     secrets::tls,
     sinks::http_client::{Access, Authorization, Header, HeaderFile, Secret, Url},
 };
 
-pub(super) static KEYS: &[Key] = &[
+pub(super) static HEADERS: &[Key] = &[
     Key {
         path: "headers",
         allowed: "a list of headers such as X-Scope-OrgID: shop",
@@ -25,6 +25,10 @@ pub(super) static KEYS: &[Key] = &[
         sentence: "Headers whose values are in files, which are read again when they change.",
         set: |sink, given| put(&mut sink.web.header_files, all(given, HeaderFile::parse)),
     },
+];
+
+/// Keys of TLS.
+pub(super) static TLS: &[Key] = &[
     Key {
         path: "tls.ca",
         allowed: "a path",
@@ -58,8 +62,8 @@ pub(super) static KEYS: &[Key] = &[
     },
 ];
 
-/// Keys of who we are to such a server.
-pub(super) static AUTHORIZATION: &[Key] = &[
+/// Keys of who we are, by name.
+pub(super) static USER: &[Key] = &[
     Key {
         path: "user",
         allowed: "a name without a colon",
@@ -77,14 +81,16 @@ pub(super) static AUTHORIZATION: &[Key] = &[
         sentence: "Where the password is; read again when it changes.",
         set: |sink, given| put(&mut sink.web.password_file, Some(Some(given.path()?))),
     },
-    Key {
-        path: "token_file",
-        allowed: "a path",
-        default: "",
-        sentence: "Where a token is that says who we are (`Bearer`); read again when it changes.",
-        set: |sink, given| put(&mut sink.web.token_file, Some(Some(given.path()?))),
-    },
 ];
+
+/// The key of who we are, by what we have.
+pub(super) static TOKEN: &[Key] = &[Key {
+    path: "token_file",
+    allowed: "a path",
+    default: "",
+    sentence: "Where a token is that says who we are (`Bearer`); read again when it changes.",
+    set: |sink, given| put(&mut sink.web.token_file, Some(Some(given.path()?))),
+}];
 
 impl Web {
     /// Who we are, as far as it is said.
@@ -115,20 +121,25 @@ impl Web {
 
     /// How the server at `url` is reached.
     pub(super) fn access(&self, url: Url, authorization: Option<Authorization>) -> Access {
-        let tls = self.tls.clone();
         Access {
             url,
             headers: self.headers.clone(),
             header_files: self.header_files.clone(),
             authorization,
-            tls: tls::Client { authorities: tls.ca, own: tls.certificate.zip(tls.key) },
+            tls: self.tls_client(),
             server_name: self.server_name.clone(),
         }
     }
 
+    /// Whom to believe, and who we are.
+    pub(super) fn tls_client(&self) -> tls::Client {
+        let TlsFiles { ca, certificate, key } = self.tls.clone();
+        tls::Client { authorities: ca, own: certificate.zip(key) }
+    }
+
     /// Adds what cannot be together.
     pub(super) fn check(&self, is_tls: bool, wrong: &mut Vec<Wrong>) {
-        let says_tls = self.tls != super::TlsFiles::default() || self.server_name.is_some();
+        let says_tls = self.tls != TlsFiles::default() || self.server_name.is_some();
         if says_tls && !is_tls {
             wrong.push(("tls", "values are given, but its url is not one of TLS".to_owned()));
         }
