@@ -13,6 +13,7 @@ mod connects;
 mod deploy;
 mod elasticsearch;
 mod endpoints;
+mod file_sink;
 mod filter;
 mod ipvs;
 mod old_format;

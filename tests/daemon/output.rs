@@ -102,12 +102,12 @@ fn a_disk_that_fills_up_keeps_whole_lines_readable() {
     assert!(whole > 100);
 }
 
-/// RLIMIT_FSIZE: writes past it fail with EFBIG (SIGXFSZ is ignored), as on a disk that fills up.
+/// RLIMIT_FSIZE, which may be raised again: writes past it fail with EFBIG (SIGXFSZ is ignored), as on a disk that fills up.
 pub(crate) fn limit_file_size(command: &mut std::process::Command, bytes: u64) {
     let program = command.get_program().to_owned();
     let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
     let mut limited = std::process::Command::new("sh");
-    limited.arg("-c").arg(format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", bytes / 512));
+    limited.arg("-c").arg(format!("trap '' XFSZ; ulimit -S -f {}; exec \"$0\" \"$@\"", bytes / 512));
     limited.arg(program).args(arguments);
     limited.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
     *command = limited;

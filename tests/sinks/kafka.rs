@@ -302,18 +302,23 @@ fn what_has_no_topic_goes_where_it_is_told() {
     let base = ["sinks.k.default_topic=home", &data_dir];
     // Refused, and kept; the next time it is asked for, by a sink that sends it to the default one.
     let settings = ["sinks.k.topic=none-{http.response.status_code}", "sinks.k.unknown_topic=dead_letter"];
-    let summary = broker.replay(RECORDS, &[&base[..], &settings].concat()).finish();
+    let replay = broker.replay(RECORDS, &[&base[..], &settings].concat());
+    until("all are refused", || letters(folder.path()).len() == RECORDS);
+    let summary = replay.finish();
     assert!(summary.contains(&format!("k: delivered 0, lost {RECORDS}")), "{summary}");
-    let letters = letters(folder.path());
-    assert_eq!(letters.len(), RECORDS);
-    assert_eq!(letters[0]["detail"], "none-200: the cluster has no such topic");
+    let refused = letters(folder.path());
+    assert_eq!(refused[0]["detail"], "none-200: the cluster has no such topic");
     let settings = ["sinks.k.topic=none-{http.response.status_code}", "sinks.k.unknown_topic=default"];
-    let summary = broker.replay(RECORDS, &[&base[..], &settings].concat()).finish();
+    let replay = broker.replay(RECORDS, &[&base[..], &settings].concat());
+    broker.wait_for("home", RECORDS);
+    let summary = replay.finish();
     assert!(summary.contains(&format!("k: delivered {RECORDS}, lost 0")), "{summary}");
     assert_eq!(broker.messages("home").len(), RECORDS);
     // Not an allowed one.
     let settings = ["sinks.k.topic=item-{http.response.status_code}", "sinks.k.topics=team-*"];
-    let summary = broker.replay(RECORDS, &[&base[..], &settings].concat()).finish();
+    let replay = broker.replay(RECORDS, &[&base[..], &settings].concat());
+    until("all are refused", || letters(folder.path()).len() == 2 * RECORDS);
+    let summary = replay.finish();
     assert!(summary.contains(&format!("k: delivered 0, lost {RECORDS}")), "{summary}");
     // It waits until somebody makes it.
     let settings = ["sinks.k.topic=late-{http.response.status_code}", "sinks.k.unknown_topic=wait"];

@@ -3,10 +3,12 @@
 #[cfg(feature = "kafka")]
 mod kafka;
 mod opensearch;
+mod postgres;
 
 use std::{
     fs,
     io::Write as _,
+    path::Path,
     process::{Child, ChildStdin, Stdio},
     thread,
     time::{Duration, Instant},
@@ -96,6 +98,11 @@ impl Drop for Replay {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A certificate for loopback that vouches for itself, or its key.
+fn tls_file(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("data/tls").join(name).display().to_string()
 }
 
 /// `exchanges` on one connection as a pcap file.

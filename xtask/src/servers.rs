@@ -27,6 +27,11 @@ pub(crate) struct Server {
     why: &'static str,
 }
 
+/// The package of the folder itself, which has a main function of ours.
+const OWN: &str = ".";
+/// What such a folder has beside its versions.
+const OWN_SOURCES: [&str; 2] = ["main.go", "file.go"];
+
 /// No symbols, and the version that Kubernetes' own build writes in.
 const KUBERNETES: &str = "-s -w -X k8s.io/component-base/version.gitVersion=v1.35.8 \
                           -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=35";
@@ -159,7 +164,8 @@ fn stamp_file(server: &Server) -> PathBuf {
 /// All that decides what is built, but for the release of Go: any that will do makes servers that will do.
 fn stamp(server: &Server) -> String {
     let read = |name: &str| fs::read_to_string(folder(server).join(name)).unwrap_or_default();
-    format!("{}\n{}\n{}{}", server.package, server.linked, read("go.mod"), read("go.sum"))
+    let own = if server.package == OWN { OWN_SOURCES.map(read).concat() } else { String::new() };
+    format!("{}\n{}\n{}{}{own}", server.package, server.linked, read("go.mod"), read("go.sum"))
 }
 
 /// Removes a folder, a file or a link, if it is there.
@@ -199,7 +205,8 @@ mod tests {
         for server in &SERVERS {
             let module = fs::read_to_string(folder(server).join("go.mod")).expect("there is a go.mod");
             assert!(module.contains(&format!("\ngo 1.{GO}")), "{}", server.name);
-            assert!(module.contains(&format!("tool {}\n", server.package)), "{}", server.name);
+            let is_tool = module.contains(&format!("tool {}\n", server.package));
+            assert_ne!(is_tool, server.package == OWN, "{}", server.name);
             assert!(folder(server).join("go.sum").is_file(), "{}", server.name);
         }
     }

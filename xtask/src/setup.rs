@@ -27,7 +27,7 @@ struct Tool {
     goals: &'static [&'static str],
 }
 
-const TOOLS: [Tool; 32] = [
+const TOOLS: [Tool; 33] = [
     tool("tshark", "tshark", "the independent opinion on captures", &["opinion", "bench"]),
     tool("tcpdump", "tcpdump", "captures real servers and clients", &["opinion", "bench"]),
     tool("httpry", "httpry", "a second opinion, and the speed to beat", &["opinion", "bench"]),
@@ -47,6 +47,7 @@ const TOOLS: [Tool; 32] = [
     tool("make", "make", "builds the library of the sink of Kafka", &["lint", "services"]),
     tool("perl", "perl", "builds the TLS of the sink of Kafka", &["lint", "services"]),
     tool("cc", "gcc", "compiles both", &["lint", "services"]),
+    tool("pg_ctlcluster", "postgresql", "a database that sinks write to", &["services"]),
     tool("setpriv", "util-linux", "ends servers with the test that started them", &["services"]),
     tool("skopeo", "skopeo", "a second opinion on the image", &["image"]),
     tool("qemu-aarch64-static", "qemu-user-static", "runs the image's program for arm64", &["image"]),

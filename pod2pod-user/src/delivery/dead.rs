@@ -88,13 +88,17 @@ impl DeadLetters {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut text = Vec::new();
         self.clock.push_time(&mut text, u64::try_from(since.as_nanos()).unwrap_or(u64::MAX));
-        let letter = json!({
+        let is_text = str::from_utf8(item).is_ok();
+        let mut letter = json!({
             "time": String::from_utf8_lossy(&text),
             "sink": *self.sink,
             "reason": refusal.kind.as_str(),
             "detail": refusal.detail,
-            "item": String::from_utf8_lossy(item),
+            "item": if is_text { String::from_utf8_lossy(item).into_owned() } else { of_bytes(item) },
         });
+        if !is_text {
+            letter["is_text"] = Value::Bool(false);
+        }
         format!("{letter}\n").into_bytes()
     }
 
@@ -290,9 +294,18 @@ impl Taken {
     }
 }
 
+/// Of an item that is no text each byte is the character of its number.
+fn of_bytes(item: &[u8]) -> String {
+    item.iter().copied().map(char::from).collect()
+}
+
 fn item(line: &[u8]) -> Option<Vec<u8>> {
     let letter: Value = serde_json::from_slice(line).ok()?;
-    Some(letter.get("item")?.as_str()?.as_bytes().to_vec())
+    let item = letter.get("item")?.as_str()?;
+    match letter.get("is_text") {
+        Some(Value::Bool(false)) => item.chars().map(|byte| u8::try_from(byte).ok()).collect(),
+        Some(_) | None => Some(item.as_bytes().to_vec()),
+    }
 }
 
 #[cfg(test)]
@@ -301,6 +314,19 @@ mod tests {
 
     use super::*;
     use crate::delivery::RefusalKind;
+
+    #[test]
+    fn items_are_the_same_whether_they_are_text_or_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let letters = DeadLetters::of(folder.path(), "a".into());
+        let mut letters = letters.unwrap();
+        let refusal = Refusal::new(RefusalKind::Rejected, "");
+        for wanted in [&b"text\n"[..], "\u{e4}".as_bytes(), b"\xff\0\n\"\x80a", b"", &[0xc3]] {
+            let line = letters.line(wanted, &refusal, UNIX_EPOCH);
+            assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
+            assert_eq!(item(&line).as_deref(), Some(wanted));
+        }
+    }
 
     const TIME: Duration = Duration::from_nanos(1_795_391_164_000_000_001);
 

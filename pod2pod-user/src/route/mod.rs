@@ -9,6 +9,7 @@ use std::time::Duration;
 pub use self::{
     filter::{Filter, FilterError},
     template::{Filler, Template, TemplateError},
+    word::of_text,
 };
 use crate::{
     enrich::{

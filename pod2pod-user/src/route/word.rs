@@ -381,7 +381,7 @@ fn of_number(value: Value<'_>) -> Option<f64> {
 }
 
 /// A value as a person would write it.
-pub(super) fn of_text(value: Value<'_>) -> Option<Cow<'_, [u8]>> {
+pub fn of_text(value: Value<'_>) -> Option<Cow<'_, [u8]>> {
     let written = |text: String| Some(Cow::Owned(text.into_bytes()));
     match value {
         Value::Word(word) => Some(Cow::Borrowed(word.as_bytes())),

@@ -4,10 +4,9 @@
 
 use std::{
     collections::HashMap,
-    hash::{BuildHasher as _, Hasher as _, RandomState},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -20,14 +19,12 @@ use serde::Deserialize;
 use super::{
     http::{gzip, judge},
     http_client::{Access, Answered, Client, Reading},
+    ids::Ids,
     own::OwnConnections,
 };
 use crate::{
     delivery::{Answer, Parcel, Refusal, RefusalKind, Target, Trouble, TroubleKind, Verdict},
-    record::{
-        Record, json,
-        number::{Clock, push_hex},
-    },
+    record::{Record, json, number::Clock},
     route::{Filler, Template},
     secrets::SecretError,
 };
@@ -68,20 +65,6 @@ pub struct Encoder {
     ids: Arc<Ids>,
 }
 
-/// Ids that no other has: a random number of this process, and one that counts.
-#[derive(Debug)]
-struct Ids {
-    random: [u64; 2],
-    count: AtomicU64,
-}
-
-impl Default for Ids {
-    fn default() -> Self {
-        let random = || RandomState::new().build_hasher().finish();
-        Self { random: [random(), random()], count: AtomicU64::new(0) }
-    }
-}
-
 impl Encoder {
     /// Documents as `lines` makes them, in indices as `index` says.
     pub fn new(lines: json::Lines, index: Template) -> Self {
@@ -96,9 +79,7 @@ impl Encoder {
         self.index.fill(&mut self.filler, record, out, clean);
         out.truncate(name + MAX_INDEX_BYTES);
         out.extend_from_slice(br#"","_id":""#);
-        let [first, second] = self.ids.random;
-        push_hex::<16>(out, first);
-        push_hex::<16>(out, second.wrapping_add(self.ids.count.fetch_add(1, Ordering::Relaxed)));
+        self.ids.push(out);
         out.extend_from_slice(b"\"}}\n{\"@timestamp\":\"");
         self.clock.push_time(out, record.time);
         out.push(b'"');
@@ -282,7 +263,7 @@ fn refusal(item: &Item) -> Refusal {
 }
 
 /// As much of a reason as is kept.
-fn cut(text: &str) -> &str {
+pub(super) fn cut(text: &str) -> &str {
     let end = text.floor_char_boundary(MAX_REASON_BYTES);
     text.get(..end).unwrap_or(text)
 }

@@ -130,6 +130,7 @@ impl fmt::Debug for Secret {
 }
 
 impl Secret {
+    /// What it is now.
     pub(super) fn read(&self) -> Result<Vec<u8>, SecretError> {
         match self {
             Self::File(path) => Ok(small_file(path, MAX_HEADER_BYTES)?.trim_ascii().to_vec()),

@@ -5,15 +5,19 @@
 pub mod datagram_client;
 pub mod elasticsearch;
 pub mod failover;
+pub mod file;
 pub mod fluentd;
 pub mod http;
 pub mod http_client;
+mod ids;
 pub mod kafka;
 pub mod logstash;
 #[cfg(test)]
 mod loopback;
+pub mod otlp;
 pub mod own;
 pub mod pod2pod_log;
+pub mod postgres;
 pub mod remote;
 pub mod reuse;
 pub mod set;
@@ -29,8 +33,8 @@ pub mod writer;
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use self::{
-    elasticsearch::Elasticsearch, fluentd::Fluentd, http::Collector, remote::Start, syslog_http::SyslogHttp,
-    transport::Carrier,
+    elasticsearch::Elasticsearch, file::LogFile, fluentd::Fluentd, http::Collector, otlp::Otlp,
+    postgres::Postgres, remote::Start, syslog_http::SyslogHttp, transport::Carrier,
 };
 pub use self::{
     own::OwnConnections,
@@ -101,6 +105,10 @@ pub enum Encoder {
     Syslog(Box<syslog::Encoder>),
     /// Messages.
     Kafka(Box<kafka::Encoder>),
+    /// Log records, or spans.
+    Otlp(otlp::Encoder),
+    /// Rows.
+    Postgres(Box<postgres::Encoder>),
 }
 
 impl Encoder {
@@ -123,6 +131,8 @@ impl Encoder {
             Self::Syslog(messages) => messages.push(out, record),
             Self::Fluentd(events) => events.push(out, record),
             Self::Kafka(messages) => messages.push(out, record),
+            Self::Otlp(items) => items.push(out, record),
+            Self::Postgres(rows) => rows.push(out, record),
         }
     }
 }
@@ -157,6 +167,12 @@ pub enum TargetConfig {
     Fluentd(Box<fluentd::Config>),
     /// Kafka.
     Kafka(Box<kafka::Config>),
+    /// A file.
+    File(Box<file::Config>),
+    /// Whoever takes OTLP.
+    Otlp(Box<otlp::Config>),
+    /// PostgreSQL.
+    Postgres(Box<postgres::Config>),
 }
 
 /// What of a sink is kept on disk.
@@ -182,12 +198,15 @@ impl SinkConfig {
             TargetConfig::SyslogHttp(syslog) => syslog.access.check_files(),
             TargetConfig::Fluentd(fluentd) => fluentd.check_files(),
             TargetConfig::Kafka(kafka) => kafka.check_files(),
+            TargetConfig::File(_) => Vec::new(),
+            TargetConfig::Otlp(otlp) => otlp.access.check_files(),
+            TargetConfig::Postgres(table) => table.check_files(),
         }
     }
 
     fn encoder(&self) -> Encoder {
         match &self.target {
-            TargetConfig::Http(_) => Encoder::lines(self.lines, self.fields.clone()),
+            TargetConfig::Http(_) | TargetConfig::File(_) => Encoder::lines(self.lines, self.fields.clone()),
             TargetConfig::Elasticsearch(nodes) => {
                 let lines = json::Lines::of(self.fields.clone());
                 Encoder::Elasticsearch(Box::new(elasticsearch::Encoder::new(lines, nodes.index.clone())))
@@ -206,6 +225,10 @@ impl SinkConfig {
                 let lines = json::Lines::of(self.fields.clone());
                 let kafka::Config { topic, default_topic, key, .. } = (**kafka).clone();
                 Encoder::Kafka(Box::new(kafka::Encoder::new(lines, topic, default_topic, key)))
+            }
+            TargetConfig::Otlp(otlp) => Encoder::Otlp(otlp::Encoder::new(otlp.signal, self.fields.clone())),
+            TargetConfig::Postgres(_) => {
+                Encoder::Postgres(Box::new(postgres::Encoder::new(json::Lines::of(self.fields.clone()))))
             }
         }
     }
@@ -249,6 +272,11 @@ impl SinkConfig {
             }
             #[cfg(not(feature = "kafka"))]
             TargetConfig::Kafka(_) => anyhow::bail!(NO_KAFKA),
+            TargetConfig::File(file) => Remote::start(self.common.in_order(), LogFile::new(*file)?, start),
+            TargetConfig::Otlp(otlp) => Remote::start(self.common, Otlp::new(*otlp, own)?, start),
+            TargetConfig::Postgres(table) => {
+                Remote::start(self.common.in_order(), Postgres::new(*table, own)?, start)
+            }
         };
         Ok(remote?)
     }
@@ -289,6 +317,13 @@ impl SinkConfig {
             }
             #[cfg(not(feature = "kafka"))]
             TargetConfig::Kafka(_) => anyhow::bail!(NO_KAFKA),
+            TargetConfig::File(file) => {
+                remote::send_again(self.common.in_order(), LogFile::new(*file)?, dead, items)
+            }
+            TargetConfig::Otlp(otlp) => remote::send_again(self.common, Otlp::new(*otlp, own)?, dead, items),
+            TargetConfig::Postgres(table) => {
+                remote::send_again(self.common.in_order(), Postgres::new(*table, own)?, dead, items)
+            }
         };
         Ok(stats?)
     }

@@ -84,6 +84,14 @@ impl Default for Spool {
     }
 }
 
+impl Common {
+    /// The same for a target that takes one batch at a time.
+    pub(super) const fn in_order(mut self) -> Self {
+        self.limits.concurrency = 1;
+        self
+    }
+}
+
 /// What a sink is started with.
 pub(super) struct Start {
     /// How records become its items.

@@ -11,7 +11,7 @@ mod records;
 
 use std::time::Duration;
 
-use super::{Config, value::Given};
+use super::{Config, targets, value::Given};
 use crate::{capture::kernel::SourceChoice, kubernetes_api, mode::Mode, restraint, sinks::Format, watch};
 
 /// A configuration key, of `C`.
@@ -78,9 +78,6 @@ pub fn contradictions(config: &Config) -> Vec<String> {
     if config.pcap.file.is_none() && pcap_without_file != crate::pcap::Config::default() {
         found.push("capture.write_pcap: values are given, but no capture.write_pcap.file to use them for");
     }
-    if config.pcap.file.is_some() && config.pcap.file == config.output.file {
-        found.push("capture.write_pcap.file and output.file: packets and records need a file each");
-    }
     let ipvs_switched_on = watch::config::Config { mode: Mode::Auto, ..config.ipvs.clone() };
     if config.ipvs.mode == Mode::Off && ipvs_switched_on != watch::config::Config::default() {
         found.push("ipvs: values are given, but ipvs.mode is off");
@@ -101,6 +98,7 @@ pub fn contradictions(config: &Config) -> Vec<String> {
         );
     }
     let mut found: Vec<String> = found.into_iter().map(str::to_owned).collect();
+    found.extend(targets::shared_files(config));
     let budget = restraint::budget::split(&config.wanted());
     found.extend(budget.err().map(|too_small| too_small.to_string()));
     found

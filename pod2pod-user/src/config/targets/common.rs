@@ -4,7 +4,10 @@ use super::SinkKey as Key;
 use crate::{
     config::keys::{BYTES, DURATION, positive, put, size},
     delivery::spool::Loses,
-    sinks::remote::{MAX_BATCH_RECORDS, MAX_CONCURRENCY, MIN_SPOOL_BYTES},
+    sinks::{
+        Format,
+        remote::{MAX_BATCH_RECORDS, MAX_CONCURRENCY, MIN_SPOOL_BYTES},
+    },
 };
 
 pub(super) static KEYS: &[Key] = &[
@@ -133,3 +136,19 @@ pub(super) static LINES: &[Key] = &[
         set: |sink, given| put(&mut sink.without_fields, Some(given.items())),
     },
 ];
+
+/// The key of those whose records may be the old ones.
+pub(super) static FORMAT: &[Key] = &[Key {
+    path: "format",
+    allowed: "json, pod2pod-log",
+    default: "json",
+    sentence: "The record as it is, or kubernetes-pod2pod-log's.",
+    set: |sink, given| {
+        sink.format = match given.text()? {
+            "json" => Format::Json,
+            "pod2pod-log" => Format::Pod2podLog,
+            _ => return None,
+        };
+        Some(())
+    },
+}];

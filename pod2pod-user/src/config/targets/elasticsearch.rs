@@ -18,7 +18,16 @@ pub(super) static TYPE: SinkType = SinkType {
     word: "elasticsearch",
     sentence: "Elasticsearch or OpenSearch, by `_bulk`: documents with ids of their own, so that what is sent twice is stored once.",
     schemes: &[],
-    keys: &[KEYS, web::AUTHORIZATION, web::KEYS, web::TLS, web::SERVER_NAME, common::LINES, common::KEYS],
+    keys: &[
+        KEYS,
+        web::USER,
+        web::TOKEN,
+        web::HEADERS,
+        web::TLS,
+        web::SERVER_NAME,
+        common::LINES,
+        common::KEYS,
+    ],
     keeps_order: false,
     build,
 };

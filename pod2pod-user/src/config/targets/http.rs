@@ -6,7 +6,7 @@ use super::{Settings, SinkKey as Key, SinkType, Wrong, common, web};
 use crate::{
     config::keys::put,
     sinks::{
-        Format, TargetConfig,
+        TargetConfig,
         http::{self, Body},
         http_client,
     },
@@ -16,7 +16,17 @@ pub(super) static TYPE: SinkType = SinkType {
     word: "http",
     sentence: "An HTTP/1.1 collector: JSON lines, or arrays of objects, a batch a request.",
     schemes: &["http", "https"],
-    keys: &[KEYS, web::AUTHORIZATION, web::KEYS, web::TLS, web::SERVER_NAME, common::LINES, common::KEYS],
+    keys: &[
+        KEYS,
+        web::USER,
+        web::TOKEN,
+        web::HEADERS,
+        web::TLS,
+        web::SERVER_NAME,
+        common::FORMAT,
+        common::LINES,
+        common::KEYS,
+    ],
     keeps_order: false,
     build,
 };
@@ -78,20 +88,6 @@ static KEYS: &[Key] = &[
             sink.http.gzip = match given.text()? {
                 "none" => false,
                 "gzip" => true,
-                _ => return None,
-            };
-            Some(())
-        },
-    },
-    Key {
-        path: "format",
-        allowed: "json, pod2pod-log",
-        default: "json",
-        sentence: "The record as it is, or kubernetes-pod2pod-log's.",
-        set: |sink, given| {
-            sink.format = match given.text()? {
-                "json" => Format::Json,
-                "pod2pod-log" => Format::Pod2podLog,
                 _ => return None,
             };
             Some(())

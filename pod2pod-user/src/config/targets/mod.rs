@@ -2,10 +2,13 @@
 
 mod common;
 mod elasticsearch;
+mod file;
 mod fluentd;
 mod http;
 mod kafka;
 mod logstash;
+mod otlp;
+mod postgres;
 mod streams;
 mod syslog;
 mod web;
@@ -14,7 +17,10 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use rustls::pki_types::ServerName;
 
-pub use self::{elasticsearch::Elasticsearch, http::Http, kafka::Kafka};
+pub(super) use self::file::shared as shared_files;
+pub use self::{
+    elasticsearch::Elasticsearch, file::LogFile, http::Http, kafka::Kafka, otlp::Otlp, postgres::Postgres,
+};
 use self::{fluentd::Fluentd, streams::Streams, syslog::Syslog};
 use super::{keys::Key, load::Source, value::Given};
 use crate::{
@@ -77,10 +83,13 @@ impl SinkType {
 /// Every type.
 pub static TYPES: &[&SinkType] = &[
     &elasticsearch::TYPE,
+    &file::TYPE,
     &fluentd::TYPE,
     &http::TYPE,
     &kafka::TYPE,
     &logstash::TYPE,
+    &otlp::TYPE,
+    &postgres::TYPE,
     &syslog::TYPE,
     &syslog::HTTP_TYPE,
 ];
@@ -110,6 +119,9 @@ pub struct Settings {
     http: Http,
     elasticsearch: Elasticsearch,
     kafka: Kafka,
+    file: LogFile,
+    otlp: Otlp,
+    postgres: Postgres,
 }
 
 impl Default for Settings {
@@ -132,6 +144,9 @@ impl Default for Settings {
             http: Http::default(),
             elasticsearch: Elasticsearch::default(),
             kafka: Kafka::default(),
+            file: LogFile::default(),
+            otlp: Otlp::default(),
+            postgres: Postgres::default(),
         }
     }
 }
@@ -333,7 +348,7 @@ mod tests {
             "POD2POD_SINKS_ONE_QUEUE_BYTE: unknown key",
             "sinks.output: output is the name of",
             "sinks.Upper: a sink's name has",
-            "sinks.none.type: it is missing, or none of elasticsearch, fluentd, http, kafka, logstash, syslog",
+            "sinks.none.type: it is missing, or none of elasticsearch, file, fluentd, http, kafka, logstash, otlp",
             "sinks.missing.url: it is missing",
             "--set: unknown key sinks.one.fitler; did you mean sinks.one.filter?",
             "--set: sinks.one.timeout: \"soon\" is not allowed; allowed: a duration",

@@ -35,8 +35,9 @@ pub(super) static HTTP_TYPE: SinkType = SinkType {
     keys: &[
         HTTP_KEYS,
         STYLE,
-        web::AUTHORIZATION,
-        web::KEYS,
+        web::USER,
+        web::TOKEN,
+        web::HEADERS,
         web::TLS,
         web::SERVER_NAME,
         common::LINES,

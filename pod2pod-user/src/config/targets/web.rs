@@ -3,14 +3,14 @@
 use ::http::header::AUTHORIZATION as AUTHORIZATION_HEADER;
 use rustls::pki_types::ServerName;
 
-use super::{SinkKey as Key, Web, Wrong};
+use super::{SinkKey as Key, TlsFiles, Web, Wrong};
 use crate::{
     config::keys::{all, put},
     secrets::tls,
     sinks::http_client::{Access, Authorization, Header, HeaderFile, Secret, Url},
 };
 
-pub(super) static KEYS: &[Key] = &[
+pub(super) static HEADERS: &[Key] = &[
     Key {
         path: "headers",
         allowed: "a list of headers such as X-Scope-OrgID: shop",
@@ -64,8 +64,8 @@ pub(super) static TLS: &[Key] = &[
     },
 ];
 
-/// Keys of who we are to such a server.
-pub(super) static AUTHORIZATION: &[Key] = &[
+/// Keys of who we are, by name.
+pub(super) static USER: &[Key] = &[
     Key {
         path: "user",
         allowed: "a name without a colon",
@@ -83,14 +83,16 @@ pub(super) static AUTHORIZATION: &[Key] = &[
         sentence: "Where the password is; read again when it changes.",
         set: |sink, given| put(&mut sink.web.password_file, Some(Some(given.path()?))),
     },
-    Key {
-        path: "token_file",
-        allowed: "a path",
-        default: "",
-        sentence: "Where a token is that says who we are (`Bearer`); read again when it changes.",
-        set: |sink, given| put(&mut sink.web.token_file, Some(Some(given.path()?))),
-    },
 ];
+
+/// The key of who we are, by what we have.
+pub(super) static TOKEN: &[Key] = &[Key {
+    path: "token_file",
+    allowed: "a path",
+    default: "",
+    sentence: "Where a token is that says who we are (`Bearer`); read again when it changes.",
+    set: |sink, given| put(&mut sink.web.token_file, Some(Some(given.path()?))),
+}];
 
 impl Web {
     /// Who we are, as far as it is said.
@@ -139,7 +141,7 @@ impl Web {
 
     /// Adds what cannot be together.
     pub(super) fn check(&self, is_tls: bool, wrong: &mut Vec<Wrong>) {
-        let says_tls = self.tls != super::TlsFiles::default() || self.server_name.is_some();
+        let says_tls = self.tls != TlsFiles::default() || self.server_name.is_some();
         if says_tls && !is_tls {
             wrong.push(("tls", "values are given, but its url is not one of TLS".to_owned()));
         }
