@@ -122,7 +122,12 @@ impl Tail {
         let state = Mutex::new(State { encoder, lines: VecDeque::new(), bytes: 0, lost: 0 });
         let reader = Arc::new(Reader { filter, state, filled: Notify::new() });
         readers.push(Arc::clone(&reader));
-        self.count.store(readers.len(), Ordering::Relaxed);
+        let count = readers.len();
+        self.count.store(count, Ordering::Relaxed);
+        drop(readers);
+        // Not before: who waits for this to be said misses nothing. Without the lock: records wait for nobody's log.
+        let filter = reader.filter.as_ref().map_or("all", Filter::text);
+        tracing::info!(readers = count, filter, "somebody looks on");
         Some(Looking { reader, tail: Arc::clone(self) })
     }
 
@@ -177,7 +182,10 @@ impl Drop for Looking {
     fn drop(&mut self) {
         let mut readers = lock(&self.tail.readers);
         readers.retain(|reader| !Arc::ptr_eq(reader, &self.reader));
-        self.tail.count.store(readers.len(), Ordering::Relaxed);
+        let count = readers.len();
+        self.tail.count.store(count, Ordering::Relaxed);
+        drop(readers);
+        tracing::info!(readers = count, "somebody looks on no longer");
     }
 }
 
