@@ -61,6 +61,11 @@ pub(crate) fn lost(page: &str) -> Result<u64> {
         .sum()
 }
 
+/// The value of a row of a metrics page, by its name and labels.
+pub(crate) fn value(page: &str, row: &str) -> Option<f64> {
+    page.lines().find_map(|line| line.strip_prefix(row)?.strip_prefix(' ')?.parse().ok())
+}
+
 /// What the records' file holds about the server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Records {

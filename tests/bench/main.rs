@@ -28,6 +28,7 @@ mod plot;
 mod readme;
 mod replay;
 mod report;
+mod sinks;
 mod spread;
 mod stage;
 mod streams;
@@ -37,7 +38,7 @@ mod wrk;
 use report::Report;
 use support::processes;
 
-const USAGE: &str = "usage: pod2pod-bench AGENT OUT [live|replay|memory|parts|ipvs|names]… [--quick] [--rounds N] [--seconds N] [--only WORD]";
+const USAGE: &str = "usage: pod2pod-bench AGENT OUT [live|replay|memory|parts|ipvs|names|sinks]… [--quick] [--rounds N] [--seconds N] [--only WORD]";
 
 /// What was asked for.
 #[derive(Debug)]
@@ -54,11 +55,11 @@ pub(crate) struct Plan {
     pub(crate) round: Duration,
     /// Only figures whose name has this in it.
     only: Option<String>,
-    quick: bool,
+    pub(crate) quick: bool,
 }
 
 /// Everything, in the order of the README.
-const SECTIONS: [&str; 6] = ["live", "memory", "replay", "parts", "ipvs", "names"];
+const SECTIONS: [&str; 7] = ["live", "memory", "replay", "parts", "ipvs", "names", "sinks"];
 /// Interleaved rounds, unless told otherwise.
 const DEFAULT_ROUNDS: usize = 10;
 /// Rounds of a quick run.
@@ -83,7 +84,9 @@ impl Plan {
         let mut rest = rest.iter();
         while let Some(word) = rest.next() {
             match word.as_str() {
-                "live" | "replay" | "memory" | "parts" | "ipvs" | "names" => plan.sections.push(word.clone()),
+                "live" | "replay" | "memory" | "parts" | "ipvs" | "names" | "sinks" => {
+                    plan.sections.push(word.clone())
+                }
                 "--quick" => {}
                 "--rounds" => plan.rounds = rest.next().context(USAGE)?.parse().context("--rounds N")?,
                 "--seconds" => {
@@ -117,6 +120,7 @@ fn main() -> ExitCode {
         (paced::WORD, rest) => paced::become_client(rest).map(|()| ExitCode::SUCCESS),
         (bulk::SEND, rest) => bulk::become_sender(rest).map(|()| ExitCode::SUCCESS),
         (measured::WORD, rest) => measured::become_parent(rest).map(|()| ExitCode::SUCCESS),
+        (sinks::WORD, rest) => sinks::become_load(rest).map(|()| ExitCode::SUCCESS),
         (bulk::RECEIVE, _) => bulk::become_receiver().map(|()| ExitCode::SUCCESS),
         _ => Plan::parse(&words).and_then(|plan| run(&plan)),
     };
@@ -137,6 +141,7 @@ fn run(plan: &Plan) -> Result<ExitCode> {
             "parts" => parts::run(plan, &mut report),
             "ipvs" => ipvs::run(plan, &mut report),
             "names" => names::run(plan, &mut report),
+            "sinks" => sinks::run(plan, &mut report),
             _ => replay::run(plan, &mut report),
         };
         // What was measured before something failed is worth reading.

@@ -29,9 +29,9 @@ const MIB: f64 = 1024.0 * 1024.0;
 
 /// Memory in MiB.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Memory {
+pub(crate) struct Memory {
     /// Resident, each ring once.
-    resident: f64,
+    pub(crate) resident: f64,
     /// Resident, without rings.
     without_rings: f64,
     /// The kernel's maps that are no rings.
@@ -81,7 +81,7 @@ pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
 }
 
 /// The most of each that `pid` has until `done`.
-fn most(pid: Pid, mut done: impl FnMut() -> Result<bool>) -> Result<Memory> {
+pub(crate) fn most(pid: Pid, mut done: impl FnMut() -> Result<bool>) -> Result<Memory> {
     let mut most = of(pid)?;
     while !done()? {
         thread::sleep(LOOK);

@@ -23,7 +23,7 @@ use support::{
 
 use crate::{
     Plan,
-    agent::{Meter, Used},
+    agent::{Meter, Used, value},
     checks::{self, Checks},
     observers::{self, Observer, Seen, Started, Watching},
     report::{Report, Row},
@@ -197,11 +197,6 @@ impl Ends {
         }
         Ok(())
     }
-}
-
-/// The value of a row without labels of a metrics page.
-fn value(page: &str, name: &str) -> Option<f64> {
-    page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
 }
 
 /// What was measured, pair by pair.

@@ -261,7 +261,7 @@ impl Watching {
 }
 
 /// A loopback address that was free a moment ago.
-fn free_port() -> Result<SocketAddr> {
+pub(crate) fn free_port() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 

@@ -56,6 +56,11 @@ impl Agent {
         self.admin
     }
 
+    /// Its metrics.
+    pub(crate) fn page(&self) -> Result<String> {
+        Ok(ask(self.admin, "/metrics")?)
+    }
+
     /// Returns when it knows the cluster.
     pub(crate) fn wait_until_known(&mut self) -> Result<()> {
         let admin = self.admin;

@@ -19,6 +19,7 @@ mod list;
 mod observed;
 mod parties;
 mod server;
+mod sinks;
 mod table;
 mod verdict;
 
@@ -27,7 +28,7 @@ use verdict::Tamper;
 
 /// The demo's cgroup is called this and its process id.
 const CGROUP_PREFIX: &str = "pod2pod-demo";
-const USAGE: &str = "usage: pod2pod-demo AGENT [ipvs | k8s | --tamper sent|observed]";
+const USAGE: &str = "usage: pod2pod-demo AGENT [ipvs | k8s | sinks | --tamper sent|observed]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -42,7 +43,9 @@ fn main() -> ExitCode {
             k8s::party::become_pod(role, namespace, cgroup, notes, peer)
         }
         [_, "ipvs"] => ipvs::story(),
+        [sinks::traffic::WORD, ..] => sinks::traffic::become_one(&arguments[1..]).map(|()| ExitCode::SUCCESS),
         [agent, "k8s"] => k8s::story(agent),
+        [agent, "sinks"] => sinks::story(agent),
         [agent] => demo(agent, None),
         [agent, "--tamper", "sent"] => demo(agent, Some(Tamper::Sent)),
         [agent, "--tamper", "observed"] => demo(agent, Some(Tamper::Observed)),

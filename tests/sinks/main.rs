@@ -8,7 +8,6 @@ mod postgres;
 use std::{
     fs,
     io::Write as _,
-    path::Path,
     process::{Child, ChildStdin, Stdio},
     thread,
     time::{Duration, Instant},
@@ -18,6 +17,7 @@ use support::{
     capture_file::{ETHERNET, Order, Pcap, Unit},
     conversation::Conversation,
     process::command,
+    server::PATIENCE,
 };
 use tempfile::NamedTempFile;
 
@@ -25,18 +25,6 @@ use tempfile::NamedTempFile;
 const RECORDS: usize = 100_000;
 /// How long a server is gone: longer than the longest wait between two attempts.
 const OUTAGE: Duration = Duration::from_secs(40);
-/// How long anything may take to become so.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-/// Waits until it is so.
-fn until(what: &str, is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "{what}: it did not become so");
-        thread::park_timeout(Duration::from_millis(100));
-    }
-}
-
 /// Lets an outage last.
 fn outage() {
     let end = Instant::now() + OUTAGE;
@@ -98,11 +86,6 @@ impl Drop for Replay {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// A certificate for loopback that vouches for itself, or its key.
-fn tls_file(name: &str) -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("data/tls").join(name).display().to_string()
 }
 
 /// `exchanges` on one connection as a pcap file.

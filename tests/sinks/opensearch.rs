@@ -1,106 +1,25 @@
 //! A node of OpenSearch: all documents there, each once, with their fields' types; outages, pipelines, what it refuses.
 
-use std::{fs, path::Path, process::Command};
+use std::fs;
 
 use serde_json::{Value, json};
 use support::{
-    keeper,
-    server::{Server, ask, free_port, installed, listens},
+    opensearch::Node,
+    server::{ask, until},
 };
 
-use crate::{RECORDS, Replay, outage, until};
+use crate::{RECORDS, Replay, outage};
 
-/// A node, and where it listens.
-struct Node {
-    server: Server,
-    port: u16,
-}
-
-impl Node {
-    fn start(more: &'static str) -> Self {
-        let (port, transport) = (free_port(), free_port());
-        let prepare = move |folder: &Path| {
-            let settings = format!(
-                "cluster.name: test\nnode.name: n1\nnode.roles: [cluster_manager, data, ingest]\ndiscovery.type: single-node\n\
-                 network.host: 127.0.0.1\nhttp.port: {port}\ntransport.port: {transport}\n\
-                 cluster.routing.allocation.disk.threshold_enabled: false\n{more}"
-            );
-            fs::write(folder.join("os.yml"), settings).unwrap();
-        };
-        let server = Server::start("opensearch", prepare, java, move || {
-            listens(port) && health(port).is_some_and(|health| health["initializing_shards"] == 0)
-        });
-        Self { server, port }
-    }
-
-    fn ask(&self, method: &str, path: &str, body: &Value) -> Value {
-        let answer = ask(self.port, method, path, body.to_string().as_bytes());
-        let (status, body) = answer.unwrap_or_else(|error| panic!("{method} {path}: {error}"));
-        assert!(status < 300, "{method} {path}: {status} {body}");
-        serde_json::from_str(&body).unwrap()
-    }
-
-    /// Documents in `index`, of all that were made.
-    fn count(&self, index: &str) -> u64 {
-        self.ask("POST", &format!("/{index}/_refresh"), &json!({}));
-        self.ask("GET", &format!("/{index}/_count"), &json!({ "query": { "match_all": {} } }))["count"]
-            .as_u64()
-            .unwrap()
-    }
-
-    /// The paths of all documents, in order.
-    fn paths(&self, index: &str) -> Vec<String> {
-        const PAGE: usize = 10_000;
-        let (mut paths, mut after) = (Vec::new(), Value::Null);
-        loop {
-            let mut query = json!({ "size": PAGE, "_source": ["url.path"], "sort": ["url.path"] });
-            if !after.is_null() {
-                query["search_after"] = after;
-            }
-            let told = self.ask("GET", &format!("/{index}/_search"), &query);
-            let hits = told["hits"]["hits"].as_array().unwrap();
-            // The sort's value is the field's.
-            paths.extend(hits.iter().map(|hit| hit["sort"][0].as_str().unwrap().to_owned()));
-            match hits.last() {
-                Some(last) if hits.len() == PAGE => after = last["sort"].clone(),
-                Some(_) | None => return paths,
-            }
-        }
-    }
-
-    fn settings(&self, more: &[&str]) -> Vec<String> {
-        let own = [
-            "sinks.es.type=elasticsearch".to_owned(),
-            format!("sinks.es.url=http://127.0.0.1:{}/", self.port),
-            "sinks.es.install_template=on".to_owned(),
-        ];
-        own.into_iter().chain(more.iter().map(|setting| (*setting).to_owned())).collect()
-    }
-
-    fn replay(&self, records: usize, more: &[&str]) -> Replay {
-        let settings = self.settings(more);
-        Replay::start(records, &settings.iter().map(String::as_str).collect::<Vec<_>>())
-    }
-}
-
-fn java(_: &Path) -> Command {
-    let jars = installed("opensearch");
-    let path = format!("{0}/classes:{0}/lib/*", jars.display());
-    let mut command = keeper::command(Path::new("java"));
-    command.args(["-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", &path]);
-    command.args(["Node", "os.yml", "data"]);
-    command
-}
-
-fn health(port: u16) -> Option<Value> {
-    let (status, body) = ask(port, "GET", "/_cluster/health", b"").ok()?;
-    (status == 200).then(|| serde_json::from_str(&body).ok())?
+fn play(node: &Node, records: usize, more: &[&str]) -> Replay {
+    let url = format!("sinks.es.url=http://127.0.0.1:{}/", node.port);
+    let own = ["sinks.es.type=elasticsearch", &url, "sinks.es.install_template=on"];
+    Replay::start(records, &[&own, more].concat())
 }
 
 #[test]
 fn all_documents_are_there_once_with_their_types_through_an_outage_and_a_kill() {
     let mut node = Node::start("");
-    let replay = node.replay(RECORDS, &["sinks.es.compression=gzip", "sinks.es.timeout=10s"]);
+    let replay = play(&node, RECORDS, &["sinks.es.compression=gzip", "sinks.es.timeout=10s"]);
     until("documents come", || {
         ask(node.port, "GET", "/pod2pod-*/_count", b"").is_ok_and(|(_, body)| {
             serde_json::from_str::<Value>(&body).is_ok_and(|told| told["count"].as_u64() > Some(0))
@@ -133,7 +52,7 @@ fn what_a_node_refuses_is_kept_and_what_is_too_much_at_once_is_divided() {
     node.ask("PUT", "/_ingest/pipeline/choosy", &json!({ "processors": [fail, drop] }));
     let folder = tempfile::tempdir().unwrap();
     let data_dir = format!("data_dir={}", folder.path().display());
-    let replay = node.replay(RECORDS, &["sinks.es.pipeline=choosy", "sinks.es.compression=gzip", &data_dir]);
+    let replay = play(&node, RECORDS, &["sinks.es.pipeline=choosy", "sinks.es.compression=gzip", &data_dir]);
     let summary = replay.finish();
     let (refused, dropped) = (RECORDS / 100, RECORDS / 100);
     assert!(
@@ -160,7 +79,7 @@ fn a_blocked_index_is_waited_for() {
     let data_dir = format!("data_dir={}", folder.path().display());
     let settings =
         ["sinks.es.index=blocked", "sinks.es.install_template=off", "sinks.es.queue_bytes=256KiB", &data_dir];
-    let replay = node.replay(RECORDS, &settings);
+    let replay = play(&node, RECORDS, &settings);
     until("bulks are refused for now", || replay.said().contains("throttled"));
     node.ask("PUT", "/blocked/_settings", &json!({ "index.blocks.read_only_allow_delete": null }));
     let summary = replay.finish();

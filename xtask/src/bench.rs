@@ -5,6 +5,7 @@ use std::{fs, process::ExitCode};
 use anyhow::Result;
 
 use crate::{
+    build,
     cmd::{self, Cmd, say},
     image, setup, vm,
 };
@@ -15,13 +16,14 @@ const RESULTS: &str = "target/bench";
 /// Where it puts how long a machine with IPVS took to read live tables; the benchmark looks for it there.
 const READINGS: &str = "ipvs-readings";
 
-/// `cargo xtask bench [live|replay|memory|parts|ipvs|names]… [--quick] [--rounds N] [--seconds N] [--only WORD]`: becomes the benchmark.
+/// `cargo xtask bench [live|replay|memory|parts|ipvs|names|sinks]… [--quick] [--rounds N] [--seconds N] [--only WORD]`: becomes the benchmark.
 ///
 /// # Errors
 /// Set-up or build fails, or the benchmark cannot be started.
 pub(crate) fn command(arguments: &[String]) -> Result<ExitCode> {
     setup::ensure(&["bench", "image"])?;
-    if wants("names", arguments) {
+    let has_sinks = wants("sinks", arguments);
+    if has_sinks || wants("names", arguments) {
         setup::ensure(&["services"])?;
     }
     // What people run: with its C library and its allocator.
@@ -30,6 +32,8 @@ pub(crate) fn command(arguments: &[String]) -> Result<ExitCode> {
     Cmd::cargo()
         .env("CARGO_TARGET_DIR", "target")
         .args(["build", "--locked", "--release", "--package", "pod2pod-tests", "--bin", "pod2pod-bench"])
+        // Its library takes minutes to build.
+        .args(if has_sinks { &build::KAFKA[..] } else { &[] })
         .run_aside()?;
     if wants("ipvs", arguments) {
         let file = cmd::workspace().join(RESULTS).join(READINGS);
@@ -59,7 +63,7 @@ pub(crate) fn command(arguments: &[String]) -> Result<ExitCode> {
 }
 
 /// Sections by their names.
-const SECTIONS: [&str; 6] = ["live", "replay", "memory", "parts", "ipvs", "names"];
+const SECTIONS: [&str; 7] = ["live", "replay", "memory", "parts", "ipvs", "names", "sinks"];
 
 /// Whether a section is among what is to be measured: all are, if none is named.
 fn wants(section: &str, arguments: &[String]) -> bool {

@@ -14,9 +14,12 @@ use crate::{
 const IPVS: &str = "ipvs";
 /// What tells the story of a shop in Kubernetes.
 const KUBERNETES: &str = "k8s";
+/// What tells the story of servers that records go to.
+const SINKS: &str = "sinks";
 
 /// `cargo xtask demo [--tamper sent|observed]`: becomes the demo; its exit code says whether all was observed. `cargo xtask demo
-/// ipvs` runs it in a small machine whose kernel has IPVS; `cargo xtask demo k8s` starts an API server first.
+/// ipvs` runs it in a small machine whose kernel has IPVS; `cargo xtask demo k8s` starts an API server first, `cargo xtask demo sinks`
+/// servers that records go to.
 ///
 /// # Errors
 /// Set-up or build fails, or the demo cannot be started.
@@ -24,7 +27,8 @@ pub(crate) fn command(arguments: &[String]) -> Result<ExitCode> {
     if arguments == [IPVS] {
         return vm::show("pod2pod-demo", &[IPVS]);
     }
-    let goals: &[&str] = if arguments == [KUBERNETES] { &["demo", "services"] } else { &["demo"] };
+    let has_servers = arguments == [KUBERNETES] || arguments == [SINKS];
+    let goals: &[&str] = if has_servers { &["demo", "services"] } else { &["demo"] };
     setup::ensure(goals)?;
     let agent = build::daemon()?;
     // Not a release build: the tests crate asks for other features of the same dependencies, and they would be built

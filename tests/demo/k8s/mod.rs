@@ -171,7 +171,7 @@ fn run(shop: &mut Shop, look: &dyn Fn() -> Result<()>) -> Result<Vec<RunningNote
 }
 
 /// Lets time pass while requests go on: this paces the demonstration, and nothing is expected to have happened by its end.
-fn pass(time: Duration) -> Result<()> {
+pub(crate) fn pass(time: Duration) -> Result<()> {
     let end = Instant::now() + time;
     while Instant::now() < end {
         if processes::interrupted() {
@@ -266,6 +266,6 @@ fn show(record: &Value) -> Result<()> {
     tell("")
 }
 
-fn tell(text: impl fmt::Display) -> Result<()> {
+pub(crate) fn tell(text: impl fmt::Display) -> Result<()> {
     Ok(writeln!(io::stdout(), "{text}")?)
 }

@@ -1,5 +1,7 @@
 //! The test vocabulary, shared by all tiers.
 
+#[cfg(feature = "kafka")]
+pub mod broker;
 pub mod btf;
 pub mod capture_file;
 pub mod capture_properties;
@@ -12,6 +14,8 @@ pub mod ipvs;
 pub mod keeper;
 pub mod kubernetes;
 pub mod netns;
+pub mod opensearch;
+pub mod postgres;
 pub mod process;
 pub mod processes;
 pub mod reassembly;

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "test support: a failure here is the test's failure")]
 
 use std::{
+    fmt,
     fs::{self, File},
     io::{self, Read as _, Write as _},
     net::{Ipv4Addr, TcpStream},
@@ -24,6 +25,10 @@ pub use crate::kubernetes::server::free_port;
 const MAX_START: Duration = Duration::from_secs(120);
 /// How long one may take to end.
 const MAX_END: Duration = Duration::from_secs(30);
+/// How long anything else may take to become so.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+/// Between two looks at whether it has.
+const LOOK: Duration = Duration::from_millis(100);
 /// Between two looks at whether it is ready, or has ended.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Lines of its log that a failure shows.
@@ -47,6 +52,20 @@ pub struct Server {
 pub fn installed(name: &str) -> PathBuf {
     let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/servers").join(name);
     place.canonicalize().unwrap_or_else(|error| panic!("{name}: {error}: cargo xtask setup services"))
+}
+
+/// A certificate for loopback that vouches for itself, or its key.
+pub fn tls_file(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("data/tls").join(name).display().to_string()
+}
+
+/// Waits until it is so, as long as [`PATIENCE`].
+pub fn until(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}: it did not become so");
+        thread::sleep(LOOK);
+    }
 }
 
 /// Whether something takes connections at `port` of loopback.
@@ -73,6 +92,12 @@ pub fn ask(port: u16, method: &str, path: &str, body: &[u8]) -> io::Result<(u16,
         .split_once("\r\n\r\n")
         .and_then(|(head, body)| Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned())));
     parsed.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, answer))
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("name", &self.name).field("child", &self.child).finish_non_exhaustive()
+    }
 }
 
 impl Server {

@@ -1,0 +1,74 @@
+//! The servers that records go to, each real: how an agent is told of it, and what is in it at the end.
+
+use serde_json::Value;
+use support::{
+    opensearch::Node,
+    postgres::{Database, USER, WITHOUT_PASSWORD},
+    server::Server,
+};
+
+/// A server, and the sink that is for it.
+pub(crate) struct Receiver {
+    /// Of the sink.
+    pub(crate) name: &'static str,
+    /// What people call the server.
+    pub(crate) product: &'static str,
+    /// Keys of `sinks.NAME`, and their values.
+    pub(crate) settings: Vec<(&'static str, String)>,
+    kind: Kind,
+}
+
+enum Kind {
+    OpenSearch(Node),
+    Postgres(Database),
+}
+
+/// Starts one of each.
+pub(crate) fn start() -> Vec<Receiver> {
+    vec![opensearch(), postgres()]
+}
+
+fn opensearch() -> Receiver {
+    let node = Node::start("");
+    let settings = vec![
+        ("type", "elasticsearch".to_owned()),
+        ("url", format!("http://127.0.0.1:{}/", node.port)),
+        ("install_template", "on".to_owned()),
+        ("compression", "gzip".to_owned()),
+    ];
+    Receiver { name: "search", product: "OpenSearch", settings, kind: Kind::OpenSearch(node) }
+}
+
+fn postgres() -> Receiver {
+    let database = Database::start(WITHOUT_PASSWORD);
+    let settings = vec![
+        ("url", format!("postgres://{USER}@127.0.0.1:{}/postgres", database.port)),
+        ("tls.mode", "disable".to_owned()),
+        ("create_table", "on".to_owned()),
+    ];
+    Receiver { name: "store", product: "PostgreSQL", settings, kind: Kind::Postgres(database) }
+}
+
+impl Receiver {
+    /// Its process, to be killed and started again.
+    pub(crate) fn server(&mut self) -> &mut Server {
+        match &mut self.kind {
+            Kind::OpenSearch(node) => &mut node.server,
+            Kind::Postgres(database) => &mut database.server,
+        }
+    }
+
+    /// The paths of all records in it.
+    pub(crate) fn paths(&self) -> Vec<String> {
+        match &self.kind {
+            Kind::OpenSearch(node) => {
+                node.ask("POST", "/pod2pod-*/_refresh", &Value::Object(Default::default()));
+                node.paths("pod2pod-*")
+            }
+            Kind::Postgres(database) => {
+                let paths = database.ask("SELECT record->>'url.path' FROM pod2pod_records");
+                paths.lines().map(str::to_owned).collect()
+            }
+        }
+    }
+}
