@@ -1,5 +1,6 @@
 //! The stages in their order, one segment in, records out: what the agent and replay share. No loop, no clock.
 
+mod closer;
 mod gate;
 mod output;
 
@@ -25,7 +26,7 @@ use crate::{
     pcap::{self, Recorder},
     reassembly::{self, Activity, Chunk, CloseCause, Connection, Content, Reassembler, Side, Steering},
     shutdown::Shutdown,
-    sinks::{Kept, OwnConnections, Remote, SinkConfig, Sinks, Tail, Writer},
+    sinks::{Kept, OwnConnections, Remote, SinkConfig, Sinks, Tail, Writer, closer::Closer},
     views::{self, Views},
 };
 
@@ -100,18 +101,24 @@ pub struct Pipeline {
     output: Output,
     /// Where what was captured is written.
     recorder: Option<Box<Recorder>>,
+    /// Who looks closer, and which change of that is followed; none by a new tracker.
+    closer: Arc<Closer>,
+    closer_version: Option<u64>,
 }
 
 impl Pipeline {
     /// Stages as configured; records go to `sinks`.
     pub fn new(config: &Config, sinks: SharedSinks, metrics: Option<HttpMetrics>) -> Self {
         let enricher = Enricher::new(config.enrich.clone());
+        let closer = Arc::clone(sinks.get().closer());
         Self {
             reassembler: Reassembler::new(config.reassembly.clone()),
             gate: Gate::new(Filter::new(config.filter.clone())),
             tracker: HttpTracker::new(config.http.clone()),
             output: Output::new(enricher, sinks, metrics),
             recorder: None,
+            closer,
+            closer_version: None,
         }
     }
 
@@ -123,6 +130,7 @@ impl Pipeline {
         self.gate.passed = is_judged.then(Vec::new);
         self.recorder = Some(Box::new(Recorder::new(&config.pcap, &rules, output)));
         self.tracker = self.new_tracker(config);
+        self.closer_version = None;
     }
 
     fn new_tracker(&self, config: &Config) -> HttpTracker {
@@ -145,6 +153,7 @@ impl Pipeline {
         self.output.enricher.decode_up_to(names.rules().most_body_bytes());
         self.output.names = Some(Box::new(names));
         self.tracker = self.new_tracker(config);
+        self.closer_version = None;
     }
 
     /// Also counts exchanges by who their ends are.
@@ -173,7 +182,8 @@ impl Pipeline {
 
     /// Takes a segment through all stages. What is due before its time is told first.
     pub fn push(&mut self, segment: &Segment<'_>) {
-        let Self { reassembler, gate, tracker, output, recorder } = self;
+        self.look_closer();
+        let Self { reassembler, gate, tracker, output, recorder, .. } = self;
         let now = segment.time;
         if let Some(joint) = &mut output.last.joint {
             joint.see(segment);
@@ -271,7 +281,7 @@ impl Pipeline {
 
     /// Hands on what was told, and leaves alone what was refused.
     fn settle(&mut self, now: KernelInstant) {
-        let Self { reassembler, gate, tracker, output, recorder } = self;
+        let Self { reassembler, gate, tracker, output, recorder, .. } = self;
         if let Some(recorder) = recorder {
             while let Some(disclosure) = tracker.pop_disclosure() {
                 recorder.disclose(&disclosure);
@@ -311,6 +321,7 @@ impl Pipeline {
     pub fn restart(&mut self, config: &Config) {
         self.reassembler = Reassembler::new(config.reassembly.clone());
         self.tracker = self.new_tracker(config);
+        self.closer_version = None;
     }
 
     /// Tells each end of a connection once, though several interfaces may see it.

@@ -75,7 +75,7 @@ impl Replay {
         let (metrics, http_metrics) = Metrics::new(&config.routes, MAX_LABEL_SETS)?;
         let metrics = Arc::new(metrics);
         let own = Arc::new(OwnConnections::default());
-        let tail = Arc::<Tail>::default();
+        let tail = Arc::new(Tail::new(config.tail.clone()));
         serve(&config, &metrics, &own, &tail)?;
         let sinks = pipeline::open_sinks(&config, Overflow::Wait, &own, &tail, &shutdown)?;
         let mut pipeline = Pipeline::new(&config, sinks.clone(), Some(http_metrics));

@@ -2,8 +2,9 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use pod2pod_user::{sinks::tail::MAX_READERS, tail::MAX_BEGIN};
@@ -18,17 +19,26 @@ use crate::write;
 struct Agent {
     running: Running,
     port: u16,
+    is_fed: bool,
 }
+
+/// Of a pcap file.
+const FILE_HEADER_BYTES: usize = 24;
 
 impl Agent {
     fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    fn start_with(settings: &[&str]) -> Self {
         let mut replay = command(["replay", "-", "--log-level", "info", "--set", "admin.listen=127.0.0.1:0"]);
+        replay.args(settings.iter().flat_map(|setting| ["--set", setting]));
         replay.stdin(Stdio::piped()).env("NO_COLOR", "1");
         let running = Running::start(replay);
         let said = running.wait_stderr(|text| text.contains("serving /config and /tail address="));
         let address = said.split("address=").nth(1).unwrap().split_whitespace().next().unwrap();
         let port = address.rsplit(':').next().unwrap().parse().unwrap();
-        Self { running, port }
+        Self { running, port, is_fed: false }
     }
 
     /// Exchanges of these statuses, each with its place as path.
@@ -39,13 +49,38 @@ impl Agent {
                 .client(format!("GET /{place} HTTP/1.1\r\nHost: shop\r\n\r\n"))
                 .server(format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n"));
         }
-        self.running.write(&write(&conversation.close()));
+        self.feed_packets(&conversation.close());
+    }
+
+    fn feed_packets(&mut self, conversation: &Conversation) {
+        let file = write(conversation);
+        // One file in pieces.
+        let begin = if self.is_fed { FILE_HEADER_BYTES } else { 0 };
+        self.is_fed = true;
+        self.running.write(&file[begin..]);
+    }
+
+    /// An exchange of each of these users, with a body of ten bytes.
+    fn feed_users(&mut self, users: &[&str]) {
+        // On a connection of their own, later.
+        let port = if self.is_fed { 40_001 } else { 40_000 };
+        let addresses = [SocketAddr::from(([10, 0, 0, 1], port)), SocketAddr::from(([10, 0, 0, 2], 80))];
+        let mut conversation = Conversation::new().addresses(addresses[0], addresses[1]);
+        if self.is_fed {
+            conversation = conversation.pause(Duration::from_secs(10));
+        }
+        for user in users {
+            conversation = conversation
+                .client(format!(
+                    "POST / HTTP/1.1\r\nHost: shop\r\nX-User: {user}\r\nX-Own: 1\r\nCookie: a=b\r\nContent-Length: 10\r\n\r\n0123456789"
+                ))
+                .server("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        }
+        self.feed_packets(&conversation);
     }
 
     fn tail(&self, arguments: &[&str]) -> Running {
-        let mut tail = self.command(arguments);
-        tail.stdout(Stdio::piped());
-        let running = Running::start(tail);
+        let running = Running::start(self.command(arguments));
         // It looks on, so that nothing that comes is missed.
         self.wait_readers(1);
         running
@@ -102,6 +137,63 @@ fn records_come_as_they_are_and_only_those_that_fit() {
     tail.signal(nix::sys::signal::Signal::SIGINT);
     let Finished { code, stderr, .. } = tail.finish();
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn headers_and_bodies_are_for_who_asks_and_as_long_as_it_does() {
+    let settings = [
+        "tail.headers=x-user, x-trace",
+        "tail.body_bytes=4KiB",
+        "tail.time=1h",
+        "http.request_headers=x-own",
+        "http.body_bytes=2",
+    ];
+    let mut agent = Agent::start_with(&settings);
+    let plain = agent.tail(&["--json"]);
+    let closer = Running::start(agent.command(&[
+        "http.request.header.x-user=ann",
+        "--headers",
+        "--bodies",
+        "4",
+        "--for",
+        "1h",
+    ]));
+    agent.running.wait_stderr(|text| text.contains("somebody looks closer"));
+    agent.feed_users(&["ann", "bob", "ann"]);
+    let parse = |text: &str| -> Vec<serde_json::Value> {
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let seen = parse(&closer.wait_stdout(|text| text.lines().count() == 2));
+    for record in &seen {
+        assert_eq!(record["http.request.header.x-user"], serde_json::json!(["ann"]), "{record}");
+        assert_eq!(record["http.request.header.x-own"], serde_json::json!(["1"]), "{record}");
+        assert_eq!(record["http.request.body.content"], "0123", "{record}");
+        assert!(record.get("http.request.header.cookie").is_none(), "{record}");
+    }
+    let of_others = [
+        plain.wait_stdout(|text| text.lines().count() == 3),
+        agent.running.wait_stdout(|text| text.lines().count() == 3),
+    ];
+    for text in of_others {
+        assert!(!text.contains("x-user") && text.matches("x-own").count() == 3, "{text}");
+        assert_eq!(text.matches(r#""http.request.body.content":"01""#).count(), 3, "{text}");
+    }
+    drop(closer);
+    agent.wait_readers(1);
+    // It is as if nobody had asked.
+    agent.feed_users(&["eve"]);
+    let text = plain.wait_stdout(|text| text.lines().count() == 4);
+    assert!(!text.contains("eve"), "{text}");
+    for (asked, allowed) in [
+        (&["--headers=x-other", "--for", "1s"][..], "x-other"),
+        (&["--bodies", "4097", "--for", "1s"], "4096 bytes"),
+        (&["--bodies", "1", "--for", "2h"], "tail.time"),
+    ] {
+        let Finished { code, stderr, .. } = run(agent.command(asked), &[]);
+        assert!(code == Some(1) && stderr.contains("403") && stderr.contains(allowed), "{stderr}");
+    }
+    let Finished { code, stderr, .. } = run(agent.command(&["--headers"]), &[]);
+    assert!(code == Some(64) && stderr.contains("--for"), "{stderr}");
 }
 
 #[test]

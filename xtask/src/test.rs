@@ -162,10 +162,11 @@ fn services() -> Result<()> {
     let one_binary = |name, threads: usize, program: &Path| {
         test_binary(name, &[&format!("--test-threads={threads}")]).env(BINARY_VARIABLE, program).run()
     };
-    one_binary("services", SERVICES_TEST_THREADS, &daemon)?;
+    let services = one_binary("services", SERVICES_TEST_THREADS, &daemon);
     let with_kafka = Cmd::cargo().args(["build", "--locked", "--quiet", "--package", "pod2pod-user"]);
     with_kafka.args(build::KAFKA).env("CARGO_TARGET_DIR", "target").run()?;
-    one_binary("sinks", SINKS_TEST_THREADS, &cmd::workspace().join("target/debug/pod2pod"))
+    // One that fails is no reason not to know of the others.
+    services.and(one_binary("sinks", SINKS_TEST_THREADS, &cmd::workspace().join("target/debug/pod2pod")))
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ pub use self::{
     guard::{MAX_TOKEN_BYTES, MIN_TOKEN_BYTES},
     health::{Health, Lists, MAX_LISTS_WAIT, MAX_SILENCE, Readiness},
     places::{MAX_CONNECTIONS, MAX_LOCAL_CONNECTIONS},
-    tail::MAX_WIDTH,
+    tail::{MAX_TIME, MAX_WIDTH},
 };
 use crate::{
     metrics::Metrics,
@@ -286,10 +286,10 @@ async fn serve_connection(
     let looks_on = Arc::<AtomicBool>::default();
     let mut spoken = pin!(async {
         match guard.acceptor() {
-            None => speak(stream, (pages, guard), served, &looks_on).await,
+            None => speak(stream, (pages, guard, peer), served, &looks_on).await,
             Some(acceptor) => {
                 if let Ok(Ok(stream)) = tokio::time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await {
-                    speak(stream, (pages, guard), served, &looks_on).await;
+                    speak(stream, (pages, guard, peer), served, &looks_on).await;
                 }
             }
         }
@@ -305,7 +305,7 @@ async fn serve_connection(
 
 async fn speak(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send,
-    (pages, guard): (Pages, &Guard),
+    (pages, guard, peer): (Pages, &Guard, SocketAddr),
     served: &Served,
     looks_on: &Arc<AtomicBool>,
 ) {
@@ -313,7 +313,7 @@ async fn speak(
         let response = match guard.refuses(&request).or_else(|| pages.refuses(&request)) {
             Some(refusal) => refusal.map(Either::Left),
             None if request.uri().path() == tail::PATH => {
-                tail::answer(&request, &served.shown.tail, looks_on)
+                tail::answer(&request, peer, &served.shown.tail, looks_on)
             }
             None => pages.answer(&request, &served.shown).map(Either::Left),
         };

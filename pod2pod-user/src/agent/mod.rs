@@ -149,7 +149,7 @@ impl Agent {
         let (pairs, views) = (names::pairs(naming.as_ref(), config.pairs, &mut metrics)?, Views::default());
         let metrics = Arc::new(metrics);
         let health = Arc::new(Health::new(Instant::now(), naming.as_ref().and_then(Naming::lists)));
-        let tail = Arc::<Tail>::default();
+        let tail = Arc::new(Tail::new(config.tail.clone()));
         listeners::start(&config, &metrics, &health, (&own, &tail))?;
         let sinks = pipeline::open_sinks(&config, Overflow::DropNewest, &own, &tail, &shutdown)?;
         sinks.get().show_header();

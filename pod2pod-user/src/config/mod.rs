@@ -69,6 +69,8 @@ pub struct Config {
     pub metrics: admin::Config,
     /// The listener of settings.
     pub admin: admin::AdminConfig,
+    /// What who looks on may ask for.
+    pub tail: sinks::closer::Allowed,
     /// Logs.
     pub log: logging::Config,
     /// What became of names that another program's environment has.

@@ -46,7 +46,7 @@ pub fn fill(record: &mut Record, exchange: &mut Exchange, offset: WallOffset, ke
         record.anomalies.extend(exchange.anomalies.names());
     }
     (record.sample_rate_millionths, record.network_duration, record.ipvs) = (None, None, None);
-    (record.client_party, record.server_party) = (None, None);
+    (record.client_party, record.server_party, record.closer) = (None, None, None);
     add_request(record, exchange.request.as_mut(), keep_traceparent);
     add_response(&mut record.response, exchange.response.as_mut());
 }

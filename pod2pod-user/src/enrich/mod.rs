@@ -261,6 +261,33 @@ pub struct Enricher {
     allowance: Allowance,
     /// The one told last: its memory is the next one's.
     record: Record,
+    /// Somebody looks closer: what records have is what they would have anyway, and beside it all that was captured.
+    closer: Option<Closer>,
+}
+
+/// What of a message's facts all records have while somebody looks closer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Closer {
+    /// Headers of requests and of responses, in lower case.
+    pub own_headers: [Vec<String>; 2],
+    /// First bytes of content of requests and of responses, before decoding.
+    pub own_bytes: [usize; 2],
+    /// Bytes of content that are given to who looks closer at most.
+    pub content_bytes: usize,
+}
+
+impl Closer {
+    /// Takes from `record` all but what is its own; all of it.
+    fn take(&self, record: &mut Record) -> Box<[MessageFacts; 2]> {
+        let all = Box::new([record.request.clone(), record.response.clone()]);
+        let parts = [&mut record.request, &mut record.response];
+        for ((facts, headers), bytes) in parts.into_iter().zip(&self.own_headers).zip(self.own_bytes) {
+            let is_own = |name: &[u8]| headers.iter().any(|own| own.as_bytes() == name);
+            facts.headers.retain(|header| is_own(&header.name));
+            facts.body.truncate(bytes);
+        }
+        all
+    }
 }
 
 impl Enricher {
@@ -272,6 +299,7 @@ impl Enricher {
             stats: Stats::default(),
             allowance: Allowance::default(),
             record: Record::blank(),
+            closer: None,
         }
     }
 
@@ -286,23 +314,28 @@ impl Enricher {
         self.config.content_bytes = self.config.content_bytes.max(bytes);
     }
 
+    /// From here on records have what somebody who looks closer asked for beside their own, or no longer.
+    pub fn look_closer(&mut self, closer: Option<Closer>) {
+        self.closer = closer;
+    }
+
     /// The record of `exchange`, which is left without what is in it, and what is to be done with it.
     pub fn enrich(&mut self, exchange: &mut Exchange, offset: WallOffset) -> (&mut Record, Fate) {
         let own = self.is_own(exchange);
-        let Self { config, stats, record, .. } = self;
+        let Self { config, stats, record, closer, .. } = self;
         facts::fill(record, exchange, offset, config.keep_traceparent);
         let fate = config.fate(record, own);
         if config.redaction == Redaction::On {
             stats.redacted += redact::redact(record);
         }
         if fate == Fate::Keep {
-            let request = exchange.request.as_ref().map(|request| request.codings);
-            let response = exchange.response.as_ref().map(|response| response.codings);
-            for (facts, codings) in [(&mut record.request, request), (&mut record.response, response)] {
-                if let Some(codings) = codings.filter(|_| !facts.body.is_empty()) {
-                    stats.decode(facts, codings, config.content_bytes);
-                }
+            if let Some(closer) = closer {
+                let mut all = closer.take(record);
+                // Counted once, below.
+                decode(all.each_mut(), exchange, closer.content_bytes, &mut Stats::default());
+                record.closer = Some(all);
             }
+            decode([&mut record.request, &mut record.response], exchange, config.content_bytes, stats);
         }
         stats.count(record, fate);
         (record, fate)
@@ -352,6 +385,17 @@ impl Enricher {
     /// Whether a connection between these is the agent's own.
     pub fn owns(&self, one: SocketAddr, other: SocketAddr) -> bool {
         !self.own_tuples.is_empty() && self.own_tuples.contains(&ordered(one, other))
+    }
+}
+
+/// Removes content codings of what was captured of both bodies.
+fn decode(facts: [&mut MessageFacts; 2], exchange: &Exchange, limit: usize, stats: &mut Stats) {
+    let request = exchange.request.as_ref().map(|request| request.codings);
+    let response = exchange.response.as_ref().map(|response| response.codings);
+    for (facts, codings) in facts.into_iter().zip([request, response]) {
+        if let Some(codings) = codings.filter(|_| !facts.body.is_empty()) {
+            stats.decode(facts, codings, limit);
+        }
     }
 }
 

@@ -40,6 +40,8 @@ pub struct Config {
     pub more_headers: Vec<String>,
     /// First bytes of content to keep of connections of which more is wanted, if that is more.
     pub more_body_prefix: usize,
+    /// First bytes of content to keep of all connections, if that is more.
+    pub closer_body_prefix: usize,
     /// See [`DEFAULT_MIN_SKIP`]; absent where the capture cannot leave anything out.
     pub min_skip: Option<u64>,
     /// Also say what the bytes of heads and framing are, see [`super::HttpTracker::pop_disclosure`].
@@ -64,6 +66,7 @@ impl Default for Config {
             response_body_prefix: 0,
             more_headers: Vec::new(),
             more_body_prefix: 0,
+            closer_body_prefix: 0,
             min_skip: None,
             disclose: false,
         }
@@ -73,6 +76,7 @@ impl Default for Config {
 impl Config {
     /// First bytes of content to keep of a connection, if `own` are of any.
     pub(super) const fn content(&self, own: usize, keeps_more: bool) -> usize {
-        if keeps_more && self.more_body_prefix > own { self.more_body_prefix } else { own }
+        let own = if keeps_more && self.more_body_prefix > own { self.more_body_prefix } else { own };
+        if self.closer_body_prefix > own { self.closer_body_prefix } else { own }
     }
 }

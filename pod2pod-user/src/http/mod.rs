@@ -233,12 +233,19 @@ pub struct HttpTracker {
     shared: Shared,
 }
 
+/// Headers to keep of requests, and of responses.
+fn names(config: &Config, closer: &[String]) -> [Names; 2] {
+    let all = |own: &[String]| [own, &config.more_headers, closer].concat();
+    [
+        Names::new(&fields::ALWAYS_KEPT, &all(&config.request_headers)),
+        Names::new(&[], &all(&config.response_headers)),
+    ]
+}
+
 impl HttpTracker {
     /// A tracker that knows no connection.
     pub fn new(config: Config) -> Self {
-        let all = |own: &[String]| [own, &config.more_headers].concat();
-        let request_headers = Names::new(&fields::ALWAYS_KEPT, &all(&config.request_headers));
-        let response_headers = Names::new(&[], &all(&config.response_headers));
+        let [request_headers, response_headers] = names(&config, &[]);
         let known_heads = KnownHeads::new(config.known_heads);
         let (reserve, disclosed) = (config.reserve, config.disclose.then(Disclosed::default));
         let shared = Shared {
@@ -266,6 +273,21 @@ impl HttpTracker {
             timers: BinaryHeap::with_capacity(if reserve > 0 { max_timers(reserve) } else { 0 }),
             shared,
         }
+    }
+
+    /// As it was made, but for what it was told since.
+    pub const fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    /// From here on also keeps these headers, and so many first bytes of all bodies, and no other ones of earlier calls. What was read
+    /// already stays as it is.
+    pub fn look_closer(&mut self, headers: &[String], body_bytes: usize) {
+        let shared = &mut self.shared;
+        [shared.request_headers, shared.response_headers] = names(&shared.config, headers);
+        // They were read with other wishes.
+        shared.known_heads = KnownHeads::new(shared.config.known_heads);
+        shared.config.closer_body_prefix = body_bytes;
     }
 
     /// Takes the next step of one direction. `now` is not before the chunk's time; time-outs that were due before the
@@ -445,6 +467,8 @@ mod tests {
         room::{MAX_SPARE_EXCHANGES, MAX_SPARE_QUEUES},
         *,
     };
+    use bytes::Bytes;
+
     use crate::{capture::Scope, reassembly::Start};
 
     /// Connection `token` says `bytes`.
@@ -564,5 +588,30 @@ mod tests {
         assert_eq!(told(2 * one, 2), (2 * one, 0, 0));
         assert_eq!(told(2 * one, 3), (2 * one, 1, 1));
         assert_eq!(told(2 * one - 1, 2), (one, 1, 1));
+    }
+
+    #[test]
+    fn what_is_asked_for_is_kept_from_then_on_also_of_heads_that_are_known() {
+        let config = Config { request_headers: vec!["x-own".to_owned()], ..Config::default() };
+        let mut tracker = HttpTracker::new(config);
+        let mut seen = |headers: &[&str], bytes| {
+            let headers: Vec<_> = headers.iter().map(|name| (*name).to_owned()).collect();
+            tracker.look_closer(&headers, bytes);
+            let token = bytes as u64;
+            let request = b"POST / HTTP/1.1\r\nX-Own: 1\r\nX-More: 2\r\nContent-Length: 4\r\n\r\nbody";
+            say(&mut tracker, token, Side::Originator, request);
+            say(&mut tracker, token, Side::Responder, b"HTTP/1.1 204 N\r\n\r\n");
+            let mut seen = Vec::new();
+            tracker.drain_told(|exchange| {
+                let request = exchange.request.as_ref().unwrap();
+                let names = request.headers.iter().map(|header| header.name.clone()).collect::<Vec<_>>();
+                seen.push((names, request.body_prefix.clone()));
+            });
+            seen.pop().unwrap()
+        };
+        let (own, more) = (Bytes::from("x-own"), Bytes::from("x-more"));
+        assert_eq!(seen(&[], 0), (vec![own.clone()], Bytes::new()));
+        assert_eq!(seen(&["x-more"], 3), (vec![own.clone(), more], Bytes::from("bod")));
+        assert_eq!(seen(&[], 0), (vec![own], Bytes::new()));
     }
 }

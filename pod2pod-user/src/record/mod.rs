@@ -235,6 +235,8 @@ pub struct Record {
     pub sample_rate_millionths: Option<u32>,
     /// What IPVS did with the connection, if it met an old entry.
     pub ipvs: Option<Box<IpvsFacts>>,
+    /// Request and response with all that somebody who looks closer asked for; never written as it is.
+    pub closer: Option<Box<[MessageFacts; 2]>>,
 }
 
 impl Record {
@@ -289,6 +291,7 @@ impl Record {
             anomalies: Vec::new(),
             sample_rate_millionths: None,
             ipvs: None,
+            closer: None,
         }
     }
 

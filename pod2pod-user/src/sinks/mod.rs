@@ -2,6 +2,7 @@
 //!
 //! A sink encodes a record at once and queues bytes: memory is bounded in bytes. Sinks know the Record and nothing upstream.
 
+pub mod closer;
 pub mod datagram_client;
 pub mod elasticsearch;
 pub mod failover;
@@ -412,6 +413,11 @@ impl Sinks {
     /// The reader of standard output went away: there is nobody to work for.
     pub fn reader_gone(&self) -> bool {
         self.writer.reader_gone()
+    }
+
+    /// What who looks closer asks for.
+    pub fn closer(&self) -> &Arc<closer::Closer> {
+        self.tail.closer()
     }
 
     /// What was counted of who looks on.

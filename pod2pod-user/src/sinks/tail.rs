@@ -12,7 +12,11 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::{Encoder, text::Columns};
+use super::{
+    Encoder,
+    closer::{Allowed, Asked, Asking, Closer},
+    text::Columns,
+};
 use crate::{
     record::{Record, json::Lines},
     route::Filter,
@@ -30,6 +34,17 @@ pub enum View {
     Json,
     /// As columns of a terminal that is so wide, with colours or without.
     Text(usize, bool),
+}
+
+/// What somebody wants to see.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wanted {
+    /// Records that fit; all if absent.
+    pub filter: Option<Filter>,
+    /// How.
+    pub view: View,
+    /// What of them beside what all have.
+    pub closer: Option<Asked>,
 }
 
 /// What was counted.
@@ -54,11 +69,14 @@ pub struct Tail {
     refused: AtomicU64,
     shown: AtomicU64,
     lost: AtomicU64,
+    allowed: Allowed,
+    closer: Arc<Closer>,
 }
 
 #[derive(Debug)]
 struct Reader {
     filter: Option<Filter>,
+    closer: Option<Asked>,
     state: Mutex<State>,
     filled: Notify,
 }
@@ -77,6 +95,8 @@ struct State {
 pub struct Looking {
     reader: Arc<Reader>,
     tail: Arc<Tail>,
+    /// Ends with it.
+    _asking: Option<Asking>,
 }
 
 /// What came for somebody.
@@ -89,6 +109,21 @@ pub struct News {
 }
 
 impl Tail {
+    /// Who looks on may ask for this.
+    pub fn new(allowed: Allowed) -> Self {
+        Self { allowed, ..Self::default() }
+    }
+
+    /// What may be asked for.
+    pub const fn allowed(&self) -> &Allowed {
+        &self.allowed
+    }
+
+    /// What is asked for.
+    pub const fn closer(&self) -> &Arc<Closer> {
+        &self.closer
+    }
+
     /// Shows `record` to who looks on.
     #[inline]
     pub fn write(&self, record: &Record) {
@@ -100,6 +135,8 @@ impl Tail {
     #[cold]
     fn show(&self, record: &Record) {
         for reader in lock(&self.readers).iter() {
+            let closer = reader.closer.as_ref().and_then(|asked| asked.of(record));
+            let record = closer.as_ref().unwrap_or(record);
             if reader.filter.as_ref().is_some_and(|filter| !filter.fits(record)) {
                 continue;
             }
@@ -109,7 +146,8 @@ impl Tail {
     }
 
     /// One more looks on from now; absent if there are too many.
-    pub fn join(self: &Arc<Self>, filter: Option<Filter>, view: View) -> Option<Looking> {
+    pub fn join(self: &Arc<Self>, wanted: Wanted) -> Option<Looking> {
+        let Wanted { filter, view, closer } = wanted;
         let mut readers = lock(&self.readers);
         if readers.len() >= MAX_READERS {
             self.refused.fetch_add(1, Ordering::Relaxed);
@@ -120,7 +158,8 @@ impl Tail {
             View::Text(width, colour) => Encoder::Text(Box::new(Columns::new(width, colour))),
         };
         let state = Mutex::new(State { encoder, lines: VecDeque::new(), bytes: 0, lost: 0 });
-        let reader = Arc::new(Reader { filter, state, filled: Notify::new() });
+        let asking = closer.clone().map(|asked| self.closer.ask(asked));
+        let reader = Arc::new(Reader { filter, closer, state, filled: Notify::new() });
         readers.push(Arc::clone(&reader));
         let count = readers.len();
         self.count.store(count, Ordering::Relaxed);
@@ -128,7 +167,7 @@ impl Tail {
         // Not before: who waits for this to be said misses nothing. Without the lock: records wait for nobody's log.
         let filter = reader.filter.as_ref().map_or("all", Filter::text);
         tracing::info!(readers = count, filter, "somebody looks on");
-        Some(Looking { reader, tail: Arc::clone(self) })
+        Some(Looking { reader, tail: Arc::clone(self), _asking: asking })
     }
 
     /// What was counted so far.
@@ -196,10 +235,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::{CapturedHeader, MessageFacts};
 
     fn now(looking: &Looking) -> News {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(looking.next())
+    }
+
+    fn every() -> Wanted {
+        Wanted { filter: None, view: View::Json, closer: None }
     }
 
     fn record(status: u16) -> Record {
@@ -210,8 +254,14 @@ mod tests {
     fn each_is_shown_what_fits_its_filter() {
         let tail = Arc::new(Tail::default());
         tail.write(&record(200));
-        let all = tail.join(None, View::Json).unwrap();
-        let failed = tail.join(Some(Filter::parse("status>=500").unwrap()), View::Text(120, false)).unwrap();
+        let all = tail.join(every()).unwrap();
+        let failed = tail
+            .join(Wanted {
+                filter: Some(Filter::parse("status>=500").unwrap()),
+                view: View::Text(120, false),
+                ..every()
+            })
+            .unwrap();
         for status in [200, 503] {
             tail.write(&record(status));
         }
@@ -226,7 +276,7 @@ mod tests {
     #[test]
     fn who_is_slow_loses_what_is_its_own() {
         let tail = Arc::new(Tail::default());
-        let (slow, other) = (tail.join(None, View::Json).unwrap(), tail.join(None, View::Json).unwrap());
+        let (slow, other) = (tail.join(every()).unwrap(), tail.join(every()).unwrap());
         let mut line = Vec::new();
         Lines::default().push(&mut line, &record(200));
         let fits = MAX_READER_BYTES / line.len();
@@ -245,12 +295,38 @@ mod tests {
     #[test]
     fn so_many_may_look_on_and_make_room_when_they_go() {
         let tail = Arc::new(Tail::default());
-        let mut looking: Vec<_> = (0..MAX_READERS).map(|_| tail.join(None, View::Json).unwrap()).collect();
-        assert!(tail.join(None, View::Json).is_none());
+        let mut looking: Vec<_> = (0..MAX_READERS).map(|_| tail.join(every()).unwrap()).collect();
+        assert!(tail.join(every()).is_none());
         assert_eq!(tail.stats(), TailStats { readers: MAX_READERS as u64, refused: 1, ..Default::default() });
         looking.pop();
-        assert!(tail.join(None, View::Json).is_some());
+        assert!(tail.join(every()).is_some());
         drop(looking);
         assert_eq!(tail.stats().readers, 0);
+    }
+
+    #[test]
+    fn who_looks_closer_sees_more_and_nobody_else_does() {
+        let tail = Arc::new(Tail::default());
+        let plain = tail.join(every()).unwrap();
+        let asked = Asked { headers: vec!["x-a".to_owned()], body_bytes: 3 };
+        let filter = Some(Filter::parse("http.request.header.x-a=seen").unwrap());
+        let closer = tail.join(Wanted { filter, closer: Some(asked.clone()), ..every() }).unwrap();
+        assert_eq!((tail.closer().asked(), tail.closer().version()), (Some(asked), 1));
+        let header = |value| CapturedHeader { name: Bytes::from("x-a"), value: Bytes::from(value) };
+        let facts =
+            |value| MessageFacts { headers: vec![header(value)], body: "body".into(), ..Default::default() };
+        for value in ["seen", "other"] {
+            let all = Some(Box::new([facts(value), MessageFacts::default()]));
+            tail.write(&Record { closer: all, ..record(200) });
+        }
+        let text = |news: &News| news.lines.concat();
+        let (plain, seen) = (now(&plain), now(&closer));
+        assert_eq!((plain.lines.len(), seen.lines.len()), (2, 1));
+        assert!(memchr::memmem::find(&text(&plain), b"x-a").is_none());
+        let seen: serde_json::Value = serde_json::from_slice(&text(&seen)).unwrap();
+        assert_eq!(seen["http.request.header.x-a"], serde_json::json!(["seen"]));
+        assert_eq!(seen["http.request.body.content"], "bod");
+        drop(closer);
+        assert_eq!((tail.closer().asked(), tail.closer().version()), (None, 2));
     }
 }

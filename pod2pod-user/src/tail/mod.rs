@@ -173,6 +173,14 @@ fn query(options: &Options) -> String {
         let colour = u8::from(io::stdout().is_terminal() && !no_colour);
         pairs.push(format!("format=text&width={width}&colour={colour}"));
     }
+    let is_closer = options.headers.is_some() || options.body_bytes.is_some();
+    pairs.extend(options.headers.as_ref().map(|names| {
+        let names: String = form_urlencoded::byte_serialize(names.as_bytes()).collect();
+        format!("headers={names}")
+    }));
+    pairs.extend(options.body_bytes.map(|bytes| format!("body={bytes}")));
+    // The agent ends it too, whatever becomes of this program.
+    pairs.extend(options.time.filter(|_| is_closer).map(|time| format!("for={}ms", time.as_millis().max(1))));
     pairs.join("&")
 }
 

@@ -5,6 +5,8 @@ use std::{path::PathBuf, time::Duration};
 use clap::Args;
 
 use crate::{
+    admin::MAX_TIME,
+    config::value::Given,
     flags::{self, refused},
     route::{Filter, filter::ALLOWED},
     secrets::{small_file, tls},
@@ -17,10 +19,9 @@ pub const DEFAULT_URL: &str = "http://127.0.0.1:9465/tail";
 pub const MAX_URLS: usize = 64;
 /// Longest token. Bytes.
 const MAX_TOKEN_BYTES: usize = 4096;
-/// Longest time that can be asked for.
-pub const MAX_TIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 const URLS: &str = "http://ADDRESS[:PORT] or https://, as of admin.listen";
+const SIZES: &str = "a size such as 4KiB";
 const TIMES: &str = "a duration such as 60s, 5m; at most 24h";
 
 /// Flags as written.
@@ -38,6 +39,12 @@ pub struct Flags {
     /// Ends after this time
     #[arg(long = "for", value_name = "TIME")]
     pub time: Option<String>,
+    /// Also headers, all that the agents allow or these, for the time of --for; as JSON lines
+    #[arg(long, value_name = "NAMES", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
+    pub headers: Option<String>,
+    /// Also first bytes of bodies, such as 4KiB, for the time of --for; as JSON lines
+    #[arg(long, value_name = "BYTES")]
+    pub bodies: Option<String>,
     /// A file with the token that the agents ask for
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
@@ -53,6 +60,8 @@ pub struct Options {
     pub(super) urls: Vec<(String, Url)>,
     pub(super) json: bool,
     pub(super) time: Option<Duration>,
+    pub(super) headers: Option<String>,
+    pub(super) body_bytes: Option<u64>,
     pub(super) token: Option<String>,
     pub(super) tls: tls::Client,
 }
@@ -63,7 +72,7 @@ impl Flags {
     /// # Errors
     /// All mistakes, one line each.
     pub fn options(self) -> Result<Options, Vec<String>> {
-        let Self { filter, url, json, time, token_file, ca } = self;
+        let Self { filter, url, json, time, headers, bodies, token_file, ca } = self;
         let mut mistakes = Vec::new();
         let filter = filter.join(" ");
         if !filter.is_empty()
@@ -86,6 +95,17 @@ impl Flags {
             }
             time
         });
+        let is_closer = headers.is_some() || bodies.is_some();
+        let body_bytes = bodies.and_then(|text| {
+            let bytes = Given::one(&*text).bytes().filter(|bytes| *bytes > 0);
+            if bytes.is_none() {
+                mistakes.push(refused("--bodies", &text, SIZES));
+            }
+            bytes
+        });
+        if is_closer && time.is_none() {
+            mistakes.push("--headers and --bodies are shown for a time: add --for 60s".to_owned());
+        }
         let token = token_file.and_then(|file| match small_file(&file, MAX_TOKEN_BYTES) {
             Ok(bytes) => Some(String::from_utf8_lossy(bytes.trim_ascii()).into_owned()),
             Err(error) => {
@@ -99,7 +119,11 @@ impl Flags {
         {
             mistakes.push(format!("--ca: {error}"));
         }
-        if mistakes.is_empty() { Ok(Options { filter, urls, json, time, token, tls }) } else { Err(mistakes) }
+        if !mistakes.is_empty() {
+            return Err(mistakes);
+        }
+        let json = json || is_closer;
+        Ok(Options { filter, urls, json, time, headers, body_bytes, token, tls })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Exchange → Record → line: the facts, redaction, sampling, the ignore list, the schema, the README's tables.
 
 mod behind;
+mod closer;
 mod connects;
 mod content;
 mod facts;

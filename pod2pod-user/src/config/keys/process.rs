@@ -1,11 +1,14 @@
-//! Keys of what is beside the records: `data_dir`, and the sections `limits`, `metrics`, `admin` and `log`.
+//! Keys of what is beside the records: `data_dir`, and the sections `limits`, `metrics`, `admin`, `tail` and `log`.
 
 use std::{net::SocketAddr, path::PathBuf};
 
 use tracing_subscriber::filter::LevelFilter;
 
-use super::{BYTES, Key, put};
-use crate::{admin::Listen, config::value::Given, logging, metrics::routes};
+use super::{
+    BYTES, DURATION, Key, positive, put,
+    records::{BODY, body, headers},
+};
+use crate::{admin::Listen, config::value::Given, enrich::redact, logging, metrics::routes};
 
 const LISTEN: &str = "an address and port such as 127.0.0.1:9464, or off";
 const ADMIN_LISTEN: &str = "an address and port such as 127.0.0.1:9465, or off";
@@ -54,6 +57,31 @@ pub(super) static KEYS: &[Key] = &[
         default: "127.0.0.1:9465",
         sentence: "Where /config and /tail are served: the effective settings, without secrets, and records as they come. Elsewhere than on loopback it needs TLS and a token; replay serves it only if this is given.",
         set: |config, given| put(&mut config.admin.listen, listen(given)),
+    },
+    Key {
+        path: "tail.headers",
+        allowed: "a list of header names, none of a credential",
+        default: "",
+        sentence: "Headers that `pod2pod tail --headers` may ask for beside those that records have anyway; records elsewhere do not have them.",
+        set: |config, given| {
+            headers(&mut config.tail.headers, given)?;
+            let is_secret = |name: &String| redact::is_secret_header(name.as_bytes());
+            (!config.tail.headers.iter().any(is_secret)).then_some(())
+        },
+    },
+    Key {
+        path: "tail.body_bytes",
+        allowed: BODY,
+        default: "0",
+        sentence: "First bytes of each body that `pod2pod tail --bodies` may ask for at most.",
+        set: |config, given| put(&mut config.tail.body_bytes, body(given)),
+    },
+    Key {
+        path: "tail.time",
+        allowed: DURATION,
+        default: "10m",
+        sentence: "How long headers and bodies may be asked for; then it ends by itself.",
+        set: |config, given| put(&mut config.tail.time, positive(given)),
     },
     Key {
         path: "admin.tls_certificate",
