@@ -146,7 +146,9 @@ fn what_is_too_large_is_kept_and_the_rest_goes_on() {
     broker.make(&[("small", 1)], &[("max.message.bytes", "20000")]);
     let folder = tempfile::tempdir().unwrap();
     let data_dir = format!("data_dir={}", folder.path().display());
-    let summary = play(&broker, RECORDS, &["sinks.k.topic=small", &data_dir]).finish();
+    let replay = play(&broker, RECORDS, &["sinks.k.topic=small", &data_dir]);
+    broker.wait_for("small", RECORDS);
+    let summary = replay.finish();
     assert!(summary.contains(&format!("k: delivered {RECORDS}, lost 0")), "{summary}");
     let mut there = numbers(&broker.messages("small"));
     there.sort_unstable();

@@ -29,7 +29,7 @@ pub(super) static KEYS: &[Key] = &[
         path: "batch_records",
         allowed: "a number from 1 to 100000",
         default: "500",
-        sentence: "Records of one batch at most.",
+        sentence: "Records of one batch at most; 5000 to Kafka.",
         set: |sink, given| {
             put(
                 &mut sink.batch_records,

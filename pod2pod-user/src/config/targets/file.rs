@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{SECTION, Settings, SinkKey as Key, SinkType, Wrong, common};
+use super::{DEFAULT_BATCH_RECORDS, SECTION, Settings, SinkKey as Key, SinkType, Wrong, common};
 use crate::{
     config::{
         Config,
@@ -28,6 +28,7 @@ pub(super) static TYPE: SinkType = SinkType {
     schemes: &[],
     keys: &[KEYS, common::FORMAT, common::LINES, common::KEYS],
     keeps_order: false,
+    batch_records: DEFAULT_BATCH_RECORDS,
     build,
 };
 

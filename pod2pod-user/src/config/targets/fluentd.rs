@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{
-    Settings, SinkKey as Key, SinkType, Wrong, common,
+    DEFAULT_BATCH_RECORDS, Settings, SinkKey as Key, SinkType, Wrong, common,
     streams::{self, Carriage, Url},
     web,
 };
@@ -23,6 +23,7 @@ pub(super) static TYPE: SinkType = SinkType {
     schemes: &["fluentd", "fluentd+tcp", "fluentd+tls"],
     keys: &[KEYS, streams::KEYS, web::TLS, web::SERVER_NAME, common::LINES, common::KEYS],
     keeps_order: false,
+    batch_records: DEFAULT_BATCH_RECORDS,
     build,
 };
 

@@ -2,7 +2,7 @@
 
 use ::http::Method;
 
-use super::{Settings, SinkKey as Key, SinkType, Wrong, common, web};
+use super::{DEFAULT_BATCH_RECORDS, Settings, SinkKey as Key, SinkType, Wrong, common, web};
 use crate::{
     config::keys::put,
     sinks::{
@@ -28,6 +28,7 @@ pub(super) static TYPE: SinkType = SinkType {
         common::KEYS,
     ],
     keeps_order: false,
+    batch_records: DEFAULT_BATCH_RECORDS,
     build,
 };
 

@@ -1,7 +1,7 @@
 //! Keys of `type: logstash`.
 
 use super::{
-    Settings, SinkKey as Key, SinkType, Wrong, common,
+    DEFAULT_BATCH_RECORDS, Settings, SinkKey as Key, SinkType, Wrong, common,
     streams::{self, Carriage, Url},
     web,
 };
@@ -17,6 +17,7 @@ pub(super) static TYPE: SinkType = SinkType {
     schemes: &["logstash", "logstash+tcp", "logstash+tls", "logstash+udp"],
     keys: &[KEYS, streams::KEYS, web::TLS, web::SERVER_NAME, common::LINES, common::KEYS],
     keeps_order: true,
+    batch_records: DEFAULT_BATCH_RECORDS,
     build,
 };
 

@@ -64,6 +64,8 @@ pub struct SinkType {
     pub keys: &'static [&'static [SinkKey]],
     /// Its target takes one thing after the other: batches are sent one by one, unless `concurrency` says otherwise.
     pub keeps_order: bool,
+    /// Records of one of its batches at most, unless `batch_records` says otherwise.
+    pub batch_records: u64,
     /// What was written, put together as far as it can be; adds what is wrong with it.
     build: fn(&Settings, &mut Vec<Wrong>) -> Option<TargetConfig>,
 }
@@ -262,14 +264,16 @@ impl Written {
             let fields = Fields::parse(fields, without_fields).map(Arc::new);
             fields.map_err(|error| wrong.push(("fields", error.to_string()))).ok()
         };
+        let is_said = |key: &str| self.said.iter().any(|(said, ..)| said == key);
         let mut limits = settings.limits;
-        if one.keeps_order && !self.said.iter().any(|(key, ..)| key == "concurrency") {
+        if one.keeps_order && !is_said("concurrency") {
             limits.concurrency = 1;
         }
+        let batch_records = if is_said("batch_records") { settings.batch_records } else { one.batch_records };
         let common = Common {
             name: self.name.as_str().into(),
             route: Route { filter, rate: settings.rate, slow },
-            batch_records: settings.batch_records,
+            batch_records,
             linger: settings.linger,
             queue_bytes: settings.queue_bytes,
             limits,
@@ -315,6 +319,9 @@ mod tests {
         let [b, a] = &config.sinks[..] else { panic!("{:?}", config.sinks) };
         assert_eq!((&*a.common.name, &*b.common.name), ("a", "b-2"));
         assert_eq!((a.common.batch_records, b.common.batch_records), (DEFAULT_BATCH_RECORDS, 7));
+        let batches = |settings: &[&str]| load(settings, &[]).unwrap().sinks[0].common.batch_records;
+        assert_eq!(batches(&["sinks.k=kafka://broker"]), 5000);
+        assert_eq!(batches(&["sinks.k=kafka://broker", "sinks.k.batch_records=500"]), 500);
         let fits = |kind| a.common.route.take(&Record { kind, ..Record::blank() }, &mut None).is_some();
         assert!(fits(Kind::Connect) && !fits(Kind::Http));
         let TargetConfig::Http(http) = &b.target else { panic!("{b:?}") };

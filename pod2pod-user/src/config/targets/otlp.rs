@@ -1,6 +1,6 @@
 //! Keys of `type: otlp`.
 
-use super::{Settings, SinkKey as Key, SinkType, Wrong, common, web};
+use super::{DEFAULT_BATCH_RECORDS, Settings, SinkKey as Key, SinkType, Wrong, common, web};
 use crate::{
     config::keys::put,
     sinks::{
@@ -16,6 +16,7 @@ pub(super) static TYPE: SinkType = SinkType {
     schemes: &[],
     keys: &[KEYS, web::USER, web::TOKEN, web::HEADERS, web::TLS, common::LINES, common::KEYS],
     keeps_order: false,
+    batch_records: DEFAULT_BATCH_RECORDS,
     build,
 };
 

@@ -2,7 +2,7 @@
 
 use rustls::pki_types::ServerName;
 
-use super::{Settings, SinkKey as Key, SinkType, Wrong, common, web};
+use super::{DEFAULT_BATCH_RECORDS, Settings, SinkKey as Key, SinkType, Wrong, common, web};
 use crate::{
     config::keys::put,
     sinks::{
@@ -18,6 +18,7 @@ pub(super) static TYPE: SinkType = SinkType {
     schemes: &["postgres", "postgresql"],
     keys: &[KEYS, web::USER, web::TLS, common::LINES, common::KEYS],
     keeps_order: false,
+    batch_records: DEFAULT_BATCH_RECORDS,
     build,
 };
 

@@ -1,7 +1,7 @@
 //! Keys of `type: syslog` and `type: syslog-http`.
 
 use super::{
-    Settings, SinkKey as Key, SinkType, Wrong, common,
+    DEFAULT_BATCH_RECORDS, Settings, SinkKey as Key, SinkType, Wrong, common,
     streams::{self, Carriage},
     web,
 };
@@ -25,6 +25,7 @@ pub(super) static TYPE: SinkType = SinkType {
     schemes: &["syslog", "syslog+tcp", "syslog+tls", "syslog+udp"],
     keys: &[KEYS, STYLE, streams::KEYS, web::TLS, web::SERVER_NAME, common::LINES, common::KEYS],
     keeps_order: true,
+    batch_records: DEFAULT_BATCH_RECORDS,
     build,
 };
 
@@ -44,6 +45,7 @@ pub(super) static HTTP_TYPE: SinkType = SinkType {
         common::KEYS,
     ],
     keeps_order: false,
+    batch_records: DEFAULT_BATCH_RECORDS,
     build: build_http,
 };
 

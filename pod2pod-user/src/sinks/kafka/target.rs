@@ -112,22 +112,39 @@ impl Kafka {
         let mut attempt = Attempt { kafka: self, producer: self.producer()?, is_answered: false };
         let mut verdicts = vec![None; parcel.len()];
         let pieces = self.admit(parcel, &mut verdicts);
+        match self.send_pieces(&attempt.producer, &pieces, &mut verdicts).await {
+            Ok(()) => attempt.is_answered = true,
+            // Some may be there already: only the others are sent again.
+            Err(trouble) if verdicts.iter().any(Option::is_some) => {
+                let unknown = verdicts.iter_mut().filter(|verdict| verdict.is_none());
+                unknown.for_each(|verdict| *verdict = Some(Verdict::Later(trouble.kind)));
+            }
+            Err(trouble) => return Err(trouble),
+        }
+        Ok(answer(verdicts, &attempt.producer))
+    }
+
+    /// Sends all of them, in parts if they are too much at once; what becomes of them is in `verdicts`, as far as it is known.
+    async fn send_pieces<'a>(
+        &'a self,
+        producer: &Arc<Producer>,
+        pieces: &[Piece<'a>],
+        verdicts: &mut Verdicts,
+    ) -> Result<(), Trouble> {
         let mut too_large = {
             let _others = self.turn.read().await;
             let mut homeless = Vec::new();
-            let mut too_large =
-                self.send_all(&attempt.producer, &pieces, &mut verdicts, &mut homeless).await?;
+            let mut too_large = self.send_all(producer, pieces, verdicts, &mut homeless).await?;
             let moved: Vec<_> = homeless.into_iter().map(|piece| self.for_default(piece)).collect();
-            too_large.extend(self.send_all(&attempt.producer, &moved, &mut verdicts, &mut Vec::new()).await?);
+            too_large.extend(self.send_all(producer, &moved, verdicts, &mut Vec::new()).await?);
             too_large
         };
         if !too_large.is_empty() {
             let _alone = self.turn.write().await;
             too_large.sort_unstable_by_key(|piece| piece.place);
-            self.send_divided(&attempt.producer, too_large, &mut verdicts).await?;
+            self.send_divided(producer, too_large, verdicts).await?;
         }
-        attempt.is_answered = true;
-        Ok(answer(verdicts, &attempt.producer))
+        Ok(())
     }
 
     /// What is to be sent; of the rest there is a verdict.
