@@ -313,8 +313,8 @@ mod tests {
         let queue = spooled(config(folder.path()), LITTLE, Overflow::Wait);
         queue.push(batch(), || false);
         wait(|| Arc::strong_count(&token) == 1);
-        let stats = queue.stats();
-        assert_eq!((stats.in_flight, stats.spool.map(|spool| spool.records)), (1, Some(1)));
+        wait(|| queue.stats().spool.is_some_and(|spool| spool.records == 1));
+        assert_eq!(queue.stats().in_flight, 1);
         queue.set_done();
         queue.wait_done(Instant::now() + LONG);
         // Without a spool.
