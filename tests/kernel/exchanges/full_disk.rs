@@ -17,15 +17,15 @@ use super::{
 };
 
 /// Of the disk: some thousand records.
-const LITTLE: &str = "size=2m";
+const LITTLE: &str = "size=1m";
 /// Once it has room.
 const MUCH: &str = "size=64m";
 /// Bytes queued for the sink at most.
-const QUEUE_BYTES: u64 = 512 * 1024;
+const QUEUE_BYTES: u64 = 256 * 1024;
 /// More than both hold.
-const EXCHANGES: usize = 10_000;
+const EXCHANGES: usize = 5_000;
 /// What comes when there is room.
-const MORE: usize = 500;
+const MORE: usize = 200;
 /// Whose metrics.
 const KEPT: &str = "sink=\"kept\"";
 
