@@ -7,12 +7,12 @@
 
 use std::{
     fs,
-    net::TcpListener,
     time::{Duration, Instant},
 };
 
 use support::{
     process::{PATIENCE, Running, command},
+    server::Nobody,
     stand_in::{Manner, Protocol, StandIn},
 };
 
@@ -67,12 +67,13 @@ fn run(input: &str, fourth: Fourth) -> Took {
     let others = [Protocol::Http, Protocol::Bulk, Protocol::Forward].map(StandIn::local);
     let [http, bulk, forward] = &others;
     let odd = StandIn::local(Protocol::Http);
+    let nobody = Nobody::new();
     let address = match fourth {
         Fourth::Behaves(manner) => {
             odd.behave(manner);
             odd.address
         }
-        Fourth::Dead => TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap(),
+        Fourth::Dead => nobody.address,
     };
     let settings = [
         "output.file=/dev/null".to_owned(),
