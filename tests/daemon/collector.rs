@@ -23,7 +23,10 @@ use pod2pod_user::{
         remote::{DEFAULT_BATCH_RECORDS, MAX_BATCH_BYTES},
     },
 };
-use support::process::{Finished, command, run};
+use support::{
+    process::{Finished, command, run},
+    server::Nobody,
+};
 
 use crate::capture;
 
@@ -407,9 +410,8 @@ fn dead_letters_need_to_know_where_they_are_and_where_to() {
 #[test]
 fn each_sink_is_given_what_its_filter_and_fields_say_and_a_dead_one_delays_none() {
     let [all, some, none] = [(); 3].map(|()| Collector::start("200 OK", 0));
-    let dead = TcpListener::bind("127.0.0.1:0").unwrap();
-    let nobody = dead.local_addr().unwrap();
-    drop(dead);
+    let dead = Nobody::new();
+    let nobody = dead.address;
     let mut replay = command(["replay", "-"]);
     for setting in [
         format!("sinks.all=http://{}/", all.address),

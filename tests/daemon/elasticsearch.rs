@@ -5,14 +5,23 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use pod2pod_user::sinks::elasticsearch::MAX_BULK_ANSWER_BYTES;
 use serde_json::{Value, json};
-use support::process::{Finished, command, run};
+use support::{
+    metrics::Metrics,
+    process::{Finished, command, run},
+};
 
-use crate::capture;
+use crate::{capture, fed::Fed};
+
+/// Whose metrics.
+const ES: &str = "sink=\"es\"";
 
 /// A request as the node got it.
 #[derive(Clone, Debug)]
@@ -101,6 +110,11 @@ fn serve(
     { stream }.write_all([head, body].concat().as_bytes()).ok()
 }
 
+/// Where a node refuses every request.
+pub(crate) fn refusing() -> String {
+    Node::start(|_, _| (400, String::new())).address
+}
+
 /// Everything was stored.
 fn stored() -> Reply {
     (200, json!({ "errors": false }).to_string())
@@ -133,14 +147,35 @@ fn documents_have_times_ids_and_an_index_of_their_day() {
     assert_eq!(ids.len(), 3);
 }
 
+/// What is counted of `records` of which one in twenty was throttled, in so many answers, and so many are `dead`.
+fn check_counters(metrics: &Metrics, throttled: u64, (records, dead): (usize, usize)) {
+    for (name, label, expected) in [
+        ("sink_records_received_total", "", records as u64),
+        ("sink_records_dropped_total", "reason=\"rejected\"", dead as u64),
+        ("sink_records_duplicate_total", "", 0),
+        ("sink_records_retried_total", "", records as u64 / 20),
+        ("sink_dead_letters_total", "", dead as u64),
+        ("sink_dead_letters_lost_total", "", 0),
+        ("sink_attempts_failed_total", "", throttled),
+        ("sink_attempts_failed_total", "reason=\"throttled\"", throttled),
+        ("sink_queue_bytes", "", 0),
+    ] {
+        let rows: u64 = metrics.sum_of(name, &[ES, label]);
+        assert_eq!(rows, expected, "{name} {label}\n{}", metrics.text());
+    }
+}
+
 #[test]
 fn of_ten_thousand_each_comes_to_what_was_said_of_it() {
     const RECORDS: usize = 10_000;
     let seen = Mutex::new(HashMap::<String, (usize, usize)>::new());
+    let throttled = Arc::<AtomicU64>::default();
+    let busy = Arc::clone(&throttled);
     let node = Node::start(move |number, request| {
         if number == 0 {
             return (413, String::new());
         }
+        let mut is_busy = false;
         let mut seen = seen.lock().unwrap();
         let items = request.items().into_iter().map(|(id, _, document)| {
             let place = seen.len();
@@ -150,19 +185,32 @@ fn of_ten_thousand_each_comes_to_what_was_said_of_it() {
             // One in twenty is too much the first time, one in a hundred is wrong.
             let (status, kind) = match (*place % 100, *times) {
                 (7, _) => (400, "mapper_parsing_exception"),
-                (3 | 23 | 43 | 63 | 83, 1) => (429, "rejected_execution_exception"),
+                (3 | 23 | 43 | 63 | 83, 1) => {
+                    is_busy = true;
+                    (429, "rejected_execution_exception")
+                }
                 _ => return json!({ "create": { "_id": id, "status": 201 } }),
             };
             json!({ "create": { "_id": id, "status": status, "error": { "type": kind, "reason": "so" } } })
         });
         // Never in the order in which they came.
         let items: Vec<Value> = items.collect::<Vec<_>>().into_iter().rev().collect();
+        busy.fetch_add(u64::from(is_busy), Ordering::SeqCst);
         (200, json!({ "errors": true, "items": items }).to_string())
     });
     let folder = tempfile::tempdir().unwrap();
     let data_dir = format!("data_dir={}", folder.path().display());
-    let finished = node.replay(RECORDS, &[&data_dir, "sinks.es.concurrency=1", "output.file=/dev/null"]);
     let (dead, delivered) = (RECORDS / 100, RECORDS - RECORDS / 100);
+    let url = format!("sinks.es.url=http://{}/", node.address);
+    let settings =
+        ["sinks.es.type=elasticsearch", &url, &data_dir, "sinks.es.concurrency=1", "output.file=/dev/null"];
+    let mut replay = Fed::start(&settings, &capture(RECORDS));
+    let metrics = replay.wait_metrics("each came to what was said of it", |metrics| {
+        metrics.sum("sink_records_delivered_total", ES) == delivered as u64
+            && metrics.sum("sink_records_dropped_total", ES) == dead as u64
+    });
+    check_counters(&metrics, throttled.load(Ordering::SeqCst), (RECORDS, dead));
+    let finished = replay.end();
     let told = format!("es: delivered {delivered}, lost {dead} records (the target refused them)");
     assert!(finished.stderr.contains(&told), "{finished:?}");
     let letters = fs::read_to_string(folder.path().join("dead-letters/es.jsonl")).unwrap();

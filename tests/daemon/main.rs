@@ -6,6 +6,7 @@
     reason = "helpers of tests: a failure here is the test's failure"
 )]
 
+mod canary;
 mod check;
 mod collector;
 mod command_line;
@@ -13,9 +14,11 @@ mod connects;
 mod deploy;
 mod elasticsearch;
 mod endpoints;
+mod fed;
 mod file_sink;
 mod filter;
 mod ipvs;
+mod isolation;
 mod old_format;
 mod output;
 mod packet_file;

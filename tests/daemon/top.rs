@@ -12,7 +12,10 @@ use std::{
 
 use nix::sys::signal::Signal;
 use pod2pod_user::top::{MAX_PAGE_BYTES, MAX_WAIT};
-use support::process::{Finished, Running, binary, command, run};
+use support::{
+    process::{Finished, Running, binary, command, run},
+    server::Nobody,
+};
 
 use crate::endpoints::Server;
 
@@ -167,7 +170,7 @@ fn agents_are_added_up_and_nothing_is_counted_twice() {
 
 #[test]
 fn an_agent_that_cannot_be_asked_is_said() {
-    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().to_string();
+    let nobody = Nobody::new();
     let status = |line: &'static str| {
         answering(move |_, stream| {
             let _ = stream.write_all(format!("HTTP/1.1 {line}\r\nContent-Length: 0\r\n\r\n").as_bytes());
@@ -176,7 +179,7 @@ fn an_agent_that_cannot_be_asked_is_said() {
     let replay = Server::start();
     for (url, expected) in [
         (
-            free,
+            nobody.address.to_string(),
             "no agent answers (Connection refused (os error 111)): is it running, and is metrics.listen this address?",
         ),
         (status("404 Not Found"), "the answer is 404: is this the path of an agent's metrics?"),

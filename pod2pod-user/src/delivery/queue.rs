@@ -13,7 +13,7 @@ use rustix::process::Pid;
 use tokio::sync::Notify;
 
 use super::{
-    Parcel, SinkStats,
+    Parcel, SinkStats, SpoolStats,
     patience::Patience,
     spool::{Loss, Shelf, Ticket},
 };
@@ -365,7 +365,9 @@ impl Queue {
         let state = self.lock();
         let queued: u64 = state.batches.iter().map(|batch| batch.records).sum();
         let queued = queued + state.shelf.as_ref().map_or(0, Shelf::records);
-        SinkStats { queued_bytes: state.bytes as u64, in_flight: queued + state.taken, ..state.stats }
+        let records = state.shelf.as_ref().map_or(0, Shelf::kept);
+        let spool = state.stats.spool.map(|spool| SpoolStats { records, ..spool });
+        SinkStats { queued_bytes: state.bytes as u64, in_flight: queued + state.taken, spool, ..state.stats }
     }
 
     /// Gives the sink's thread time to make room, for more than one batch: else the next would have to wait again.

@@ -204,7 +204,12 @@ pub fn sinks(stats: &[(Arc<str>, SinkStats)]) -> Vec<Counted> {
 /// How sinks' spools stand, of those that have one.
 fn spools(stats: &[(Arc<str>, SinkStats)]) -> Vec<Counted> {
     type Figure = fn(&SpoolStats) -> u64;
-    let gauges: [(&str, &str, Figure); 3] = [
+    let gauges: [(&str, &str, Figure); 4] = [
+        (
+            "sink_spool_records",
+            "Records on disk that are not dealt with: a later start finds them, whatever ends this one.",
+            |spool| spool.records,
+        ),
         ("sink_spool_bytes", "Bytes on disk, of a sink's spool.", |spool| spool.bytes),
         ("sink_spool_segments", "Files of a sink's spool.", |spool| spool.segments),
         ("sink_spool_oldest_seconds", "How long the oldest record on disk has been there.", |spool| {

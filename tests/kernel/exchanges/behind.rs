@@ -16,10 +16,10 @@ use support::{
     director::{self, Director, Family, SERVERS, Settings},
     fact,
     ipvs::HEADER,
+    metrics::Metrics,
 };
 
 use super::{
-    agent::Metrics,
     cluster::Cluster,
     http::{Client, Server},
     interfaces::{address, place},

@@ -12,15 +12,12 @@ use std::{
 };
 
 use support::{
+    metrics::Metrics,
     netns::{Cgroup, Namespace},
     scale,
 };
 
-use super::{
-    agent::{Agent, Metrics},
-    restraint::check_ledger,
-    stage::prepare,
-};
+use super::{agent::Agent, restraint::check_ledger, stage::prepare};
 use crate::machine;
 
 /// Thousandths of a core: with nothing to do the agent takes a fifth of it, under load many times as much.

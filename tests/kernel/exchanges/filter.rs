@@ -1,12 +1,13 @@
 //! Filters: what is refused costs one look-up a packet from the verdict on, and what is kept is told exactly.
 
 use support::{
+    metrics::Metrics,
     scale,
     world::{CLIENT_POD, SERVER_POD},
 };
 
 use super::{
-    agent::{AMPLE_RING, Agent, Metrics},
+    agent::{AMPLE_RING, Agent},
     http::{Body, Client, Server},
     seen::{End, Exchange, Seen, check, check_end, of},
     stage::{Place, Stage},

@@ -6,10 +6,10 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use support::netns::Namespace;
+use support::{metrics::Metrics, netns::Namespace};
 
 use super::{
-    agent::{AMPLE_RING, Agent, Metrics, get, wait_until},
+    agent::{AMPLE_RING, Agent, get, wait_until},
     http::{Body, Client, Server},
     seen::{End, check_end},
     stage::{Place, party},

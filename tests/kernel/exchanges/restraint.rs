@@ -19,13 +19,14 @@ use nix::sys::{
 };
 use pod2pod_user::capture::kernel::IN_PROGRAM_PER_CPU;
 use support::{
+    metrics::Metrics,
     netns::{Cgroup, Namespace},
     scale,
     world::{POD_PORT, SERVER_POD},
 };
 
 use super::{
-    agent::{Agent, Metrics, wait_until},
+    agent::{Agent, wait_until},
     stage::{Stage, party},
 };
 use crate::machine;

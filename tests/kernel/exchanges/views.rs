@@ -12,6 +12,7 @@ use std::{
 use serde_json::Value;
 use support::{
     ending::Ending,
+    metrics::Metrics,
     process::{Running, command},
     scale,
     wire::{Framing, Wire, content},
@@ -19,7 +20,7 @@ use support::{
 };
 
 use super::{
-    agent::{AMPLE_RING, Agent, Metrics},
+    agent::{AMPLE_RING, Agent},
     http::{Client, DEFAULT_SIZE, Server},
     seen::check,
     stage::{Stage, prepare},

@@ -15,12 +15,13 @@ use pod2pod_user::{
 use serde_json::Value;
 use support::{
     director::{Family, Settings},
+    metrics::Metrics,
     netns::Cgroup,
 };
 
 use super::followed::{From, World, service};
 use crate::exchanges::{
-    agent::{Agent, Metrics, Told, get, wait_until},
+    agent::{Agent, Told, get, wait_until},
     stage::party,
 };
 

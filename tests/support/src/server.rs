@@ -6,7 +6,8 @@ use std::{
     fmt,
     fs::{self, File},
     io::{self, Read as _, Write as _},
-    net::{Ipv4Addr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Child, Command},
     thread,
@@ -17,6 +18,8 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+
+use rustix::net::{AddressFamily, SocketType};
 
 use crate::keeper;
 pub use crate::kubernetes::server::free_port;
@@ -65,6 +68,29 @@ pub fn until(what: &str, is_so: impl Fn() -> bool) {
     while !is_so() {
         assert!(Instant::now() < deadline, "{what}: it did not become so");
         thread::sleep(LOOK);
+    }
+}
+
+/// A port of loopback that refuses connections as long as this lives: nobody else can listen there either.
+#[derive(Debug)]
+pub struct Nobody {
+    pub address: SocketAddr,
+    _socket: OwnedFd,
+}
+
+impl Nobody {
+    /// At a free port.
+    pub fn new() -> Self {
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        rustix::net::bind(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+        let address = rustix::net::getsockname(&socket).unwrap().try_into().unwrap();
+        Self { address, _socket: socket }
+    }
+}
+
+impl Default for Nobody {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -2,7 +2,7 @@
 //! under test: an error in one would hide an error in the other.
 
 use std::{
-    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    io::{self, BufRead as _, BufReader, Read, Write},
     net::TcpStream,
     os::fd::AsFd as _,
     time::Duration,
@@ -47,8 +47,8 @@ impl Head {
 }
 
 /// One connection.
-pub struct Wire {
-    reader: BufReader<TcpStream>,
+pub struct Wire<S = TcpStream> {
+    reader: BufReader<S>,
 }
 
 impl Wire {
@@ -60,6 +60,23 @@ impl Wire {
     }
 
     pub fn stream(&self) -> &TcpStream {
+        self.reader.get_ref()
+    }
+
+    /// Ends the connection by a reset instead of a FIN.
+    pub fn reset(self) -> io::Result<()> {
+        reset_on_close(self.stream())
+    }
+}
+
+impl<S: Read + Write> Wire<S> {
+    /// Over something that has limits of its own.
+    pub fn over(stream: S) -> Self {
+        Self { reader: BufReader::new(stream) }
+    }
+
+    /// What it goes over.
+    pub fn carrier(&self) -> &S {
         self.reader.get_ref()
     }
 
@@ -103,6 +120,13 @@ impl Wire {
         }
     }
 
+    /// Reads a body of a length that is known.
+    pub fn content(&mut self, length: u64) -> io::Result<Vec<u8>> {
+        let mut body = Vec::new();
+        let read = self.reader.by_ref().take(length).read_to_end(&mut body)?;
+        if read as u64 == length { Ok(body) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
+
     /// Reads `length` bytes and throws them away.
     fn exactly(&mut self, length: u64, read: &mut u64) -> io::Result<()> {
         let mut left = length;
@@ -127,14 +151,14 @@ impl Wire {
         }
         Ok(Some(line.trim_end_matches(['\r', '\n']).to_owned()))
     }
+}
 
-    /// Ends the connection by a reset instead of a FIN.
-    pub fn reset(self) -> io::Result<()> {
-        // RFC 9293 3.10.4, ABORT: a linger time of zero makes close() send RST.
-        let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-        nix::sys::socket::setsockopt(&self.stream().as_fd(), nix::sys::socket::sockopt::Linger, &linger)?;
-        Ok(())
-    }
+/// Closing `stream` sends a reset instead of a FIN.
+pub fn reset_on_close(stream: &TcpStream) -> io::Result<()> {
+    // RFC 9293 3.10.4, ABORT: a linger time of zero makes close() send RST.
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    nix::sys::socket::setsockopt(&stream.as_fd(), nix::sys::socket::sockopt::Linger, &linger)?;
+    Ok(())
 }
 
 /// How an exchange ended for a party that got `error` on the way.

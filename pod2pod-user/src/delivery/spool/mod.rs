@@ -86,6 +86,8 @@ impl Loss {
 /// How a spool stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SpoolStats {
+    /// Records on disk that are not dealt with: what a SIGKILL leaves for the next start.
+    pub records: u64,
     /// Bytes on disk, with those that are dealt with in files that hold others.
     pub bytes: u64,
     /// Files.
@@ -311,6 +313,7 @@ mod tests {
         let queue = spooled(config(folder.path()), LITTLE, Overflow::Wait);
         queue.push(batch(), || false);
         wait(|| Arc::strong_count(&token) == 1);
+        wait(|| queue.stats().spool.is_some_and(|spool| spool.records == 1));
         assert_eq!(queue.stats().in_flight, 1);
         queue.set_done();
         queue.wait_done(Instant::now() + LONG);
