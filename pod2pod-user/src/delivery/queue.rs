@@ -53,6 +53,8 @@ pub struct Batch {
     pub unwanted_reuses: u64,
     /// Dropped when it is dealt with.
     pub token: Option<Token>,
+    /// When it was queued: [`Queue::push`] says.
+    pub since: Option<Instant>,
 }
 
 impl Batch {
@@ -79,6 +81,19 @@ impl Batch {
     }
 }
 
+/// A batch that is to be sent.
+#[derive(Debug)]
+pub(super) struct Taken {
+    /// Its items.
+    pub(super) parcel: Parcel,
+    /// Bytes that count as queued until [`Queue::give_back`].
+    pub(super) weight: usize,
+    /// Who is to be told when it is dealt with.
+    pub(super) ticket: Option<Ticket>,
+    /// When it was queued, unless it was on disk.
+    pub(super) since: Option<Instant>,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) batches: VecDeque<Batch>,
@@ -88,6 +103,8 @@ pub(super) struct State {
     spare: Vec<Vec<u8>>,
     /// Records of the batch that the target is given.
     pub(super) taken: u64,
+    /// When the oldest of these were queued.
+    taken_since: Option<Instant>,
     pub(super) stats: SinkStats,
     /// No more batches come.
     ended: bool,
@@ -139,7 +156,7 @@ impl Queue {
     }
 
     /// Queues `batch`; gives back an empty buffer. `impatient` ends the waiting: then the batch goes in over the limit.
-    pub fn push(&self, batch: Batch, impatient: impl Fn() -> bool) -> Vec<u8> {
+    pub fn push(&self, mut batch: Batch, impatient: impl Fn() -> bool) -> Vec<u8> {
         let mut state = self.lock();
         state.stats.received += batch.records;
         state.stats.reuses += batch.reuses + batch.unwanted_reuses;
@@ -167,6 +184,7 @@ impl Queue {
             }
         } else {
             state.bytes += batch.size();
+            batch.since = Some(Instant::now());
             state.batches.push_back(batch);
             self.wake_sink(&state);
         }
@@ -192,6 +210,7 @@ impl Queue {
             if let Some(batch) = state.batches.pop_front() {
                 state.bytes -= batch.size();
                 state.taken += batch.records;
+                state.taken_since = batch.since;
                 self.wake_producers(&state);
                 return Some(batch);
             }
@@ -204,22 +223,27 @@ impl Queue {
         }
     }
 
-    /// The next batch, if there is one, as a parcel, and its bytes: they count as queued until [`Self::give_back`]. If the spool `keeps`
-    /// what it has for a later start, only what it has not.
-    pub(super) fn take(&self, keeps: bool) -> Option<(Parcel, usize, Option<Ticket>)> {
-        if let Some((parcel, bytes, ticket)) = self.take_ready(keeps) {
-            return Some((parcel, bytes, Some(ticket)));
+    /// The next batch, if there is one. If the spool `keeps` what it has for a later start, only what it has not.
+    pub(super) fn take(&self, keeps: bool) -> Option<Taken> {
+        if let Some((parcel, weight, ticket)) = self.take_ready(keeps) {
+            // How long it was on disk is what the spool tells.
+            return Some(Taken { parcel, weight, ticket: Some(ticket), since: None });
         }
         let mut state = self.lock();
         if state.shelf.as_ref().is_some_and(Shelf::is_open) {
             return None;
         }
         let batch = state.batches.pop_front()?;
-        let bytes = batch.size();
-        state.held += bytes;
+        let (weight, since) = (batch.size(), batch.since);
+        state.held += weight;
         state.taken += batch.records;
         let ticket = batch.token.map(Ticket::loose);
-        Some((Parcel::new(batch.bytes, batch.ends), bytes, ticket))
+        Some(Taken { parcel: Parcel::new(batch.bytes, batch.ends), weight, ticket, since })
+    }
+
+    /// The oldest of what was taken, and is not dealt with, was queued then.
+    pub(super) fn set_taken_since(&self, since: Option<Instant>) {
+        self.lock().taken_since = since;
     }
 
     /// Waits until something came, or nothing comes any more. Anything may have happened when it returns.
@@ -362,12 +386,26 @@ impl Queue {
 
     /// What was counted so far.
     pub fn stats(&self) -> SinkStats {
+        self.stats_at(Instant::now())
+    }
+
+    fn stats_at(&self, now: Instant) -> SinkStats {
         let state = self.lock();
         let queued: u64 = state.batches.iter().map(|batch| batch.records).sum();
         let queued = queued + state.shelf.as_ref().map_or(0, Shelf::records);
         let records = state.shelf.as_ref().map_or(0, Shelf::kept);
         let spool = state.stats.spool.map(|spool| SpoolStats { records, ..spool });
-        SinkStats { queued_bytes: state.bytes as u64, in_flight: queued + state.taken, spool, ..state.stats }
+        let taken = state.taken_since.filter(|_| state.taken > 0);
+        let oldest = taken.into_iter().chain(state.batches.front().and_then(|batch| batch.since)).min();
+        let age = oldest.map_or(0, |since| now.saturating_duration_since(since).as_secs());
+        let on_disk = spool.map_or(0, |spool| spool.oldest_seconds);
+        SinkStats {
+            queued_bytes: state.bytes as u64,
+            in_flight: queued + state.taken,
+            oldest_seconds: age.max(on_disk),
+            spool,
+            ..state.stats
+        }
     }
 
     /// Gives the sink's thread time to make room, for more than one batch: else the next would have to wait again.
@@ -452,6 +490,31 @@ mod tests {
         queue.push(batch(1), || false);
         let stats = queue.stats();
         assert_eq!((stats.received, stats.dropped_queue_full, stats.queued_bytes), (3, 1, 10));
+    }
+
+    #[test]
+    fn the_oldest_is_told_until_it_is_dealt_with() {
+        let queue = Queue::new(100, Overflow::DropNewest);
+        let begin = Instant::now();
+        let oldest = |seconds| queue.stats_at(begin + Duration::from_secs(seconds)).oldest_seconds;
+        assert_eq!(oldest(1000), 0);
+        let item = || Batch { ends: vec![1], ..batch(1) };
+        queue.push(item(), || false);
+        queue.push(item(), || false);
+        let later = Duration::from_secs(500);
+        queue.lock().batches.back_mut().unwrap().since = Some(begin + later);
+        queue.lock().batches.front_mut().unwrap().since = Some(begin);
+        assert_eq!((oldest(0), oldest(999)), (0, 999));
+        queue.pop();
+        assert_eq!(oldest(999), 999, "it is with the target");
+        queue.judge(1, 0);
+        assert_eq!(oldest(999), 499);
+        let taken = queue.take(false).unwrap();
+        assert_eq!(taken.since, Some(begin + later));
+        queue.set_taken_since(taken.since);
+        assert_eq!(oldest(999), 499);
+        queue.count(1, None, |stats| stats.delivered += 1);
+        assert_eq!(oldest(999), 0);
     }
 
     #[test]

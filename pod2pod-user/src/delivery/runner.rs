@@ -17,6 +17,7 @@ use super::{
     backoff::{Dice, backoff},
     circuit::{Circuit, MAX_ASKED, May},
     concurrency::Concurrency,
+    queue::Taken,
     spool::Ticket,
 };
 
@@ -51,6 +52,8 @@ struct Job {
     /// Attempts that failed.
     failures: u32,
     due: Instant,
+    /// When it was queued, unless it was on disk.
+    since: Option<Instant>,
 }
 
 impl Job {
@@ -87,6 +90,8 @@ pub struct Runner<T> {
     /// To be sent again, in order.
     waiting: Vec<Job>,
     flights: JoinSet<Flown>,
+    /// When these were queued.
+    flying_since: Vec<Instant>,
     /// Where records go that the target will never take.
     dead: Option<DeadLetters>,
     /// The program ends: there is no time to wait for long.
@@ -111,6 +116,7 @@ impl<T: Target> Runner<T> {
             dice: Dice::default(),
             waiting: Vec::new(),
             flights: JoinSet::new(),
+            flying_since: Vec::new(),
             dead: None,
             hurries: watch::Sender::new(false),
             keeps_from: None,
@@ -188,9 +194,11 @@ impl<T: Target> Runner<T> {
                     self.send(job);
                 }
                 Next::New => {
-                    let Some((parcel, weight, ticket)) = self.queue.take(self.keeps) else { break };
+                    let Some(Taken { parcel, weight, ticket, since }) = self.queue.take(self.keeps) else {
+                        break;
+                    };
                     let ticket = ticket.map(Rc::new);
-                    self.send(Job { parcel, weight, ticket, failures: 0, due: now });
+                    self.send(Job { parcel, weight, ticket, failures: 0, due: now, since });
                 }
             }
         }
@@ -224,6 +232,7 @@ impl<T: Target> Runner<T> {
     }
 
     fn send(&mut self, job: Job) {
+        self.flying_since.extend(job.since);
         let (target, timeout) = (Rc::clone(&self.target), self.limits.timeout);
         let mut hurries = self.hurries.subscribe();
         self.flights.spawn_local(async move {
@@ -242,6 +251,9 @@ impl<T: Target> Runner<T> {
 
     fn land(&mut self, flown: Flown, now: Instant) {
         let Flown { job, answer, took } = flown;
+        if let Some(place) = self.flying_since.iter().position(|since| Some(*since) == job.since) {
+            self.flying_since.swap_remove(place);
+        }
         let items = job.parcel.len() as u64;
         let answer = match answer {
             Answer::Judged(verdicts) if verdicts.len() as u64 != items => {
@@ -381,11 +393,17 @@ impl<T: Target> Runner<T> {
             job.parcel.items().for_each(|item| self.bury(&job, item, &refusal, now));
             return self.finish(job);
         };
-        let Job { weight, failures, ticket, .. } = job;
+        let Job { weight, failures, ticket, since, .. } = job;
         let weights = [weight / 2, weight - weight / 2];
         let halves = [first, second].into_iter().zip(weights);
-        let jobs =
-            halves.map(|(parcel, weight)| Job { parcel, weight, ticket: ticket.clone(), failures, due: now });
+        let jobs = halves.map(|(parcel, weight)| Job {
+            parcel,
+            weight,
+            ticket: ticket.clone(),
+            failures,
+            due: now,
+            since,
+        });
         self.waiting.splice(..0, jobs);
     }
 
@@ -442,6 +460,8 @@ impl<T: Target> Runner<T> {
             stats.circuit = Some(circuit);
             stats.concurrency = concurrency;
         });
+        let waiting = self.waiting.iter().filter_map(|job| job.since);
+        self.queue.set_taken_since(waiting.chain(self.flying_since.iter().copied()).min());
     }
 }
 

@@ -46,6 +46,8 @@ pub struct SinkStats {
     pub concurrency: u64,
     /// Bytes queued.
     pub queued_bytes: u64,
+    /// How long the oldest record in flight has been there, whole seconds; in the batch being filled none is.
+    pub oldest_seconds: u64,
     /// In flight: in the batch being filled, in the queue, and with the target.
     pub in_flight: u64,
     /// The reader went away: what came after was for nobody.

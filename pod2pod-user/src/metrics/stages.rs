@@ -196,6 +196,10 @@ pub fn sinks(stats: &[(Arc<str>, SinkStats)]) -> Vec<Counted> {
     rows.extend(stats.iter().map(|(sink, stats)| {
         Counted::gauge("sink_queue_bytes", "Bytes queued for a sink.", stats.queued_bytes).with("sink", sink)
     }));
+    let help = "How long the oldest record in flight has waited for its target, in its queue, to be sent again, or on disk.";
+    rows.extend(stats.iter().map(|(sink, stats)| {
+        Counted::gauge("sink_oldest_seconds", help, stats.oldest_seconds).with("sink", sink)
+    }));
     rows.extend(attempts(stats));
     rows.extend(spools(stats));
     rows
