@@ -1,7 +1,8 @@
-//! `cargo xtask demo sinks`: one agent, five real servers, traffic between two pods; one of the servers is killed and revived meanwhile.
+//! `cargo xtask demo sinks`: one agent, real servers, traffic between two pods; one of the servers is killed and revived meanwhile.
 //! At the end what was sent is put beside what is in each of them.
 
 use std::{
+    fs,
     path::Path,
     process::ExitCode,
     thread,
@@ -46,6 +47,7 @@ pub(crate) fn story(agent: &str) -> Result<ExitCode> {
     let names: Vec<_> = receivers.iter().map(|receiver| receiver.product).collect();
     tell(format_args!("{} are ready after {:.1} s.\n", names.join(", "), begin.elapsed().as_secs_f64()))?;
     let world = World::build(CGROUP_PREFIX)?;
+    fs::create_dir(file("data")).context("cannot make the agent's directory")?;
     let settings = settings(&receivers, &file("data"));
     let agent = Agent::start(agent, world.cgroup.name(), &settings, [&file("records"), &file("log")])?;
     tell("== An agent watches two pods, and sends each record to all of them ==")?;
