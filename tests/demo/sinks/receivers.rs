@@ -53,8 +53,7 @@ fn postgres() -> Receiver {
 
 fn collector() -> Receiver {
     let collector = Collector::start("");
-    let settings =
-        vec![("type", "otlp".to_owned()), ("url", format!("http://127.0.0.1:{}", collector.port))];
+    let settings = vec![("type", "otlp".to_owned()), ("url", format!("http://127.0.0.1:{}", collector.port))];
     Receiver { name: "logs", product: "OpenTelemetry Collector", settings, kind: Kind::Collector(collector) }
 }
 
