@@ -3,6 +3,7 @@
 #[cfg(feature = "kafka")]
 mod kafka;
 mod opensearch;
+mod otlp;
 mod postgres;
 
 use std::{
@@ -13,6 +14,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use support::{
     capture_file::{ETHERNET, Order, Pcap, Unit},
     conversation::Conversation,
@@ -67,6 +72,16 @@ impl Replay {
     /// Waits until it has read everything, ends its input, and waits for its end: its last line.
     fn finish(mut self) -> String {
         drop(self.feed.take().map(|feed| feed.join().unwrap()));
+        self.wait()
+    }
+
+    /// Asks it to end, whose input goes on, and waits for its end: its last line.
+    fn end(mut self) -> String {
+        kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM).unwrap();
+        self.wait()
+    }
+
+    fn wait(&mut self) -> String {
         let deadline = Instant::now() + PATIENCE;
         while self.child.try_wait().unwrap().is_none() {
             if Instant::now() > deadline {

@@ -84,6 +84,40 @@ fn a_password_that_is_put_right_is_read_again() {
     assert_eq!(database.counts(), format!("{RECORDS}|{RECORDS}"));
 }
 
+/// Why nothing gets into `database` is told as `reason` and `words`; the program ends when it is asked to, though it would try for ever.
+#[track_caller]
+fn is_told(database: &Database, settings: &[&str], reason: &str, words: &str) {
+    const RECORDS: usize = 10;
+    let replay = play(database, RECORDS, &[&[CREATE], settings].concat());
+    let reason = format!("reason=\"{reason}\"");
+    until(words, || replay.said().lines().any(|line| line.contains(&reason) && line.contains(words)));
+    let summary = replay.end();
+    assert!(summary.contains(&format!("db: delivered 0, lost {RECORDS} ")), "{summary}");
+    assert_eq!(database.ask("SELECT to_regclass('pod2pod_records') IS NULL"), "t");
+}
+
+#[test]
+fn a_wrong_password_is_told() {
+    let database = Database::start(WITH_PASSWORD);
+    database.ask(&format!("ALTER ROLE {USER} PASSWORD '{PASSWORD}'"));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), "wrong\n").unwrap();
+    let password = format!("sinks.db.password_file={}", file.path().display());
+    let ca = format!("sinks.db.tls.ca={}", tls_file("certificate.pem"));
+    is_told(&database, &[&password, &ca], "unauthorized", "28P01: password authentication failed");
+}
+
+#[test]
+fn a_certificate_that_nobody_vouches_for_is_told() {
+    let ca = format!("sinks.db.tls.ca={}", tls_file("other.pem"));
+    is_told(&Database::start(WITHOUT_PASSWORD), &[&ca], "tls", "invalid peer certificate: ");
+}
+
+#[test]
+fn a_server_that_knows_no_tls_is_told() {
+    is_told(&Database::start_without_tls(), &[], "tls", "server does not support TLS");
+}
+
 #[test]
 fn rows_that_are_refused_are_kept_and_the_rest_is_stored() {
     const RECORDS: usize = 2000;

@@ -36,7 +36,7 @@ const OWN_SOURCES: [&str; 2] = ["main.go", "file.go"];
 const KUBERNETES: &str = "-s -w -X k8s.io/component-base/version.gitVersion=v1.35.8 \
                           -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=35";
 
-const SERVERS: [Server; 4] = [
+const SERVERS: [Server; 5] = [
     Server {
         name: "etcd",
         module: "etcd",
@@ -57,6 +57,13 @@ const SERVERS: [Server; 4] = [
         package: "k8s.io/kubernetes/cmd/kubectl",
         linked: KUBERNETES,
         why: "checks the manifests as a user would",
+    },
+    Server {
+        name: "otelcol",
+        module: "otelcol",
+        package: OWN,
+        linked: "-s -w",
+        why: "takes what the sink otlp sends",
     },
     Server {
         name: "helm",

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use support::{
+    collector::Collector,
     opensearch::Node,
     postgres::{Database, USER, WITHOUT_PASSWORD},
     server::Server,
@@ -21,11 +22,12 @@ pub(crate) struct Receiver {
 enum Kind {
     OpenSearch(Node),
     Postgres(Database),
+    Collector(Collector),
 }
 
 /// Starts one of each.
 pub(crate) fn start() -> Vec<Receiver> {
-    vec![opensearch(), postgres()]
+    vec![opensearch(), postgres(), collector()]
 }
 
 fn opensearch() -> Receiver {
@@ -49,12 +51,19 @@ fn postgres() -> Receiver {
     Receiver { name: "store", product: "PostgreSQL", settings, kind: Kind::Postgres(database) }
 }
 
+fn collector() -> Receiver {
+    let collector = Collector::start("");
+    let settings = vec![("type", "otlp".to_owned()), ("url", format!("http://127.0.0.1:{}", collector.port))];
+    Receiver { name: "logs", product: "OpenTelemetry Collector", settings, kind: Kind::Collector(collector) }
+}
+
 impl Receiver {
     /// Its process, to be killed and started again.
     pub(crate) fn server(&mut self) -> &mut Server {
         match &mut self.kind {
             Kind::OpenSearch(node) => &mut node.server,
             Kind::Postgres(database) => &mut database.server,
+            Kind::Collector(collector) => &mut collector.server,
         }
     }
 
@@ -69,6 +78,7 @@ impl Receiver {
                 let paths = database.ask("SELECT record->>'url.path' FROM pod2pod_records");
                 paths.lines().map(str::to_owned).collect()
             }
+            Kind::Collector(collector) => collector.paths(),
         }
     }
 }

@@ -5,6 +5,7 @@ pub mod broker;
 pub mod btf;
 pub mod capture_file;
 pub mod capture_properties;
+pub mod collector;
 pub mod conversation;
 pub mod director;
 pub mod ending;

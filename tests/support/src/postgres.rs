@@ -65,6 +65,15 @@ fn give(path: &Path) {
 impl Database {
     /// Starts one whose clients are asked what `access` says (pg_hba.conf), and waits until it answers.
     pub fn start(access: &'static str) -> Self {
+        Self::start_with(access, "ssl = on\nssl_cert_file = 'certificate.pem'\nssl_key_file = 'key.pem'\n")
+    }
+
+    /// Starts one that knows no TLS, and asks nobody for anything.
+    pub fn start_without_tls() -> Self {
+        Self::start_with(WITHOUT_PASSWORD, "ssl = off\n")
+    }
+
+    fn start_with(access: &'static str, tls: &'static str) -> Self {
         let port = free_port();
         let prepare = move |folder: &Path| {
             give(folder);
@@ -80,8 +89,8 @@ impl Database {
             }
             fs::write(data.join("pg_hba.conf"), access).unwrap();
             let settings = format!(
-                "port = {port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '..'\nssl = on\n\
-                 ssl_cert_file = 'certificate.pem'\nssl_key_file = 'key.pem'\nlogging_collector = off\n"
+                "port = {port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '..'\n\
+                 logging_collector = off\n{tls}"
             );
             fs::write(data.join("postgresql.conf"), settings).unwrap();
         };

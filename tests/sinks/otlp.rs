@@ -1,0 +1,91 @@
+//! The OpenTelemetry Collector: all log records and spans there, through a kill and an outage, as it reads them.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use support::{
+    collector::{Collector, attributes},
+    server::{tls_file, until},
+};
+
+use crate::{RECORDS, Replay, outage};
+
+/// Log records that may be under way at once: the default of `concurrency`, each with the default of `batch_records`.
+const MAX_UNDER_WAY: usize = 8 * 500;
+
+fn play(collector: &Collector, scheme: &str, records: usize, more: &[&str]) -> Replay {
+    let url = format!("sinks.otel.url={scheme}://127.0.0.1:{}", collector.port);
+    Replay::start(records, &[&["sinks.otel.type=otlp", &*url], more].concat())
+}
+
+/// One whose certificate vouches for itself.
+fn start_with_tls() -> Collector {
+    let (certificate, key) = (tls_file("certificate.pem"), tls_file("key.pem"));
+    Collector::start(&format!("        tls: {{cert_file: {certificate}, key_file: {key}}}\n"))
+}
+
+#[test]
+fn all_log_records_are_there_through_a_kill_and_an_outage() {
+    let mut collector = Collector::start("");
+    let more = ["sinks.otel.compression=gzip", "sinks.otel.timeout=10s"];
+    let replay = play(&collector, "http", RECORDS, &more);
+    until("log records come", || collector.has_logs());
+    collector.kill();
+    outage();
+    collector.server.start_again();
+    let summary = replay.finish();
+    assert!(summary.contains(&format!("otel: delivered {RECORDS}, lost 0")), "{summary}");
+    let mut times = BTreeMap::<String, usize>::new();
+    for (resource, log) in collector.logs() {
+        assert!(attributes(&resource).contains_key("service.name"), "{resource}");
+        let attributes = attributes(&log);
+        let path = attributes["url.path"]["stringValue"].as_str().unwrap();
+        assert_eq!(log["body"]["stringValue"], format!("GET {path} 200"));
+        assert_eq!((&log["severityNumber"], &log["severityText"]), (&Value::from(9), &Value::from("INFO")));
+        assert_eq!(attributes["http.response.status_code"]["intValue"], "200");
+        *times.entry(path.to_owned()).or_default() += 1;
+    }
+    assert_eq!(times.len(), RECORDS);
+    // What was under way when it ended may be there twice: OTLP has no ids to tell.
+    let again = times.values().sum::<usize>() - RECORDS;
+    eprintln!("{again} of {RECORDS} log records are there again");
+    assert!(again <= MAX_UNDER_WAY, "{again}");
+}
+
+#[test]
+fn spans_are_read_as_they_were_meant() {
+    const RECORDS: usize = 1000;
+    let collector = start_with_tls();
+    let ca = format!("sinks.otel.tls.ca={}", tls_file("certificate.pem"));
+    let settings = ["sinks.otel.signal=spans", "sinks.otel.compression=none", &*ca];
+    let summary = play(&collector, "https", RECORDS, &settings).finish();
+    assert!(summary.contains(&format!("otel: delivered {RECORDS}, lost 0")), "{summary}");
+    let (mut ids, mut paths) = (BTreeMap::new(), BTreeMap::new());
+    for (_, span) in collector.spans() {
+        let attributes = attributes(&span);
+        assert_eq!(
+            (&span["name"], &attributes["http.request.method"]["stringValue"]),
+            (&Value::from("GET"), &Value::from("GET"))
+        );
+        let number = |key: &str| span[key].as_str().unwrap().parse::<u64>().unwrap();
+        let duration = (number("endTimeUnixNano") - number("startTimeUnixNano")) as f64 / 1e9;
+        assert!((attributes["duration"]["doubleValue"].as_f64().unwrap() - duration).abs() < 1e-9, "{span}");
+        let id = span["spanId"].as_str().unwrap();
+        assert!(id.len() == 16 && span["traceId"].as_str().unwrap().len() == 32, "{span}");
+        *ids.entry(id.to_owned()).or_insert(0) += 1;
+        *paths.entry(attributes["url.path"]["stringValue"].to_string()).or_insert(0) += 1;
+    }
+    assert_eq!((ids.len(), paths.len()), (RECORDS, RECORDS));
+    assert!(ids.values().chain(paths.values()).all(|times| *times == 1));
+}
+
+#[test]
+fn a_certificate_that_nobody_vouches_for_is_told() {
+    let collector = start_with_tls();
+    let ca = format!("sinks.otel.tls.ca={}", tls_file("other.pem"));
+    let replay = play(&collector, "https", 1, &["sinks.otel.attempts=1", &ca]);
+    until("its certificate is refused", || replay.said().contains("reason=\"tls\""));
+    let summary = replay.finish();
+    assert!(summary.contains("otel: delivered 0, lost 1"), "{summary}");
+    assert!(collector.logs().is_empty());
+}
