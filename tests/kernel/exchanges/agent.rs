@@ -86,6 +86,15 @@ impl Agent {
         agent
     }
 
+    /// The same, with a file of configuration.
+    pub(crate) fn start_configured(file: &Path, cgroup: Option<&Path>, settings: &[&str]) -> Self {
+        let mut party = party(Path::new("-"), Path::new("-"));
+        party.env("POD2POD_CONFIG", file);
+        let agent = Self::launch(party, cgroup, free_address(), settings);
+        wait_until("ready", || agent.is_ready());
+        agent
+    }
+
     /// Watches the root from `namespace`, where its metrics are too, with `settings`. Returns when it is ready.
     pub(crate) fn start_in(namespace: &Namespace, settings: &[&str]) -> Self {
         let mut agent = Self::launch(party(&namespace.path(), Path::new("-")), None, ADMIN, settings);

@@ -78,12 +78,8 @@ fn sinks_come_and_go_and_connections_go_on() {
         format!("  {name}:\n    url: http://{}/\n    linger: 10ms\n{more}", collector.address)
     };
     write(format!("sinks:\n{}", sink("one", &one, "")));
-    let config = format!("POD2POD_CONFIG={}", file.display());
-    let agent = Agent::start_by(
-        &["env".to_owned(), config],
-        Some(stage.world.cgroup.path()),
-        &[AMPLE_RING, "log.level=info"],
-    );
+    let agent =
+        Agent::start_configured(&file, Some(stage.world.cgroup.path()), &[AMPLE_RING, "log.level=info"]);
     let server = Server::start(stage.server.listen((SERVER_POD.v4, 0)));
     let mut client = Client::connect(&mut stage.client, server.address);
     client.get("/first");

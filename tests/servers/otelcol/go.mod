@@ -1,4 +1,4 @@
-// The OpenTelemetry Collector with what tests need of it. See README.md.
+
 module otelcol
 
 go 1.26
