@@ -243,8 +243,8 @@ fn a_connection_is_in_one_ring_with_both_directions_of_both_ends() {
         // Not read yet: which ring told what is looked at below.
         watch.unread(talking);
     }
-    let mut rings_of = HashMap::<u16, HashSet<usize>>::new();
-    let mut records_of = HashMap::<u16, usize>::new();
+    let mut rings_of = HashMap::<[u16; 2], HashSet<usize>>::new();
+    let mut records_of = HashMap::<[u16; 2], usize>::new();
     let mut server_ends = HashSet::new();
     for (ring, reader) in watch.readers.iter_mut().enumerate() {
         let drained = reader.drain(usize::MAX, &mut |segment| {
@@ -253,9 +253,11 @@ fn a_connection_is_in_one_ring_with_both_directions_of_both_ends() {
             if segment.flags.syn() && !segment.flags.ack() {
                 server_ends.insert(destination);
             }
-            let client = if server_ends.contains(&source) { destination } else { source };
-            rings_of.entry(client).or_default().insert(ring);
-            *records_of.entry(client).or_default() += 1;
+            // A client's port may be that of an earlier one: each has a server of its own.
+            let ends =
+                if server_ends.contains(&source) { [destination, source] } else { [source, destination] };
+            rings_of.entry(ends).or_default().insert(ring);
+            *records_of.entry(ends).or_default() += 1;
         });
         assert!(drained.records > 0, "ring {ring} carries nothing");
     }
