@@ -1,6 +1,6 @@
 //! What was found of something that is needed, in words that the start and `pod2pod check` share. Looks at nothing itself.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 /// How it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,7 +28,7 @@ impl Status {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// Of what.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// How it stands.
     pub status: Status,
     /// What is there.
@@ -43,14 +43,14 @@ pub struct Finding {
 
 impl Finding {
     /// All is well.
-    pub fn ok(name: &'static str, found: impl Into<String>) -> Self {
+    pub fn ok(name: impl Into<Cow<'static, str>>, found: impl Into<String>) -> Self {
         let nothing = String::new;
-        let found = found.into();
+        let (name, found) = (name.into(), found.into());
         Self { name, status: Status::Ok, found, needed: nothing(), lost: nothing(), cure: nothing() }
     }
 
     /// Something lacks: the job cannot be done.
-    pub fn missing(name: &'static str, found: impl Into<String>) -> Self {
+    pub fn missing(name: impl Into<Cow<'static, str>>, found: impl Into<String>) -> Self {
         Self { status: Status::Missing, ..Self::ok(name, found) }
     }
 

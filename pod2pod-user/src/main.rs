@@ -41,7 +41,9 @@ fn main() -> ExitCode {
         }),
         Command::Top { flags } => with_options(flags.options(), top::run),
         Command::Tail { flags } => with_options(flags.options(), tail::run),
-        Command::Check { json, common, live } => check::run(&common.with_environment(Some(live)), json),
+        Command::Check { json, sinks, common, live } => {
+            check::run(&common.with_environment(Some(live)), json, sinks)
+        }
         Command::DeadLetters { send, sink, common } => {
             let asked = dead_letters::Asked { sends: send, sink };
             with_config(common, None, |config, shutdown| dead_letters::run(&config, &asked, shutdown))

@@ -1,12 +1,19 @@
 //! `pod2pod check`: its exit codes, its table and its JSON, and that the start says the same.
 
 use std::{
-    fs, net::TcpListener, os::unix::fs::PermissionsExt as _, os::unix::process::CommandExt as _,
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    os::unix::fs::PermissionsExt as _,
+    os::unix::process::CommandExt as _,
     process::Stdio,
 };
 
 use serde_json::Value;
-use support::process::{Finished, binary, command, run};
+use support::{
+    process::{Finished, binary, command, run},
+    server::Nobody,
+};
 
 /// Keys of a finding.
 const KEYS: [&str; 6] = ["name", "status", "found", "needed", "lost", "cure"];
@@ -139,4 +146,71 @@ fn what_is_not_there_is_told_where_it_is_asked_for() {
     assert_eq!(api, [(true, false), (false, false), (true, true)]);
     let (finished, told) = check(&["--listen", "off", "--cgroup", "/nowhere/at/all"]);
     assert_eq!((finished.code, &finding(&told, "cgroup v2")["status"]), (Some(1), &"missing".into()));
+}
+
+/// A server that answers everything with the same.
+fn answering(answer: String) -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut head = Vec::new();
+            let mut byte = [0];
+            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|read| read == 1) {
+                head.push(byte[0]);
+            }
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    address
+}
+
+#[test]
+fn targets_of_sinks_are_asked() {
+    let of_status = |status: &str| answering(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n"));
+    let version = r#"{"version":{"distribution":"opensearch","number":"2.19.1"}}"#;
+    let node = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{version}", version.len());
+    let folder = tempfile::tempdir().unwrap();
+    let nobody = Nobody::new();
+    let of_a_folder = format!("path={}", folder.path().join("records").display());
+    let (fine, forbidden, node) = (of_status("405 No"), of_status("401 Who"), answering(node));
+    let gone = nobody.address;
+    let sinks = [
+        ("fine", format!("url=http://{fine}/in"), true, "answers HEAD with 405"),
+        ("forbidden", format!("url=http://{forbidden}/in"), false, "unauthorized: 401"),
+        ("gone", format!("url=http://{gone}/in"), false, "connect: "),
+        ("node", format!("url=http://{node}/"), true, "opensearch 2.19.1"),
+        ("no-node", format!("url=http://{fine}/"), false, "nonsense: 405"),
+        ("traces", format!("url=http://{fine}/"), true, "answers HEAD"),
+        ("lines", format!("url=syslog+tcp://{fine}"), true, "takes a connection"),
+        ("datagrams", format!("url=syslog+udp://{gone}"), true, "cannot be known"),
+        ("forward", format!("url=fluentd://{gone}"), false, "connect: "),
+        ("db", format!("url=postgres://u@{fine}/d"), false, ""),
+        ("here", of_a_folder, true, "can be written"),
+    ];
+    let settings: Vec<_> = sinks.iter().map(|(name, set, ..)| format!("sinks.{name}.{set}")).collect();
+    let mut arguments = vec!["--sinks", "--listen", "off"];
+    let types = [
+        "sinks.here.type=file",
+        "limits.memory=256MiB",
+        "sinks.node.type=elasticsearch",
+        "sinks.no-node.type=elasticsearch",
+        "sinks.traces.type=otlp",
+        "sinks.db.tls.mode=disable",
+    ];
+    let settings = settings.iter().map(String::as_str).chain(types);
+    arguments.extend(settings.flat_map(|setting| ["--set", setting]));
+    let (finished, told) = check(&arguments);
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    for (name, _, is_fine, found) in &sinks {
+        let finding = finding(&told, &format!("sinks.{name}"));
+        assert_eq!(finding["status"] == "ok", *is_fine, "{finding}");
+        assert!(finding["found"].as_str().unwrap().contains(found), "{finding}");
+    }
+    assert!(!folder.path().join("records").exists(), "nothing is left behind");
+    // Only who asks for it has them asked.
+    let (_, told) = check(&["--listen", "off", "--set", &format!("sinks.gone.url=http://{gone}/")]);
+    assert!(findings(&told).iter().all(|finding| finding["name"] != "sinks.gone"));
+    let (_, told) = check(&["--listen", "off", "--sinks"]);
+    assert_eq!(finding(&told, "sinks")["status"], "ok");
 }

@@ -1,8 +1,9 @@
 //! `pod2pod check`: what the configured job needs, what is there, what is lost without it, and how to get it. The start asks the
-//! same of the machine, in the same words. Changes nothing, and watches nothing.
+//! same of the machine, in the same words. Changes nothing, and watches nothing; a sink's table that is to be made is made.
 
 mod listeners;
 mod memory;
+mod targets;
 mod told;
 
 use std::io::Write as _;
@@ -24,7 +25,7 @@ use crate::{
 
 /// Looks at everything and tells it on standard output; says how the program should exit: 0, also where something that the job
 /// can do without is lost; 1 if something lacks that it needs; 64 if the configuration is wrong.
-pub fn run(sources: &Sources, as_json: bool) -> u8 {
+pub fn run(sources: &Sources, as_json: bool, asks_sinks: bool) -> u8 {
     let (findings, code) = match load::load(sources) {
         Err(mistakes) => {
             let wrong = |mistake: &load::Mistake| Finding::missing(CONFIGURATION, mistake.to_string());
@@ -35,6 +36,9 @@ pub fn run(sources: &Sources, as_json: bool) -> u8 {
             // Too little memory is a mistake in the configuration, and was told as such.
             let _ = config.divide_memory();
             findings.extend(machine(&config));
+            if asks_sinks {
+                findings.extend(targets::check(&config.sinks));
+            }
             let lacks = findings.iter().any(|finding| finding.status == Status::Missing);
             (findings, if lacks { exit::FAILURE } else { exit::OK })
         }

@@ -60,6 +60,9 @@ pub enum Command {
         /// One JSON object instead of a table
         #[arg(long)]
         json: bool,
+        /// Also asks the targets of all sinks whether they are there
+        #[arg(long)]
+        sinks: bool,
         /// Flags of all.
         #[command(flatten)]
         common: Common,

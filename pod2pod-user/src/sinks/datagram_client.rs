@@ -71,6 +71,12 @@ impl Client {
         })
     }
 
+    /// Whether the server that is asked now has an address.
+    pub(super) async fn probe(&self) -> Result<(), Trouble> {
+        let server = self.failover.borrow_mut().current(Instant::now());
+        self.socket(server).await.map(drop)
+    }
+
     async fn socket(&self, server: usize) -> Result<Socket, Trouble> {
         let kept = self.idle.borrow_mut().take();
         let now = Instant::now();

@@ -18,9 +18,10 @@ use serde::Deserialize;
 
 use super::{
     http::{gzip, judge},
-    http_client::{Access, Answered, Client, Reading},
+    http_client::{Access, Answered, Client, Reading, let_in},
     ids::Ids,
     own::OwnConnections,
+    probe::Probe,
 };
 use crate::{
     delivery::{Answer, Parcel, Refusal, RefusalKind, Target, Trouble, TroubleKind, Verdict},
@@ -119,6 +120,21 @@ pub(super) struct Elasticsearch {
 impl Target for Elasticsearch {
     async fn send(&self, parcel: &Parcel) -> Answer {
         self.bulk(parcel).await.unwrap_or_else(Answer::Later)
+    }
+}
+
+impl Probe for Elasticsearch {
+    /// Every node tells its version at its root.
+    async fn probe(&self) -> Result<String, Trouble> {
+        let (head, body) = self.ask(self.client.request(&Method::GET), Bytes::new()).await?;
+        let_in(head.status)?;
+        let nonsense =
+            || Trouble::new(TroubleKind::Nonsense, format_args!("{}, and no version", head.status));
+        let told: serde_json::Value =
+            serde_json::from_slice(&body.unwrap_or_default()).map_err(|_| nonsense())?;
+        let version = told["version"]["number"].as_str().ok_or_else(nonsense)?;
+        let product = told["version"]["distribution"].as_str().unwrap_or("elasticsearch");
+        Ok(format!("{product} {version}"))
     }
 }
 

@@ -14,6 +14,7 @@ use hyper::{HeaderMap, Method, StatusCode, header};
 use super::{
     http_client::{Access, Client, MAX_BODY_TIME, Reading},
     own::OwnConnections,
+    probe::Probe,
 };
 use crate::{
     delivery::{Answer, Parcel, Refusal, RefusalKind, Target, Trouble, TroubleKind},
@@ -60,6 +61,12 @@ pub(super) struct Collector {
 impl Target for Collector {
     async fn send(&self, parcel: &Parcel) -> Answer {
         self.post(parcel).await.unwrap_or_else(Answer::Later)
+    }
+}
+
+impl Probe for Collector {
+    async fn probe(&self) -> Result<String, Trouble> {
+        self.client.probe().await
     }
 }
 

@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, response::Parts};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{Method, Request, Uri, client::conn::http1::SendRequest, header};
+use hyper::{Method, Request, StatusCode, Uri, client::conn::http1::SendRequest, header};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::{
@@ -403,6 +403,18 @@ impl Client {
         idle.pop()
     }
 
+    /// Asks for nothing but an answer; any will do that does not refuse who we are.
+    ///
+    /// # Errors
+    /// There is none, or it does.
+    pub(super) async fn probe(&self) -> Result<String, Trouble> {
+        let request = self.request(&Method::HEAD).body(Full::new(Bytes::new()));
+        let request = request.map_err(|error| Trouble::new(TroubleKind::Nonsense, error))?;
+        let (head, _) = self.send(request).await?;
+        let_in(head.status)?;
+        Ok(format!("answers HEAD with {}", head.status))
+    }
+
     async fn connect(&self) -> Result<Connection, Trouble> {
         let trouble = |error: &dyn fmt::Display| Trouble::new(TroubleKind::Connect, error);
         let (host, port) = (self.access.url.host.as_str(), self.access.url.port);
@@ -430,6 +442,17 @@ impl Client {
                 begin(stream.map_err(|error| Trouble::new(TroubleKind::Tls, error))?, socket).await
             }
         }
+    }
+}
+
+/// Whether a status says nothing against who we are (RFC 9110, sections 15.5.2, 15.5.4 and 15.5.8).
+///
+/// # Errors
+/// It does.
+pub(super) fn let_in(status: StatusCode) -> Result<(), Trouble> {
+    match status.as_u16() {
+        401 | 403 | 407 => Err(Trouble::new(TroubleKind::Unauthorized, status)),
+        _ => Ok(()),
     }
 }
 

@@ -19,6 +19,7 @@ pub mod otlp;
 pub mod own;
 pub mod pod2pod_log;
 pub mod postgres;
+pub mod probe;
 pub mod remote;
 pub mod reuse;
 pub mod set;

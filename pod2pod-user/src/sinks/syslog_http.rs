@@ -9,6 +9,7 @@ use super::{
     http::{MAX_ANSWER_BYTES, judge},
     http_client::{Access, Client, MAX_BODY_TIME, Reading},
     own::OwnConnections,
+    probe::Probe,
     syslog::Style,
 };
 use crate::{
@@ -30,6 +31,12 @@ pub struct Config {
 
 /// The collector.
 pub(super) struct SyslogHttp(Client);
+
+impl Probe for SyslogHttp {
+    async fn probe(&self) -> Result<String, Trouble> {
+        self.0.probe().await
+    }
+}
 
 impl SyslogHttp {
     /// Reads the files, and connects when there is something to send.

@@ -6,10 +6,11 @@ use super::{
     datagram_client,
     failover::Server,
     own::OwnConnections,
+    probe::Probe,
     stream_client::{self, Access},
 };
 use crate::{
-    delivery::{Answer, Parcel, Target},
+    delivery::{Answer, Parcel, Target, Trouble},
     secrets::SecretError,
 };
 
@@ -58,6 +59,21 @@ impl Carrier {
             Transport::Stream(access) => Self::Stream(stream_client::Client::new(access, own)?),
             Transport::Datagrams(servers) => Self::Datagrams(datagram_client::Client::new(servers, own)),
         })
+    }
+}
+
+impl Probe for Carrier {
+    async fn probe(&self) -> Result<String, Trouble> {
+        match self {
+            Self::Stream(client) => {
+                client.lend().await?.keep();
+                Ok("takes a connection; it never says what it took".to_owned())
+            }
+            Self::Datagrams(client) => {
+                client.probe().await?;
+                Ok("has an address; whether somebody listens there cannot be known".to_owned())
+            }
+        }
     }
 }
 

@@ -71,20 +71,27 @@ fn start(plan: &Plan, stage: &Stage, receiver: &Receiver) -> Result<Watching> {
     let file = stage.file("sink").display().to_string();
     let mut settings = Vec::new();
     let mut set = |text: String| settings.extend(["--set".to_owned(), text]);
+    // As many sinks as nobody has need more than the usual limit lets them have.
+    set("limits.memory=128MiB".to_owned());
     set(format!("sinks.http={url}"));
     set(format!("sinks.dead=http://{dead}/"));
-    set(format!("sinks.file=file://{file}"));
+    set("sinks.file.type=file".to_owned());
+    set(format!("sinks.file.path={file}"));
     // These find nobody either; they are not asked for anything when nothing happens.
-    for (name, scheme) in [
-        ("es", "elasticsearch"),
-        ("fluentd", "fluentd"),
-        ("logstash", "logstash"),
-        ("syslog", "syslog"),
-        ("old", "https-syslog"),
-        ("db", "postgres"),
-        ("otlp", "otlp"),
+    for (name, scheme, more) in [
+        ("es", "http", Some("type=elasticsearch")),
+        ("otlp", "http", Some("type=otlp")),
+        ("fluentd", "fluentd", None),
+        ("logstash", "logstash", None),
+        ("syslog", "syslog", None),
+        ("old", "syslog+http", None),
+        ("db", "postgres", None),
     ] {
-        set(format!("sinks.{name}={scheme}://{dead}/"));
+        let database = if scheme == "postgres" { "database" } else { "" };
+        set(format!("sinks.{name}.url={scheme}://{dead}/{database}"));
+        if let Some(more) = more {
+            set(format!("sinks.{name}.{more}"));
+        }
         // The load is for the dead one.
         set(format!("sinks.{name}.filter=status=599"));
     }

@@ -71,6 +71,8 @@ fn nothing_is_lost_when_the_agent_is_killed_while_its_collector_takes_nothing() 
         format!("sinks.kept.batch_records={BATCH}"),
         "sinks.kept.concurrency=1".to_owned(),
         "sinks.kept.linger=50ms".to_owned(),
+        // They come as fast as they can, and a disk may be busy for a second: there is room for all of them.
+        "sinks.kept.queue_bytes=96MiB".to_owned(),
     ];
     let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
     let server = Server::start(stage.server.listen((SERVER_POD.v4, 0)));

@@ -228,13 +228,15 @@ mod tests {
     #[test]
     fn each_missing_capability_is_told_once_with_the_worst_loss() {
         let all = |_| true;
-        let told: Vec<_> =
-            lacking(Set(0), all).into_iter().map(|one| (one.name, one.status, one.lost)).collect();
+        let told: Vec<_> = lacking(Set(0), all)
+            .into_iter()
+            .map(|one| (one.name.into_owned(), one.status, one.lost))
+            .collect();
         let nothing = "nothing can be watched".to_owned();
-        assert_eq!(told[0], ("CAP_BPF", Status::Missing, nothing.clone()));
-        assert_eq!(told[1], ("CAP_NET_ADMIN", Status::Missing, nothing.clone()));
-        assert_eq!(told[2], ("CAP_PERFMON", Status::Missing, nothing));
-        let names: Vec<_> = told.iter().map(|(name, ..)| *name).collect();
+        assert_eq!(told[0], ("CAP_BPF".to_owned(), Status::Missing, nothing.clone()));
+        assert_eq!(told[1], ("CAP_NET_ADMIN".to_owned(), Status::Missing, nothing.clone()));
+        assert_eq!(told[2], ("CAP_PERFMON".to_owned(), Status::Missing, nothing));
+        let names: Vec<_> = told.iter().map(|(name, ..)| name.as_str()).collect();
         assert_eq!(
             names[3..],
             ["CAP_SYS_RESOURCE", "CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_SYS_NICE", "CAP_DAC_OVERRIDE"]

@@ -19,6 +19,7 @@ use std::{
 };
 
 use self::older::Keeper;
+use super::probe::Probe;
 use crate::delivery::{Answer, Parcel, Target, Trouble, TroubleKind};
 
 /// Bytes of one file at most: a few minutes of a busy node, and what people still open.
@@ -94,6 +95,20 @@ impl Target for LogFile {
             Ok(()) => Answer::Delivered,
             Err(error) => Answer::Later(trouble(&self.config.path, &error)),
         }
+    }
+}
+
+impl Probe for LogFile {
+    /// Without making it.
+    async fn probe(&self) -> Result<String, Trouble> {
+        let path = &self.config.path;
+        let place = if path.exists() { path } else { folder(path) };
+        rustix::fs::access(place, rustix::fs::Access::WRITE_OK)
+            .map_err(|error| trouble(place, &error.into()))?;
+        if path.exists() && !path.is_file() {
+            return Err(trouble(path, &io::Error::other("what is there is no regular file")));
+        }
+        Ok(format!("{} can be written", path.display()))
     }
 }
 

@@ -20,6 +20,7 @@ use super::{
     http::gzip,
     http_client::Secret,
     own::OwnConnections,
+    probe::Probe,
     stream_client::{Access, Client, Lent},
 };
 use crate::{
@@ -206,6 +207,15 @@ impl Target for Fluentd {
     }
 }
 
+impl Probe for Fluentd {
+    async fn probe(&self) -> Result<String, Trouble> {
+        self.lend().await?.keep();
+        let found =
+            if self.login.is_some() { "has the shared key, and lets us in" } else { "takes a connection" };
+        Ok(found.to_owned())
+    }
+}
+
 impl Fluentd {
     /// Reads the files, and connects when there is something to send.
     ///
@@ -243,14 +253,20 @@ impl Fluentd {
         Ok(Answer::Judged(verdicts))
     }
 
-    /// Sends `chunks`, and takes out those that are acknowledged.
-    async fn exchange(&self, chunks: &mut Vec<Chunk<'_>>) -> Result<(), Trouble> {
+    /// A connection whose server lets us in.
+    async fn lend(&self) -> Result<Lent<'_>, Trouble> {
         let mut lent = self.client.lend().await?;
         if let (true, Some(login)) = (lent.is_fresh, &self.login) {
             let greeted = timeout(MAX_HANDSHAKE_TIME, greet(&mut lent, login)).await;
             let late = |_| Trouble::new(TroubleKind::Timeout, "the server does not greet us");
             greeted.map_err(late)??;
         }
+        Ok(lent)
+    }
+
+    /// Sends `chunks`, and takes out those that are acknowledged.
+    async fn exchange(&self, chunks: &mut Vec<Chunk<'_>>) -> Result<(), Trouble> {
+        let mut lent = self.lend().await?;
         let mut messages = Vec::new();
         chunks.iter().for_each(|chunk| chunk.push_message(&mut messages, self.gzip));
         lent.write(&messages).await?;

@@ -13,6 +13,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use foldhash::HashMap;
@@ -146,6 +147,26 @@ impl Producer {
     /// Tells when all brokers are down and none has ever taken a record.
     pub(super) fn is_vain(&self) -> watch::Receiver<bool> {
         self.shared.is_vain.subscribe()
+    }
+
+    /// How many brokers and topics the cluster has, as one of its brokers tells. Blocks for `time` at most.
+    pub(super) fn ask(&self, time: Duration) -> Result<(usize, usize), Code> {
+        let mut told = ptr::null();
+        let milliseconds = c_int::try_from(time.as_millis()).unwrap_or(c_int::MAX);
+        // SAFETY: the handle is valid; of no topic in particular is asked; what is told is given back below.
+        let code = unsafe {
+            native::rd_kafka_metadata(self.handle.as_ptr(), 1, ptr::null_mut(), &raw mut told, milliseconds)
+        };
+        if told.is_null() {
+            return Err(Code(code as i32));
+        }
+        // SAFETY: what is not null is whole until it is destroyed, once, after it was read.
+        unsafe {
+            let count = |count: c_int| usize::try_from(count).unwrap_or_default();
+            let counts = (count((*told).broker_cnt), count((*told).topic_cnt));
+            native::rd_kafka_metadata_destroy(told);
+            Ok(counts)
+        }
     }
 
     /// The last trouble with a broker, if no record was taken since.

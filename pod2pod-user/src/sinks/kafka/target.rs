@@ -1,6 +1,10 @@
 //! The cluster as a target: a producer, made anew when files change or it fails for good, and batches whose records are judged one by one.
 
-use std::{cell::RefCell, sync::Arc, time::Instant};
+use std::{
+    cell::RefCell,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::RwLock;
 
@@ -15,8 +19,11 @@ use super::{
 use crate::{
     delivery::{Answer, Parcel, Refusal, RefusalKind, Target, Trouble, TroubleKind, Verdict},
     secrets::{SecretError, Watched},
-    sinks::{own::OwnConnections, remote::Common},
+    sinks::{own::OwnConnections, probe::Probe, remote::Common},
 };
+
+/// Brokers that told nothing of the cluster by then are not there.
+const MAX_ASK_TIME: Duration = Duration::from_secs(10);
 
 /// The cluster.
 pub(in crate::sinks) struct Kafka {
@@ -58,6 +65,19 @@ impl Drop for Attempt<'_> {
 impl Target for Kafka {
     async fn send(&self, parcel: &Parcel) -> Answer {
         self.answer(parcel).await.unwrap_or_else(Answer::Later)
+    }
+}
+
+impl Probe for Kafka {
+    async fn probe(&self) -> Result<String, Trouble> {
+        let producer = self.producer()?;
+        let asked = Arc::clone(&producer);
+        // It blocks.
+        let told = tokio::task::spawn_blocking(move || asked.ask(MAX_ASK_TIME)).await;
+        match told.map_err(|error| Trouble::new(TroubleKind::Unavailable, error))? {
+            Ok((brokers, topics)) => Ok(format!("{brokers} brokers, {topics} topics")),
+            Err(code) => Err(trouble_of(&producer, code.trouble())),
+        }
     }
 }
 
@@ -323,4 +343,15 @@ fn answer(verdicts: Verdicts, producer: &Producer) -> Answer {
 
 fn rejected(detail: impl ToString) -> Verdict {
     Verdict::Never(Refusal::new(RefusalKind::Rejected, detail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sinks::probe::MAX_PROBE_TIME;
+
+    #[test]
+    fn brokers_that_are_asked_have_less_time_than_who_asks() {
+        assert!(MAX_ASK_TIME < MAX_PROBE_TIME);
+    }
 }

@@ -19,6 +19,7 @@ use super::{
     http::{MAX_ANSWER_BYTES, gzip, judge},
     http_client::{Access, Client, MAX_BODY_TIME, Reading},
     own::OwnConnections,
+    probe::Probe,
 };
 use crate::{
     delivery::{Answer, Parcel, Refusal, RefusalKind, Target, Trouble, TroubleKind, Verdict},
@@ -46,6 +47,12 @@ pub(super) struct Otlp {
 impl Target for Otlp {
     async fn send(&self, parcel: &Parcel) -> Answer {
         self.export(parcel).await.unwrap_or_else(Answer::Later)
+    }
+}
+
+impl Probe for Otlp {
+    async fn probe(&self) -> Result<String, Trouble> {
+        self.client.probe().await
     }
 }
 

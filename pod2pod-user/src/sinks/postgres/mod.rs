@@ -19,6 +19,7 @@ use super::{
     elasticsearch::cut,
     http_client::{MAX_IDLE, Secret},
     own::OwnConnections,
+    probe::Probe,
 };
 use crate::{
     delivery::{Answer, Parcel, Refusal, RefusalKind, Target, Trouble, Verdict},
@@ -150,6 +151,15 @@ pub(super) struct Postgres {
 impl Target for Postgres {
     async fn send(&self, parcel: &Parcel) -> Answer {
         self.store(parcel).await.unwrap_or_else(Answer::Later)
+    }
+}
+
+impl Probe for Postgres {
+    /// A table that is to be made is made now.
+    async fn probe(&self) -> Result<String, Trouble> {
+        let connector = self.connector.as_ref().map(Watched::current);
+        Session::open(&self.config, connector, &self.own).await?;
+        Ok(format!("lets us in, and has the table {}", self.config.table.quoted()))
     }
 }
 
