@@ -74,21 +74,26 @@ fn who_we_are_is_told_over_tls_and_who_we_are_not_is_refused() {
     let key = format!("sinks.k.tls.key={}", tls_file("key.pem"));
     let url = |port| format!("sinks.k.url=kafka+tls://localhost:{port}");
     let (secret, certified) = (url(broker.secret), url(broker.certified));
-    let run =
-        |more: &[&str]| Replay::start(RECORDS, &[&["sinks.k.topic=a", "sinks.k.attempts=1"], more].concat());
-    for mechanism in ["sinks.k.mechanism=scram_sha_512", "sinks.k.mechanism=scram_sha_256"] {
-        let summary = run(&[&secret, &ca, "sinks.k.user=u", &right, mechanism]).finish();
-        assert!(summary.contains(&format!("k: delivered {RECORDS}, lost 0")), "{mechanism}: {summary}");
+    let scram = |mechanism| vec![&*secret, &ca, "sinks.k.user=u", &right, mechanism];
+    let let_in = [
+        scram("sinks.k.mechanism=scram_sha_512"),
+        scram("sinks.k.mechanism=scram_sha_256"),
+        vec![&certified, &ca, &certificate, &key],
+    ];
+    for (before, settings) in let_in.iter().enumerate() {
+        let replay = Replay::start(RECORDS, &[&["sinks.k.topic=a"], &settings[..]].concat());
+        // At the end of a replay there is little time.
+        broker.wait_for("a", (before + 1) * RECORDS);
+        let summary = replay.finish();
+        assert!(summary.contains(&format!("k: delivered {RECORDS}, lost 0")), "{settings:?}: {summary}");
     }
-    let summary = run(&[&certified, &ca, &certificate, &key]).finish();
-    assert!(summary.contains(&format!("k: delivered {RECORDS}, lost 0")), "{summary}");
     assert_eq!(broker.messages("a").len(), 3 * RECORDS);
     for (settings, reason) in [
         (&[&*secret, &ca, "sinks.k.user=u", &wrong][..], "reason=\"unauthorized\""),
         (&[&secret, "sinks.k.user=u", &right], "reason=\"tls\""),
         (&[&certified, &ca], "reason="),
     ] {
-        let replay = run(&[settings, &["sinks.k.attempts=1"]].concat());
+        let replay = Replay::start(RECORDS, &[&["sinks.k.topic=a", "sinks.k.attempts=1"], settings].concat());
         until("it is refused", || replay.said().contains(reason));
         let summary = replay.finish();
         assert!(summary.contains("k: delivered 0, lost 1000"), "{summary}");
