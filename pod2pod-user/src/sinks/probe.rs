@@ -1,4 +1,4 @@
-//! Asks targets once whether they are there and let us in, and leaves nothing behind: `pod2pod check --sinks`.
+//! Asks targets once whether they are there and let us in, and leaves nothing behind but a table that is to be made: `pod2pod check --sinks`.
 
 use std::{sync::Arc, time::Duration};
 
