@@ -1,5 +1,6 @@
 //! Sinks against the real servers, on loopback: all records there, each once, through outages.
 
+mod fluentd;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod opensearch;
@@ -30,9 +31,17 @@ use tempfile::NamedTempFile;
 const RECORDS: usize = 100_000;
 /// How long a server is gone: longer than the longest wait between two attempts.
 const OUTAGE: Duration = Duration::from_secs(40);
+/// Records that may be under way at once: the default of `concurrency`, each with the default of `batch_records`.
+const MAX_UNDER_WAY: usize = 8 * 500;
+
 /// Lets an outage last.
 fn outage() {
-    let end = Instant::now() + OUTAGE;
+    pass(OUTAGE);
+}
+
+/// Lets `time` pass.
+fn pass(time: Duration) {
+    let end = Instant::now() + time;
     while let Some(left) = end.checked_duration_since(Instant::now()) {
         thread::park_timeout(left);
     }
@@ -103,16 +112,21 @@ impl Drop for Replay {
     }
 }
 
-/// `exchanges` on one connection as a pcap file.
-fn capture(exchanges: usize) -> Vec<u8> {
+/// `exchanges` on one connection.
+fn conversation(exchanges: usize) -> Conversation {
     let mut conversation = Conversation::new();
     for index in 0..exchanges {
         conversation = conversation
             .client(format!("GET /item/{index} HTTP/1.1\r\nHost: shop\r\n\r\n"))
             .server("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
     }
+    conversation.close()
+}
+
+/// The same as a pcap file.
+fn capture(exchanges: usize) -> Vec<u8> {
     let mut file = Pcap::new(Order::Little, Unit::Nano, ETHERNET);
-    for (time, packet) in conversation.close().to_packets() {
+    for (time, packet) in conversation(exchanges).to_packets() {
         file.packet(time.as_nanos(), &packet);
     }
     file.bytes

@@ -8,10 +8,7 @@ use support::{
     server::{tls_file, until},
 };
 
-use crate::{RECORDS, Replay, outage};
-
-/// Log records that may be under way at once: the default of `concurrency`, each with the default of `batch_records`.
-const MAX_UNDER_WAY: usize = 8 * 500;
+use crate::{MAX_UNDER_WAY, RECORDS, Replay, outage};
 
 fn play(collector: &Collector, scheme: &str, records: usize, more: &[&str]) -> Replay {
     let url = format!("sinks.otel.url={scheme}://127.0.0.1:{}", collector.port);

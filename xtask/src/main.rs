@@ -9,6 +9,7 @@ mod demo;
 mod image;
 mod jars;
 mod lint;
+mod node;
 mod pcap;
 mod servers;
 mod setup;

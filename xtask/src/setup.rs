@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     cmd::{self, Cmd, say},
-    image, jars, pcap, servers, toolchain,
+    image, jars, node, pcap, servers, toolchain,
 };
 
 /// What can be set up: `run`, `image`, `demo`, `bench`, `lint` and the tiers of `test`.
@@ -27,7 +27,7 @@ struct Tool {
     goals: &'static [&'static str],
 }
 
-const TOOLS: [Tool; 33] = [
+const TOOLS: [Tool; 34] = [
     tool("tshark", "tshark", "the independent opinion on captures", &["opinion", "bench"]),
     tool("tcpdump", "tcpdump", "captures real servers and clients", &["opinion", "bench"]),
     tool("httpry", "httpry", "a second opinion, and the speed to beat", &["opinion", "bench"]),
@@ -37,7 +37,8 @@ const TOOLS: [Tool; 33] = [
     tool("java", "default-jdk-headless", "a server that differs, and runs others", &["opinion", "services"]),
     tool("javac", "default-jdk-headless", "compiles a server's main class", &["services"]),
     tool("mvn", "maven", "fetches servers", &["services"]),
-    tool("node", "nodejs", "a server and client that differ", &["opinion"]),
+    tool("node", "nodejs", "a server and client that differ, and runs others", &["opinion", "services"]),
+    tool("npm", "npm", "fetches servers", &["services"]),
     tool("go", "golang-go", "a server and client that differ, and builds others", &["opinion", "services"]),
     tool("python3", "python3", "a server and client that differ", &["opinion"]),
     tool("curl", "curl", "a client that differs", &["opinion", "daemon", "kernel"]),
@@ -139,6 +140,7 @@ pub(crate) fn ensure(goals: &[&str]) -> Result<()> {
     if goals.contains(&"services") {
         servers::ensure()?;
         jars::ensure()?;
+        node::ensure()?;
     }
     if linker { bpf_linker() } else { Ok(()) }
 }

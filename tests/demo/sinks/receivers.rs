@@ -3,6 +3,7 @@
 use serde_json::Value;
 use support::{
     collector::Collector,
+    fluentd::Forward,
     opensearch::Node,
     postgres::{Database, USER, WITHOUT_PASSWORD},
     server::Server,
@@ -23,11 +24,12 @@ enum Kind {
     OpenSearch(Node),
     Postgres(Database),
     Collector(Collector),
+    Forward(Forward),
 }
 
 /// Starts one of each.
 pub(crate) fn start() -> Vec<Receiver> {
-    vec![opensearch(), postgres(), collector()]
+    vec![opensearch(), postgres(), collector(), forward()]
 }
 
 fn opensearch() -> Receiver {
@@ -57,6 +59,13 @@ fn collector() -> Receiver {
     Receiver { name: "logs", product: "OpenTelemetry Collector", settings, kind: Kind::Collector(collector) }
 }
 
+fn forward() -> Receiver {
+    let forward = Forward::start(&[]);
+    let settings =
+        vec![("url", format!("fluentd://127.0.0.1:{}", forward.port)), ("compression", "gzip".to_owned())];
+    Receiver { name: "forward", product: "FluentServer", settings, kind: Kind::Forward(forward) }
+}
+
 impl Receiver {
     /// Its process, to be killed and started again.
     pub(crate) fn server(&mut self) -> &mut Server {
@@ -64,6 +73,7 @@ impl Receiver {
             Kind::OpenSearch(node) => &mut node.server,
             Kind::Postgres(database) => &mut database.server,
             Kind::Collector(collector) => &mut collector.server,
+            Kind::Forward(forward) => &mut forward.server,
         }
     }
 
@@ -79,6 +89,7 @@ impl Receiver {
                 paths.lines().map(str::to_owned).collect()
             }
             Kind::Collector(collector) => collector.paths(),
+            Kind::Forward(forward) => forward.paths(),
         }
     }
 }

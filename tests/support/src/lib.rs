@@ -10,6 +10,7 @@ pub mod conversation;
 pub mod director;
 pub mod ending;
 pub mod fact;
+pub mod fluentd;
 pub mod http;
 pub mod ipvs;
 pub mod keeper;
