@@ -15,6 +15,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     server::WebPkiClientVerifier,
 };
+use ruzstd::decoding::StreamingDecoder;
 
 use pod2pod_user::{
     OWN_USER_AGENT,
@@ -261,6 +262,11 @@ fn an_answer_that_is_too_long_costs_the_connection_only() {
 
 #[test]
 fn over_tls_compressed_with_a_secret_from_a_file() {
+    over_tls_compressed("gzip", |body| Box::new(GzDecoder::new(body)));
+    over_tls_compressed("zstd", |body| Box::new(StreamingDecoder::new(body).unwrap()));
+}
+
+fn over_tls_compressed(coding: &str, decoder: fn(&[u8]) -> Box<dyn Read + '_>) {
     let collector = Collector::start_tls();
     let folder = tempfile::tempdir().unwrap();
     let secret = folder.path().join("token");
@@ -275,8 +281,9 @@ fn over_tls_compressed_with_a_secret_from_a_file() {
         "headers=X-Tenant: shop".to_owned(),
         "method=PUT".to_owned(),
         "body=array".to_owned(),
-        "compression=gzip".to_owned(),
+        format!("compression={coding}"),
     ];
+    let coding = format!("\r\ncontent-encoding: {coding}\r\n");
     let mut replay = command(["replay", "-", "--log-level", "debug"]);
     for setting in &settings {
         replay.args(["--set", &format!("sinks.http.{setting}")]);
@@ -293,12 +300,12 @@ fn over_tls_compressed_with_a_secret_from_a_file() {
             "\r\nauthorization: bearer hunter2\r\n",
             "\r\nx-tenant: shop\r\n",
             "\r\ncontent-type: application/json\r\n",
-            "\r\ncontent-encoding: gzip\r\n",
+            &coding,
         ] {
             assert!(head.contains(part), "{part:?}: {head}");
         }
         let mut body = String::new();
-        GzDecoder::new(&post.body[..]).read_to_string(&mut body).unwrap();
+        decoder(&post.body).read_to_string(&mut body).unwrap();
         let records: Vec<serde_json::Value> = serde_json::from_str(&body).unwrap();
         records.iter().for_each(|record| lines += &format!("{record}\n"));
     }

@@ -17,7 +17,8 @@ use hyper::{Method, header};
 use serde::Deserialize;
 
 use super::{
-    http::{gzip, judge},
+    coding::gzip,
+    http::judge,
     http_client::{Access, Answered, Client, Reading, let_in},
     ids::Ids,
     own::OwnConnections,

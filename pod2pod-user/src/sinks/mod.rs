@@ -3,6 +3,7 @@
 //! A sink encodes a record at once and queues bytes: memory is bounded in bytes. Sinks know the Record and nothing upstream.
 
 pub mod closer;
+pub mod coding;
 pub mod datagram_client;
 pub mod elasticsearch;
 pub mod failover;

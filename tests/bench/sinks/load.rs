@@ -43,7 +43,7 @@ const MAX_TIME: Duration = Duration::from_secs(120);
 pub(crate) enum Work {
     /// Lines to a target that takes everything.
     Engine,
-    /// To an HTTP server, compressed.
+    /// To an HTTP server, with the settings that follow.
     Http,
     /// Into a spool while the server takes nothing, and out of it.
     Spool,
@@ -84,7 +84,7 @@ pub(crate) fn become_load(words: &[String]) -> Result<()> {
     let count = count.parse()?;
     let took = match serde_json::from_str(work)? {
         Work::Engine => engine(count)?,
-        Work::Http => http(count)?,
+        Work::Http => http(count, more)?,
         Work::Spool => spool(count, Path::new(directory))?,
         Work::Kafka => kafka(count, more)?,
     };
@@ -133,10 +133,10 @@ fn engine(count: u64) -> Result<Took> {
     Ok(Took { seconds: begin.elapsed().as_secs_f64(), cpu: cpu.as_secs_f64(), drained: None, bytes })
 }
 
-fn http(count: u64) -> Result<Took> {
+fn http(count: u64, more: &[String]) -> Result<Took> {
     let receiver = Receiver::start(true)?;
     let url = format!("sinks.load.url={}", receiver.url());
-    let sink = start(&[url, "sinks.load.compression=gzip".to_owned()], None)?;
+    let sink = start(&[&[url], more].concat(), None)?;
     let (took, used) = write_all(sink, count, || receiver.used())?;
     if receiver.records() != count {
         bail!("{count} records, and {} came", receiver.records());
@@ -282,7 +282,9 @@ mod tests {
     #[test]
     fn all_that_is_written_is_delivered() {
         let directory = tempfile::tempdir().expect("a directory");
-        for took in [engine(10_000), http(10_000), spool(10_000, directory.path())] {
+        let [gzip, zstd] =
+            ["gzip", "zstd"].map(|coding| http(10_000, &[format!("sinks.load.compression={coding}")]));
+        for took in [engine(10_000), gzip, zstd, spool(10_000, directory.path())] {
             let took = took.expect("all is delivered");
             assert_eq!(took.bytes, 10_000 * RECORD_BYTES as u64);
             assert!(took.seconds > 0.0 && took.cpu > 0.0, "{took:?}");

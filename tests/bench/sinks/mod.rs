@@ -18,7 +18,8 @@ use crate::{
 };
 
 const ENGINE: &str = "sinks: records of 600 bytes through the engine alone";
-const HTTP: &str = "sinks: records of 600 bytes to HTTP, compressed, per core";
+const GZIP: &str = "sinks: records of 600 bytes to HTTP, by gzip, per core";
+const ZSTD: &str = "sinks: records of 600 bytes to HTTP, by zstd, per core";
 const KAFKA: &str = "sinks: records of 600 bytes to Kafka";
 const WRITTEN: &str = "sinks: into a spool, from records on";
 const READ: &str = "sinks: out of a spool, to HTTP";
@@ -46,9 +47,11 @@ pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
         &[],
         &[Figure { name: ENGINE, unit: "1/s", target: 1e6, of: a_second }],
     )?;
-    let figure =
-        Figure { name: HTTP, unit: "1/s", target: 150_000.0, of: |took, count| count as f64 / took.cpu };
-    work(plan, report, Work::Http, &[], &[figure])?;
+    for (name, coding) in [(GZIP, "gzip"), (ZSTD, "zstd")] {
+        let figure =
+            Figure { name, unit: "1/s", target: 150_000.0, of: |took, count| count as f64 / took.cpu };
+        work(plan, report, Work::Http, &[format!("sinks.load.compression={coding}")], &[figure])?;
+    }
     let written = Figure {
         name: WRITTEN,
         unit: "MiB/s",

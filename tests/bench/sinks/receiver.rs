@@ -14,6 +14,7 @@ use std::{
 
 use flate2::read::GzDecoder;
 use nix::time::{ClockId, clock_gettime};
+use ruzstd::decoding::StreamingDecoder;
 
 /// What was counted of all connections.
 #[derive(Debug, Default)]
@@ -74,12 +75,12 @@ impl Receiver {
 fn serve(stream: &TcpStream, counted: &Counted) -> io::Result<()> {
     let mut reader = BufReader::with_capacity(256 * 1024, stream);
     let (mut body, mut used) = (Vec::new(), 0);
-    while let Some((length, is_compressed)) = head(&mut reader)? {
+    while let Some((length, coding)) = head(&mut reader)? {
         body.clear();
         reader.by_ref().take(length).read_to_end(&mut body)?;
         let takes = counted.takes.load(Ordering::Relaxed);
         if takes {
-            counted.records.fetch_add(lines(&body, is_compressed)?, Ordering::Relaxed);
+            counted.records.fetch_add(lines(&body, coding)?, Ordering::Relaxed);
         }
         // Before the answer: who hears it may ask what was used.
         let now = thread_time()?;
@@ -91,9 +92,17 @@ fn serve(stream: &TcpStream, counted: &Counted) -> io::Result<()> {
     Ok(())
 }
 
-/// Length of the body, and whether it is compressed; absent at the end.
-fn head(reader: &mut impl io::BufRead) -> io::Result<Option<(u64, bool)>> {
-    let (mut length, mut is_compressed, mut line) = (0, false, String::new());
+/// How a body comes.
+#[derive(Clone, Copy, Debug)]
+enum Coding {
+    Identity,
+    Gzip,
+    Zstd,
+}
+
+/// Length of the body, and how it is coded; absent at the end.
+fn head(reader: &mut impl io::BufRead) -> io::Result<Option<(u64, Coding)>> {
+    let (mut length, mut coding, mut line) = (0, Coding::Identity, String::new());
     loop {
         line.clear();
         if reader.read_line(&mut line)? == 0 {
@@ -101,21 +110,27 @@ fn head(reader: &mut impl io::BufRead) -> io::Result<Option<(u64, bool)>> {
         }
         let line = line.trim_end().to_ascii_lowercase();
         if line.is_empty() {
-            return Ok(Some((length, is_compressed)));
+            return Ok(Some((length, coding)));
         }
         if let Some(value) = line.strip_prefix("content-length: ") {
             length = value.parse().map_err(io::Error::other)?;
         }
-        is_compressed |= line == "content-encoding: gzip";
+        coding = match &*line {
+            "content-encoding: gzip" => Coding::Gzip,
+            "content-encoding: zstd" => Coding::Zstd,
+            _ => coding,
+        };
     }
 }
 
-fn lines(body: &[u8], is_compressed: bool) -> io::Result<u64> {
+fn lines(body: &[u8], coding: Coding) -> io::Result<u64> {
     let count = |bytes: &[u8]| memchr::memchr_iter(b'\n', bytes).count() as u64;
-    if !is_compressed {
-        return Ok(count(body));
-    }
-    let (mut reader, mut all) = (BufReader::with_capacity(64 * 1024, GzDecoder::new(body)), 0);
+    let decoder: Box<dyn io::Read + '_> = match coding {
+        Coding::Identity => return Ok(count(body)),
+        Coding::Gzip => Box::new(GzDecoder::new(body)),
+        Coding::Zstd => Box::new(StreamingDecoder::new(body).map_err(io::Error::other)?),
+    };
+    let (mut reader, mut all) = (BufReader::with_capacity(64 * 1024, decoder), 0);
     loop {
         let piece = reader.fill_buf()?;
         let length = piece.len();
@@ -145,9 +160,12 @@ mod tests {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
         encoder.write_all(&body).expect("a Vec takes it");
         let compressed = encoder.finish().expect("a Vec takes it");
-        assert_eq!(lines(&body, false).expect("lines"), 100_000);
-        assert_eq!(lines(&compressed, true).expect("lines"), 100_000);
-        assert!(lines(b"{}\n", true).is_err());
+        let frame = ruzstd::encoding::compress_to_vec(&body[..], ruzstd::encoding::CompressionLevel::Fastest);
+        for (body, coding) in [(&body, Coding::Identity), (&compressed, Coding::Gzip), (&frame, Coding::Zstd)]
+        {
+            assert_eq!(lines(body, coding).expect("lines"), 100_000);
+        }
+        assert!(lines(b"{}\n", Coding::Gzip).is_err() && lines(b"{}\n", Coding::Zstd).is_err());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::{
     config::keys::put,
     sinks::{
         TargetConfig,
+        coding::Coding,
         http::{self, Body},
         http_client,
     },
@@ -38,12 +39,12 @@ pub struct Http {
     url: Option<http_client::Url>,
     method: Method,
     body: Body,
-    gzip: bool,
+    coding: Coding,
 }
 
 impl Default for Http {
     fn default() -> Self {
-        Self { url: None, method: Method::POST, body: Body::default(), gzip: false }
+        Self { url: None, method: Method::POST, body: Body::default(), coding: Coding::default() }
     }
 }
 
@@ -82,22 +83,15 @@ static KEYS: &[Key] = &[
     },
     Key {
         path: "compression",
-        allowed: "none, gzip",
+        allowed: "none, gzip, zstd",
         default: "none",
         sentence: "How bodies are compressed.",
-        set: |sink, given| {
-            sink.http.gzip = match given.text()? {
-                "none" => false,
-                "gzip" => true,
-                _ => return None,
-            };
-            Some(())
-        },
+        set: |sink, given| put(&mut sink.http.coding, Coding::parse(given.text()?)),
     },
 ];
 
 fn build(sink: &Settings, wrong: &mut Vec<Wrong>) -> Option<TargetConfig> {
-    let Http { url, method, body, gzip } = sink.http.clone();
+    let Http { url, method, body, coding } = sink.http.clone();
     let Some(url) = url else {
         wrong.push(("url", "it is missing: say where the collector is".to_owned()));
         return None;
@@ -105,5 +99,5 @@ fn build(sink: &Settings, wrong: &mut Vec<Wrong>) -> Option<TargetConfig> {
     sink.web.check(url.is_tls(), wrong);
     let authorization = sink.web.authorization(wrong);
     let access = sink.web.access(url, authorization);
-    Some(TargetConfig::Http(Box::new(http::Config { access, method, body, gzip })))
+    Some(TargetConfig::Http(Box::new(http::Config { access, method, body, coding })))
 }

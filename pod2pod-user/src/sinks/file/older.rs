@@ -3,9 +3,8 @@
 //! One thread looks after them, so that nobody waits for it; it begins with what it finds, so that nothing has to be remembered.
 
 use std::{
-    cell::RefCell,
     fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
+    io,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::mpsc::{Receiver, SyncSender, sync_channel},
@@ -14,7 +13,6 @@ use std::{
 };
 
 use flate2::write::GzEncoder;
-use ruzstd::encoding::{CompressionLevel, compress};
 
 use super::{Compression, Config, folder};
 use crate::record::number::Clock;
@@ -148,51 +146,13 @@ fn gzip(mut source: File, target: &File) -> io::Result<()> {
     encoder.finish().map(drop)
 }
 
-/// The encoder knows no errors: the first one of either side ends what it reads, and is told afterwards.
 fn zstd(source: File, target: &File) -> io::Result<()> {
-    let failed = RefCell::new(None);
-    compress(Source(source, &failed), Sink(target, &failed), CompressionLevel::Fastest);
-    failed.into_inner().map_or(Ok(()), Err)
-}
-
-type Failed = RefCell<Option<io::Error>>;
-
-struct Source<'a>(File, &'a Failed);
-
-impl Read for Source<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.1.borrow().is_none() {
-            match self.0.read(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => *self.1.borrow_mut() = Some(error),
-                Ok(length) => return Ok(length),
-            }
-        }
-        Ok(0)
-    }
-}
-
-struct Sink<'a>(&'a File, &'a Failed);
-
-impl Write for Sink<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut failed = self.1.borrow_mut();
-        if failed.is_none()
-            && let Err(error) = self.0.write_all(bytes)
-        {
-            *failed = Some(error);
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    zstd::stream::copy_encode(source, target, zstd::DEFAULT_COMPRESSION_LEVEL)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{os::unix::fs::PermissionsExt as _, time::Duration};
+    use std::{io::Read as _, os::unix::fs::PermissionsExt as _, time::Duration};
 
     use super::*;
     use crate::sinks::file::{DEFAULT_MODE, Durability};

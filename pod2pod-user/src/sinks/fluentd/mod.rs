@@ -17,7 +17,7 @@ use self::{
     wire::{Fault, Reader},
 };
 use super::{
-    http::gzip,
+    coding::gzip,
     http_client::Secret,
     own::OwnConnections,
     probe::Probe,

@@ -15,8 +15,9 @@ use hyper::{Method, header};
 pub use self::item::{Encoder, Signal};
 use self::wire::{Content, take};
 use super::{
+    coding::gzip,
     elasticsearch::cut,
-    http::{MAX_ANSWER_BYTES, gzip, judge},
+    http::{MAX_ANSWER_BYTES, judge},
     http_client::{Access, Client, MAX_BODY_TIME, Reading},
     own::OwnConnections,
     probe::Probe,
