@@ -112,12 +112,20 @@ impl Drop for Replay {
     }
 }
 
+/// Trace and parent of a request: of every other one.
+fn trace(index: usize) -> Option<(String, String)> {
+    let number = index + 1;
+    index.is_multiple_of(2).then(|| (format!("{number:032x}"), format!("{number:016x}")))
+}
+
 /// `exchanges` on one connection.
 fn conversation(exchanges: usize) -> Conversation {
     let mut conversation = Conversation::new();
     for index in 0..exchanges {
+        let trace = trace(index).map(|(trace, parent)| format!("traceparent: 00-{trace}-{parent}-01\r\n"));
+        let trace = trace.unwrap_or_default();
         conversation = conversation
-            .client(format!("GET /item/{index} HTTP/1.1\r\nHost: shop\r\n\r\n"))
+            .client(format!("GET /item/{index} HTTP/1.1\r\nHost: shop\r\n{trace}\r\n"))
             .server("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
     }
     conversation.close()

@@ -1,11 +1,10 @@
 //! A client of HTTP/1.1 for sinks: connections that are kept, TLS, headers from files, trouble by its kind.
 //!
-//! Its sockets are told to the kernel before they connect, and it names itself: the agent never observes itself.
+//! Connections come from [`super::peer`].
 
 use std::{
     cell::RefCell,
     fmt,
-    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -17,18 +16,16 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{Method, Request, StatusCode, Uri, client::conn::http1::SendRequest, header};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    task::AbortHandle,
-    time::timeout,
-};
-use tokio_rustls::TlsConnector;
+use tokio::{task::AbortHandle, time::timeout};
 
-use super::own::{OwnConnections, OwnSocket};
+use super::{
+    own::OwnConnections,
+    peer::{Connected, Peer},
+};
 use crate::{
     delivery::{Trouble, TroubleKind},
     record::text::push_base64,
-    secrets::{SecretError, Watched, small_file, tls},
+    secrets::{SecretError, small_file, tls},
 };
 
 /// A head of an answer that is longer is nonsense: servers send some hundred bytes.
@@ -146,14 +143,14 @@ impl Authorization {
         }
     }
 
-    fn files(&self) -> Vec<PathBuf> {
+    pub(super) fn files(&self) -> Vec<PathBuf> {
         match self.secret() {
             Secret::File(path) => vec![path.clone()],
             Secret::Given(_) => Vec::new(),
         }
     }
 
-    fn value(&self) -> Result<HeaderValue, SecretError> {
+    pub(super) fn value(&self) -> Result<HeaderValue, SecretError> {
         let secret = self.secret().read()?;
         let mut value = Vec::new();
         match self {
@@ -263,7 +260,7 @@ impl Access {
     }
 }
 
-fn header_value(file: &Path) -> Result<HeaderValue, SecretError> {
+pub(super) fn header_value(file: &Path) -> Result<HeaderValue, SecretError> {
     let bytes = small_file(file, MAX_HEADER_BYTES)?;
     let value = HeaderValue::from_bytes(bytes.trim_ascii()).ok().filter(|value| !value.is_empty());
     value.ok_or_else(|| SecretError::HeaderValue(file.to_owned()))
@@ -271,10 +268,7 @@ fn header_value(file: &Path) -> Result<HeaderValue, SecretError> {
 
 /// The client of one server, for one thread.
 pub(super) struct Client {
-    access: Access,
-    tls: Option<(Watched<TlsConnector>, ServerName<'static>)>,
-    headers: Vec<(HeaderName, Watched<HeaderValue>)>,
-    own: Arc<OwnConnections>,
+    peer: Peer,
     /// Connections that nobody uses.
     idle: RefCell<Vec<Connection>>,
     reading: Reading,
@@ -316,45 +310,18 @@ impl Client {
         own: Arc<OwnConnections>,
         reading: Reading,
     ) -> Result<Self, SecretError> {
-        let client = access.tls.clone();
-        let name = access.url.tls.clone().map(|host| access.server_name.clone().unwrap_or(host));
-        let tls = name.map(|name| {
-            let connector = Watched::new(client.files(), move |_: &[PathBuf]| client.connector());
-            connector.map(|connector| (connector, name))
-        });
-        let headers = access.header_files.iter().map(|HeaderFile { name, file }| {
-            let read =
-                |files: &[PathBuf]| header_value(files.first().map_or(Path::new(""), PathBuf::as_path));
-            Ok((name.clone(), Watched::new(vec![file.clone()], read)?))
-        });
-        let mut headers = headers.collect::<Result<Vec<_>, SecretError>>()?;
-        if let Some(authorization) = access.authorization.clone() {
-            let value = Watched::new(authorization.files(), move |_: &[PathBuf]| authorization.value())?;
-            headers.push((header::AUTHORIZATION, value));
-        }
-        Ok(Self { tls: tls.transpose()?, headers, access, own, idle: RefCell::default(), reading })
+        Ok(Self { peer: Peer::new(access, own, None)?, idle: RefCell::default(), reading })
     }
 
     /// A request to the server's URL, without what depends on the body.
     pub(super) fn request(&self, method: &Method) -> http::request::Builder {
-        self.request_at(method, &self.access.url.path)
+        self.request_at(method, self.peer.access().url.path())
     }
 
     /// A request to another path of the server.
     pub(super) fn request_at(&self, method: &Method, path: &str) -> http::request::Builder {
-        let Access { url, headers, .. } = &self.access;
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::HOST, url.authority.as_str())
-            .header(header::USER_AGENT, crate::OWN_USER_AGENT);
-        for Header { name, value } in headers {
-            request = request.header(name, value);
-        }
-        for (name, value) in &self.headers {
-            request = request.header(name, value.current());
-        }
-        request
+        let request = Request::builder().method(method).uri(path);
+        self.peer.dress(request.header(header::HOST, self.peer.access().url.authority()))
     }
 
     /// Sends a request and waits for the answer; again where a connection was closed that nobody used.
@@ -367,7 +334,7 @@ impl Client {
             let is_kept = kept.is_some();
             let mut connection = match kept {
                 Some(connection) => connection,
-                None => self.connect().await?,
+                None => begin(self.peer.connect().await?).await?,
             };
             // A server that answers before it has read a request may never read the rest.
             let answer = match timeout(MAX_BODY_TIME, connection.sender.ready()).await {
@@ -414,35 +381,6 @@ impl Client {
         let_in(head.status)?;
         Ok(format!("answers HEAD with {}", head.status))
     }
-
-    async fn connect(&self) -> Result<Connection, Trouble> {
-        let trouble = |error: &dyn fmt::Display| Trouble::new(TroubleKind::Connect, error);
-        let (host, port) = (self.access.url.host.as_str(), self.access.url.port);
-        let addresses = tokio::net::lookup_host((host, port)).await.map_err(|error| trouble(&error))?;
-        let mut last = trouble(&format_args!("{host} has no address"));
-        for address in addresses {
-            // One that swallows everything does not hide the next.
-            match timeout(MAX_CONNECT_TIME, self.connect_to(address)).await {
-                Ok(Ok(connection)) => return Ok(connection),
-                Ok(Err(error)) => last = Trouble { detail: format!("{address}: {}", error.detail), ..error },
-                Err(_) => last = trouble(&format_args!("{address}: no connection in {MAX_CONNECT_TIME:?}")),
-            }
-        }
-        Err(last)
-    }
-
-    async fn connect_to(&self, address: SocketAddr) -> Result<Connection, Trouble> {
-        let trouble = |error| Trouble::new(TroubleKind::Connect, error);
-        let (stream, socket) = OwnSocket::connect(address, &self.own).await.map_err(trouble)?;
-        stream.set_nodelay(true).map_err(trouble)?;
-        match &self.tls {
-            None => begin(stream, socket).await,
-            Some((connector, name)) => {
-                let stream = connector.current().connect(name.clone(), stream).await;
-                begin(stream.map_err(|error| Trouble::new(TroubleKind::Tls, error))?, socket).await
-            }
-        }
-    }
 }
 
 /// Whether a status says nothing against who we are (RFC 9110, sections 15.5.2, 15.5.4 and 15.5.8).
@@ -457,10 +395,7 @@ pub(super) fn let_in(status: StatusCode) -> Result<(), Trouble> {
 }
 
 /// Begins to speak HTTP/1.1.
-async fn begin(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    socket: OwnSocket,
-) -> Result<Connection, Trouble> {
+async fn begin(Connected { stream, socket }: Connected) -> Result<Connection, Trouble> {
     let mut builder = hyper::client::conn::http1::Builder::new();
     builder.max_buf_size(MAX_HEAD_BYTES);
     let connection = builder.handshake(TokioIo::new(stream)).await;

@@ -1,4 +1,4 @@
-//! An OpenTelemetry Collector that takes OTLP over HTTP on loopback, and keeps what it got in files.
+//! An OpenTelemetry Collector that takes OTLP over HTTP and gRPC on loopback, and keeps what it got in files.
 
 #![expect(clippy::unwrap_used, reason = "test support: a failure here is the test's failure")]
 
@@ -20,8 +20,10 @@ use crate::{
 pub struct Collector {
     /// Its process.
     pub server: Server,
-    /// Of loopback.
+    /// Of loopback, for HTTP.
     pub port: u16,
+    /// For gRPC.
+    pub grpc: u16,
 }
 
 /// What it keeps, a file each: the file's name, and what a request has in its JSON.
@@ -29,11 +31,12 @@ const LOGS: (&str, &str) = ("logs", "resourceLogs");
 const SPANS: (&str, &str) = ("spans", "resourceSpans");
 
 impl Collector {
-    /// Starts one whose receiver has `more` settings, lines of YAML of eight spaces each, and waits until it listens.
+    /// Starts one whose receivers have `more` settings each, lines of YAML of eight spaces each, and waits until it listens.
     pub fn start(more: &str) -> Self {
-        let port = free_port();
+        let (port, grpc) = (free_port(), free_port());
         let settings = format!(
             "receivers:\n  otlp:\n    protocols:\n      http:\n        endpoint: 127.0.0.1:{port}\n{more}\
+             \x20     grpc:\n        endpoint: 127.0.0.1:{grpc}\n{more}\
              exporters:\n  file/logs: {{path: logs}}\n  file/spans: {{path: spans}}\n\
              service:\n  telemetry: {{metrics: {{level: none}}}}\n  pipelines:\n    \
              logs: {{receivers: [otlp], exporters: [file/logs]}}\n    \
@@ -45,8 +48,8 @@ impl Collector {
             command.args(["--config", "settings.yaml"]);
             command
         };
-        let server = Server::start("otelcol", prepare, start, move || listens(port));
-        Self { server, port }
+        let server = Server::start("otelcol", prepare, start, move || listens(port) && listens(grpc));
+        Self { server, port, grpc }
     }
 
     /// Ends it at once. A line it was at is cut off: it was not answered, so it will be sent again.

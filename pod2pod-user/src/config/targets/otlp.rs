@@ -5,14 +5,15 @@ use crate::{
     config::keys::put,
     sinks::{
         TargetConfig,
+        coding::Coding,
         http_client::Url,
-        otlp::{self, Signal},
+        otlp::{self, Protocol, Signal},
     },
 };
 
 pub(super) static TYPE: SinkType = SinkType {
     word: "otlp",
-    sentence: "Whoever takes OTLP over HTTP, such as the OpenTelemetry Collector: log records, or spans of exchanges.",
+    sentence: "Whoever takes OTLP over HTTP or gRPC, such as the OpenTelemetry Collector: log records, or spans of exchanges.",
     schemes: &[],
     keys: &[KEYS, web::USER, web::TOKEN, web::HEADERS, web::TLS, common::LINES, common::KEYS],
     keeps_order: false,
@@ -24,13 +25,14 @@ pub(super) static TYPE: SinkType = SinkType {
 #[derive(Clone, Debug)]
 pub struct Otlp {
     url: Option<Url>,
+    protocol: Protocol,
     signal: Signal,
-    gzip: bool,
+    coding: Coding,
 }
 
 impl Default for Otlp {
     fn default() -> Self {
-        Self { url: None, signal: Signal::Logs, gzip: true }
+        Self { url: None, protocol: Protocol::default(), signal: Signal::Logs, coding: Coding::Gzip }
     }
 }
 
@@ -39,8 +41,22 @@ static KEYS: &[Key] = &[
         path: "url",
         allowed: "an http:// or https:// URL without user information",
         default: "",
-        sentence: "Where it is; `/v1/logs` or `/v1/traces` is looked for below its path.",
+        sentence: "Where it is; over HTTP `/v1/logs` or `/v1/traces` is looked for below its path, over gRPC it has no path.",
         set: |sink, given| put(&mut sink.otlp.url, Some(Some(Url::parse(given.text()?)?))),
+    },
+    Key {
+        path: "protocol",
+        allowed: "http, grpc",
+        default: "http",
+        sentence: "How requests travel: over HTTP/1.1, as to a Collector's port 4318, or by gRPC, as to its port 4317.",
+        set: |sink, given| {
+            sink.otlp.protocol = match given.text()? {
+                "http" => Protocol::Http,
+                "grpc" => Protocol::Grpc,
+                _ => return None,
+            };
+            Some(())
+        },
     },
     Key {
         path: "signal",
@@ -58,28 +74,24 @@ static KEYS: &[Key] = &[
     },
     Key {
         path: "compression",
-        allowed: "none, gzip",
+        allowed: "none, gzip, zstd",
         default: "gzip",
         sentence: "How bodies are compressed.",
-        set: |sink, given| {
-            sink.otlp.gzip = match given.text()? {
-                "none" => false,
-                "gzip" => true,
-                _ => return None,
-            };
-            Some(())
-        },
+        set: |sink, given| put(&mut sink.otlp.coding, Coding::parse(given.text()?)),
     },
 ];
 
 fn build(sink: &Settings, wrong: &mut Vec<Wrong>) -> Option<TargetConfig> {
-    let Otlp { url, signal, gzip } = sink.otlp.clone();
+    let Otlp { url, protocol, signal, coding } = sink.otlp.clone();
     let Some(url) = url else {
         wrong.push(("url", "it is missing: say where the collector is".to_owned()));
         return None;
     };
+    if protocol == Protocol::Grpc && url.path() != "/" {
+        wrong.push(("url", format!("with protocol grpc it has no path: without {}", url.path())));
+    }
     sink.web.check(url.is_tls(), wrong);
     let authorization = sink.web.authorization(wrong);
     let access = sink.web.access(url, authorization);
-    Some(TargetConfig::Otlp(Box::new(otlp::Config { access, signal, gzip })))
+    Some(TargetConfig::Otlp(Box::new(otlp::Config { access, protocol, signal, coding })))
 }

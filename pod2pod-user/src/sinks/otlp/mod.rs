@@ -1,7 +1,8 @@
-//! Records to whoever takes OTLP over HTTP (OpenTelemetry Protocol 1.9): log records, or spans of exchanges.
+//! Records to whoever takes OTLP over HTTP or gRPC (OpenTelemetry Protocol 1.9): log records, or spans of exchanges.
 //!
 //! An answer may say that some were rejected, and not which ones: so many are counted as refused, and the rest as delivered.
 
+mod grpc;
 mod item;
 mod wire;
 
@@ -15,8 +16,9 @@ use hyper::{Method, header};
 pub use self::item::{Encoder, Signal};
 use self::wire::{Content, take};
 use super::{
-    coding::gzip,
+    coding::Coding,
     elasticsearch::cut,
+    grpc_client,
     http::{MAX_ANSWER_BYTES, judge},
     http_client::{Access, Client, MAX_BODY_TIME, Reading},
     own::OwnConnections,
@@ -27,33 +29,56 @@ use crate::{
     secrets::SecretError,
 };
 
+/// How requests travel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http,
+    /// gRPC over HTTP/2, which it speaks at once where there is no TLS (RFC 9113, section 3.3).
+    Grpc,
+}
+
 /// Where to, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Where it is, and who we are to it.
     pub access: Access,
+    /// How requests travel.
+    pub protocol: Protocol,
     /// What becomes of a record.
     pub signal: Signal,
-    /// Bodies are compressed.
-    pub gzip: bool,
+    /// How bodies are compressed.
+    pub coding: Coding,
 }
 
 /// What takes OTLP.
-pub(super) struct Otlp {
-    client: Client,
-    path: String,
-    gzip: bool,
+pub(super) struct Otlp(Way);
+
+enum Way {
+    Http { client: Client, path: String, coding: Coding },
+    Grpc { client: grpc_client::Client, method: &'static str },
 }
 
 impl Target for Otlp {
     async fn send(&self, parcel: &Parcel) -> Answer {
-        self.export(parcel).await.unwrap_or_else(Answer::Later)
+        match &self.0 {
+            Way::Http { client, path, coding } => post(client, path, *coding, parcel).await,
+            Way::Grpc { client, method } => {
+                let called = client.call(method, parcel.bytes().clone()).await;
+                called.map(|called| grpc::read(parcel, called, SystemTime::now()))
+            }
+        }
+        .unwrap_or_else(Answer::Later)
     }
 }
 
 impl Probe for Otlp {
     async fn probe(&self) -> Result<String, Trouble> {
-        self.client.probe().await
+        match &self.0 {
+            Way::Http { client, .. } => client.probe().await,
+            Way::Grpc { client, method } => grpc::found(client.call(method, Bytes::new()).await?),
+        }
     }
 }
 
@@ -63,24 +88,31 @@ impl Otlp {
     /// # Errors
     /// A file cannot be used.
     pub(super) fn new(config: Config, own: Arc<OwnConnections>) -> Result<Self, SecretError> {
-        let Config { access, signal, gzip } = config;
-        let path = path_of(access.url.path(), signal);
-        let reading = Reading { most: MAX_ANSWER_BYTES, time: MAX_BODY_TIME };
-        Ok(Self { client: Client::new(access, own, reading)?, path, gzip })
+        let Config { access, protocol, signal, coding } = config;
+        Ok(Self(match protocol {
+            Protocol::Http => {
+                let path = path_of(access.url.path(), signal);
+                let reading = Reading { most: MAX_ANSWER_BYTES, time: MAX_BODY_TIME };
+                Way::Http { client: Client::new(access, own, reading)?, path, coding }
+            }
+            Protocol::Grpc => {
+                let client = grpc_client::Client::new(access, own, coding, MAX_ANSWER_BYTES)?;
+                Way::Grpc { client, method: grpc::method_of(signal) }
+            }
+        }))
     }
+}
 
-    async fn export(&self, parcel: &Parcel) -> Result<Answer, Trouble> {
-        let mut request = self.client.request_at(&Method::POST, &self.path);
-        request = request.header(header::CONTENT_TYPE, "application/x-protobuf");
-        if self.gzip {
-            request = request.header(header::CONTENT_ENCODING, "gzip");
-        }
-        let body = if self.gzip { gzip(parcel.bytes()).into() } else { parcel.bytes().clone() };
-        let request = request.body(Full::new(body));
-        let request = request.map_err(|error| Trouble::new(TroubleKind::Nonsense, error))?;
-        let (head, body) = self.client.send(request).await?;
-        Ok(read(parcel, head.status, &head.headers, body))
+async fn post(client: &Client, path: &str, coding: Coding, parcel: &Parcel) -> Result<Answer, Trouble> {
+    let mut request = client.request_at(&Method::POST, path);
+    request = request.header(header::CONTENT_TYPE, "application/x-protobuf");
+    if let Some(coding) = coding.name() {
+        request = request.header(header::CONTENT_ENCODING, coding);
     }
+    let request = request.body(Full::new(coding.encode(parcel.bytes().clone())));
+    let request = request.map_err(|error| Trouble::new(TroubleKind::Nonsense, error))?;
+    let (head, body) = client.send(request).await?;
+    Ok(read(parcel, head.status, &head.headers, body))
 }
 
 /// Where a signal goes, below what the URL's path says (OTLP, "OTLP/HTTP request").
