@@ -85,7 +85,7 @@ fn start(plan: &Plan, stage: &Stage, receiver: &Receiver) -> Result<Watching> {
         ("logstash", "logstash", None),
         ("syslog", "syslog", None),
         ("old", "syslog+http", None),
-        ("db", "postgres", None),
+        ("db", "postgres", Some("user=pod2pod")),
     ] {
         let database = if scheme == "postgres" { "database" } else { "" };
         set(format!("sinks.{name}.url={scheme}://{dead}/{database}"));
