@@ -3,6 +3,7 @@
 mod fluentd;
 #[cfg(feature = "kafka")]
 mod kafka;
+mod nginx;
 mod opensearch;
 mod otlp;
 mod postgres;

@@ -31,7 +31,12 @@ const TOOLS: [Tool; 34] = [
     tool("tshark", "tshark", "the independent opinion on captures", &["opinion", "bench"]),
     tool("tcpdump", "tcpdump", "captures real servers and clients", &["opinion", "bench"]),
     tool("httpry", "httpry", "a second opinion, and the speed to beat", &["opinion", "bench"]),
-    tool("nginx", "nginx-light", "a server that differs", &["opinion", "kernel", "vm", "bench"]),
+    tool(
+        "nginx",
+        "nginx-light",
+        "a server that differs, and one that takes records",
+        &["opinion", "kernel", "services", "vm", "bench"],
+    ),
     tool("apache2", "apache2-bin", "a server that differs", &["opinion"]),
     tool("haproxy", "haproxy", "a proxy that differs", &["opinion"]),
     tool("java", "default-jdk-headless", "a server that differs, and runs others", &["opinion", "services"]),

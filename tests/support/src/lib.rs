@@ -18,6 +18,7 @@ pub mod kubernetes;
 pub mod metrics;
 pub mod msgpack;
 pub mod netns;
+pub mod nginx;
 pub mod opensearch;
 pub mod postgres;
 pub mod process;
