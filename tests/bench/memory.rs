@@ -33,7 +33,7 @@ pub(crate) struct Memory {
     /// Resident, each ring once.
     pub(crate) resident: f64,
     /// Resident, without rings.
-    without_rings: f64,
+    pub(crate) without_rings: f64,
     /// The kernel's maps that are no rings.
     maps: f64,
 }

@@ -7,6 +7,7 @@ mod nginx;
 mod opensearch;
 mod otlp;
 mod postgres;
+mod rsyslog;
 
 use std::{
     fs,

@@ -83,7 +83,8 @@ fn batches_that_are_too_large_come_in_parts() {
 fn requests_that_are_too_many_wait() {
     const RECORDS: usize = 10_000;
     const RATE: usize = 10;
-    let limit = format!("limit_req_zone $binary_remote_addr zone=all:1m rate={RATE}r/s; limit_req_status 429;");
+    let limit =
+        format!("limit_req_zone $binary_remote_addr zone=all:1m rate={RATE}r/s; limit_req_status 429;");
     let server = Nginx::start("limit_req zone=all;", &limit);
     let replay = play(&server, "http", RECORDS, &[]);
     until("it is asked to be slower", || replay.said().contains("reason=\"throttled\""));

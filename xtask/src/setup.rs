@@ -27,7 +27,7 @@ struct Tool {
     goals: &'static [&'static str],
 }
 
-const TOOLS: [Tool; 34] = [
+const TOOLS: [Tool; 35] = [
     tool("tshark", "tshark", "the independent opinion on captures", &["opinion", "bench"]),
     tool("tcpdump", "tcpdump", "captures real servers and clients", &["opinion", "bench"]),
     tool("httpry", "httpry", "a second opinion, and the speed to beat", &["opinion", "bench"]),
@@ -54,6 +54,7 @@ const TOOLS: [Tool; 34] = [
     tool("perl", "perl", "builds the TLS of the sink of Kafka", &["lint", "services"]),
     tool("cc", "gcc", "compiles both", &["lint", "services"]),
     tool("pg_ctlcluster", "postgresql", "a database that sinks write to", &["services"]),
+    tool("rsyslogd", "rsyslog", "takes what the sink syslog sends", &["services"]),
     tool("setpriv", "util-linux", "ends servers with the test that started them", &["services"]),
     tool("skopeo", "skopeo", "a second opinion on the image", &["image"]),
     tool("qemu-aarch64-static", "qemu-user-static", "runs the image's program for arm64", &["image"]),
@@ -68,6 +69,9 @@ const TOOLS: [Tool; 34] = [
     tool("c++", "g++", "links the BPF linker with LLVM", &EBPF_GOALS),
     tool(toolchain::STRIP, toolchain::STRIP_PACKAGE, "makes the kernel side small", &EBPF_GOALS),
 ];
+
+/// A part of rsyslog's that has no program.
+const TLS_OF_RSYSLOG: &str = "rsyslog-openssl";
 
 const fn tool(
     program: &'static str,
@@ -118,6 +122,9 @@ pub(crate) fn ensure(goals: &[&str]) -> Result<()> {
                 wanted.push((package, "builds libpcap".to_owned()));
             }
         }
+    }
+    if goals.contains(&"services") && !is_installed(TLS_OF_RSYSLOG) {
+        wanted.push((TLS_OF_RSYSLOG, "the same over TLS".to_owned()));
     }
     if goals.contains(&"image") {
         wanted.extend(image::tools::packages());

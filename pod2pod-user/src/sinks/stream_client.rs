@@ -17,6 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::net::SendFlags;
 use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf},
@@ -91,6 +92,20 @@ struct Connection {
     used: Instant,
     /// The kernel forgets that the socket is ours when it is closed, and not before.
     _socket: OwnSocket,
+}
+
+impl Drop for Connection {
+    /// Says that this is the end of what there is to say (RFC 8446, section 6.1; RFC 5425, section 4.4, asks senders to), if there is
+    /// room for that: without it a server cannot tell an end from somebody who cut the connection.
+    fn drop(&mut self) {
+        let Stream::Tls(stream) = &mut self.stream else { return };
+        let (socket, session) = stream.get_mut();
+        session.send_close_notify();
+        let mut said = Vec::new();
+        while session.wants_write() && session.write_tls(&mut said).is_ok() {}
+        // Nobody waits for it.
+        let _ = rustix::net::send(socket, &said, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+    }
 }
 
 enum Stream {

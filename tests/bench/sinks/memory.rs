@@ -16,8 +16,8 @@ use crate::{
     stage::Stage,
 };
 
-const IDLE: &str = "sinks: memory with one of each kind, idle";
-const DEAD: &str = "sinks: memory while one of them is dead, 5 000 requests/s";
+const IDLE: &str = "sinks: memory with one of each kind, idle, without the ring";
+const DEAD: &str = "sinks: memory while one of them is dead, 5 000 requests/s, ring counted once";
 /// How long nothing happens.
 const IDLE_TIME: Duration = Duration::from_secs(2);
 /// Load that lets what waits for the dead one fill its queue in seconds: after that nothing grows.
@@ -53,14 +53,17 @@ pub(super) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
         }
         drop(watching);
     }
-    let row = |figure: &str, seen: &[Memory]| {
-        let seen: Vec<_> = seen.iter().map(|memory| memory.resident).collect();
-        Row::measured(figure, Observer::Pod2pod.name(), "MiB", Spread::of(&seen))
-    };
-    let words = "resident, the ring counted once; http, elasticsearch, fluentd, logstash, syslog, syslog over HTTP, file, postgres, otlp";
-    report.push(row(IDLE, &idle).at_most(24.0).note(words));
+    let spread =
+        |seen: &[Memory], part: fn(&Memory) -> f64| Spread::of(&seen.iter().map(part).collect::<Vec<_>>());
+    let row =
+        |figure: &str, seen: Option<Spread>| Row::measured(figure, Observer::Pod2pod.name(), "MiB", seen);
+    let with_ring = spread(&idle, |memory| memory.resident).map_or(0.0, |spread| spread.median);
+    let words = "http, elasticsearch, fluentd, logstash, syslog, syslog over HTTP, file, postgres, otlp";
+    let words =
+        format!("peak of {:.0} s, {with_ring:.1} MiB with the ring; {words}", IDLE_TIME.as_secs_f64());
+    report.push(row(IDLE, spread(&idle, |memory| memory.without_rings)).at_most(24.0).note(words));
     let minutes = (plan.round * DEAD_ROUND).as_secs_f64();
-    report.push(row(DEAD, &loaded).at_most(64.0).note(format!(
+    report.push(row(DEAD, spread(&loaded, |memory| memory.resident)).at_most(64.0).note(format!(
         "peak of {minutes:.0} s; its queue filled, {lost:.0} records were dropped and counted in the last round"
     )));
     Ok(())

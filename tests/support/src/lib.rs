@@ -25,6 +25,7 @@ pub mod process;
 pub mod processes;
 pub mod reassembly;
 pub mod rng;
+pub mod rsyslog;
 pub mod scale;
 pub mod server;
 pub mod simulation;
