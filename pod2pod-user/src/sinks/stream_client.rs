@@ -340,7 +340,7 @@ impl Lent<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpStream as Peer;
+    use std::{io::Read as _, net::TcpStream as Peer};
 
     use super::*;
     use crate::sinks::loopback::{
@@ -479,7 +479,12 @@ mod tests {
             everything(stream);
             Vec::new()
         };
-        let taken = |stream| everything(accept_tls(stream));
+        // It hears that this is the end: otherwise to read there is an error.
+        let taken = |stream| {
+            let mut bytes = Vec::new();
+            accept_tls(stream).read_to_end(&mut bytes).unwrap();
+            bytes
+        };
         let server_thread = serve(listener, vec![Box::new(refused), Box::new(nonsense), Box::new(taken)]);
         let other = client(over_tls(&server, Some("collector.other")));
         assert_eq!(kind(run(other.deliver(b"a secret"))), TroubleKind::Tls);
