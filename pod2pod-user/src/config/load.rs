@@ -342,6 +342,10 @@ impl Loading {
             self.mistakes.extend(sink.check_name().map(Mistake::Contradiction));
             match sink.sink_type() {
                 Some(one) => self.build_sink(sink, one),
+                None if let Some(instead) = sink.replaced() => {
+                    let told = format!("{SECTION}.{}.url: {instead}", sink.name);
+                    self.mistakes.push(Mistake::Contradiction(told));
+                }
                 None => {
                     let words = TYPES.iter().map(|one| one.word).collect::<Vec<_>>().join(", ");
                     self.mistakes.push(Mistake::Contradiction(format!(

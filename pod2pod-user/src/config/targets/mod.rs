@@ -1,6 +1,7 @@
 //! The section `sinks`: targets by name, each of a type. Keys are looked for once a sink's type is known, so that each type has its own.
 
 mod common;
+mod drain;
 mod elasticsearch;
 mod file;
 mod fluentd;
@@ -243,6 +244,12 @@ impl Written {
                 TYPES.iter().find(|one| one.schemes.contains(&scheme.as_str())).copied()
             }
         }
+    }
+
+    /// Why it has no type, if its URL is of a drain that is no sink here.
+    pub fn replaced(&self) -> Option<&'static str> {
+        let (_, url, _) = self.said.iter().rfind(|(said, ..)| said == "url")?;
+        drain::replaced(url.text()?.split_once("://")?.0)
     }
 
     /// The sink, as far as it can be made, and what is wrong with what was written, but for keys with `bad` values, which were told.
