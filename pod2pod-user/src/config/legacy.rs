@@ -49,8 +49,11 @@ struct OldSink {
     /// Where it is if nobody says so.
     usual_port: &'static str,
     /// What else is said of it: the URL's scheme, and a key.
-    rest: fn(&Environment<'_>) -> (String, Option<(&'static str, String)>),
+    rest: fn(&Environment<'_>) -> Rest,
 }
+
+/// A scheme, and perhaps a key and its value.
+type Rest = (String, Option<(&'static str, String)>);
 
 /// What is set and is meant for us.
 struct Environment<'a>(&'a [(String, String)]);

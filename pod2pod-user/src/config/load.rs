@@ -364,17 +364,7 @@ impl Loading {
             self.mistakes.extend(sink.check_name().map(Mistake::Contradiction));
             match sink.sink_type() {
                 Some(one) => self.build_sink(sink, one),
-                None if let Some(instead) = sink.replaced() => {
-                    let told = format!("{SECTION}.{}.url: {instead}", sink.name);
-                    self.mistakes.push(Mistake::Contradiction(told));
-                }
-                None => {
-                    let words = TYPES.iter().map(|one| one.word).collect::<Vec<_>>().join(", ");
-                    self.mistakes.push(Mistake::Contradiction(format!(
-                        "{SECTION}.{}.type: it is missing, or none of {words}",
-                        sink.name
-                    )));
-                }
+                None => self.mistakes.push(Mistake::Contradiction(sink.without_type())),
             }
         }
     }

@@ -246,10 +246,16 @@ impl Written {
         }
     }
 
-    /// Why it has no type, if its URL is of a drain that is no sink here.
-    pub fn replaced(&self) -> Option<&'static str> {
-        let (_, url, _) = self.said.iter().rfind(|(said, ..)| said == "url")?;
-        drain::replaced(url.text()?.split_once("://")?.0)
+    /// Why it has no type.
+    pub fn without_type(&self) -> String {
+        let url = self.said.iter().rfind(|(said, ..)| said == "url").and_then(|(_, url, _)| url.text());
+        let replaced = url.and_then(|url| drain::replaced(url.split_once("://")?.0));
+        let Self { name, .. } = self;
+        if let Some(instead) = replaced {
+            return format!("{SECTION}.{name}.url: {instead}");
+        }
+        let words = TYPES.iter().map(|one| one.word).collect::<Vec<_>>().join(", ");
+        format!("{SECTION}.{name}.type: it is missing, or none of {words}")
     }
 
     /// The sink, as far as it can be made, and what is wrong with what was written, but for keys with `bad` values, which were told.
