@@ -42,6 +42,9 @@ fn all_records_are_there_through_a_kill_and_an_outage() {
     let replay = play(&server, "https", RECORDS, &more);
     until("records come", || server.has_bodies());
     server.server.kill();
+    let before = server.paths().len();
+    assert!(before < RECORDS, "all were there before the kill");
+    eprintln!("killed after {before} records");
     outage();
     server.server.start_again();
     let summary = replay.finish();

@@ -74,6 +74,8 @@ fn of_a_kill_and_an_outage_is_lost_what_nobody_could_know() {
     let replay = play(&format!("syslog+tcp://127.0.0.1:{}", server.tcp), RECORDS, &[]);
     until("messages come", || server.has_messages());
     server.server.kill();
+    let before = server.lines();
+    assert!(before < RECORDS, "all were there before the kill");
     outage();
     server.server.start_again();
     let summary = replay.finish();
@@ -84,7 +86,9 @@ fn of_a_kill_and_an_outage_is_lost_what_nobody_could_know() {
     let messages = server.messages();
     messages.iter().for_each(|message| *times.entry(item(message)).or_default() += 1);
     let (lost, again) = (RECORDS - times.len(), messages.len() - times.len());
-    eprintln!("of {RECORDS} messages {lost} were lost with the server, {again} are there again");
+    eprintln!(
+        "killed after {before}: of {RECORDS} messages {lost} were lost with the server, {again} are there again"
+    );
     let shortest = messages.iter().map(|message| message.text.len()).min().unwrap();
     let most: usize = ["tcp_rmem", "tcp_wmem"].map(most_buffered).iter().sum();
     assert!(lost <= most / shortest, "{lost} of {shortest} bytes and more");

@@ -204,6 +204,9 @@ pub fn load(sources: &Sources) -> Result<Config, Vec<Mistake>> {
     for (key, given, flag) in &sources.flags {
         loading.add(key, given, Source::Flag(flag));
     }
+    if sources.live {
+        loading.add_legacy_sinks(&sources.environment);
+    }
     loading.complete_old_format();
     loading.build_sinks();
     loading.compile_expression();
@@ -243,6 +246,25 @@ impl Loading {
                 Taken::Replaced => {
                     self.config.notes.push(format!("{} is not used here: {}", name.name, name.meaning));
                 }
+            }
+        }
+    }
+
+    /// Its sinks, but for those of a type or name that is configured.
+    fn add_legacy_sinks(&mut self, environment: &[(String, String)]) {
+        for legacy::Asked { word, by, said } in legacy::sinks(environment) {
+            let is_so =
+                |sink: &&Written| sink.name == word || sink.sink_type().is_some_and(|one| one.word == word);
+            if let Some(Written { name, .. }) = self.sinks.iter().find(is_so) {
+                let told = format!("{by} is not used: {SECTION}.{name} is of type {word} or has its name");
+                self.config.notes.push(told);
+                continue;
+            }
+            let values =
+                said.iter().map(|(key, value)| format!("{key} {value}")).collect::<Vec<_>>().join(", ");
+            self.config.notes.push(format!("{by}: taken as {SECTION}.{word}: {values}"));
+            for (key, value) in said {
+                self.say_of_sink(word, key, &Given::one(value), Source::Environment(by.to_owned()));
             }
         }
     }
@@ -342,13 +364,7 @@ impl Loading {
             self.mistakes.extend(sink.check_name().map(Mistake::Contradiction));
             match sink.sink_type() {
                 Some(one) => self.build_sink(sink, one),
-                None => {
-                    let words = TYPES.iter().map(|one| one.word).collect::<Vec<_>>().join(", ");
-                    self.mistakes.push(Mistake::Contradiction(format!(
-                        "{SECTION}.{}.type: it is missing, or none of {words}",
-                        sink.name
-                    )));
-                }
+                None => self.mistakes.push(Mistake::Contradiction(sink.without_type())),
             }
         }
     }

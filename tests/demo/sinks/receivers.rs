@@ -4,6 +4,7 @@ use serde_json::Value;
 use support::{
     collector::Collector,
     fluentd::Forward,
+    nginx::Nginx,
     opensearch::Node,
     postgres::{Database, USER, WITHOUT_PASSWORD},
     server::Server,
@@ -25,11 +26,12 @@ enum Kind {
     Postgres(Database),
     Collector(Collector),
     Forward(Forward),
+    Nginx(Nginx),
 }
 
 /// Starts one of each.
 pub(crate) fn start() -> Vec<Receiver> {
-    vec![opensearch(), postgres(), collector(), forward()]
+    vec![opensearch(), postgres(), collector(), forward(), nginx()]
 }
 
 fn opensearch() -> Receiver {
@@ -66,6 +68,13 @@ fn forward() -> Receiver {
     Receiver { name: "forward", product: "FluentServer", settings, kind: Kind::Forward(forward) }
 }
 
+fn nginx() -> Receiver {
+    let nginx = Nginx::start("", "");
+    let settings =
+        vec![("url", format!("http://127.0.0.1:{}/", nginx.port)), ("compression", "zstd".to_owned())];
+    Receiver { name: "web", product: "nginx", settings, kind: Kind::Nginx(nginx) }
+}
+
 impl Receiver {
     /// Its process, to be killed and started again.
     pub(crate) fn server(&mut self) -> &mut Server {
@@ -74,6 +83,7 @@ impl Receiver {
             Kind::Postgres(database) => &mut database.server,
             Kind::Collector(collector) => &mut collector.server,
             Kind::Forward(forward) => &mut forward.server,
+            Kind::Nginx(nginx) => &mut nginx.server,
         }
     }
 
@@ -90,6 +100,7 @@ impl Receiver {
             }
             Kind::Collector(collector) => collector.paths(),
             Kind::Forward(forward) => forward.paths(),
+            Kind::Nginx(nginx) => nginx.paths(),
         }
     }
 }

@@ -2,7 +2,11 @@
 
 use std::path::PathBuf;
 
-use super::{DEFAULT_BATCH_RECORDS, Settings, SinkKey as Key, SinkType, Wrong, common, web};
+use super::{
+    DEFAULT_BATCH_RECORDS, Settings, SinkKey as Key, SinkType, Wrong, common,
+    drain::{self, Drain},
+    web,
+};
 use crate::{
     config::keys::put,
     record::template,
@@ -17,7 +21,7 @@ use crate::{
 pub(super) static TYPE: SinkType = SinkType {
     word: "elasticsearch",
     sentence: "Elasticsearch or OpenSearch, by `_bulk`: documents with ids of their own, so that what is sent twice is stored once.",
-    schemes: &[],
+    schemes: drain::ELASTICSEARCH_SCHEMES,
     keys: &[
         KEYS,
         web::USER,
@@ -39,7 +43,7 @@ const DEFAULT_INDEX: &str = "pod2pod-{date}";
 /// `elasticsearch` as written.
 #[derive(Clone, Debug, Default)]
 pub struct Elasticsearch {
-    url: Option<Url>,
+    url: Option<Drain>,
     index: Option<Template>,
     is_stream: bool,
     pipeline: Option<String>,
@@ -51,10 +55,15 @@ pub struct Elasticsearch {
 static KEYS: &[Key] = &[
     Key {
         path: "url",
-        allowed: "an http:// or https:// URL without user information",
+        allowed: "an http:// or https:// URL without user information, or the old forwarder's such as es://user:password@host?index=web",
         default: "",
         sentence: "Where a node is; `_bulk` is looked for below its path.",
-        set: |sink, given| put(&mut sink.elasticsearch.url, Some(Some(Url::parse(given.text()?)?))),
+        set: |sink, given| {
+            let text = given.text()?;
+            let plain = |url| Drain { url, index: None, authorization: None, wrong: Vec::new() };
+            let url = Url::parse(text).map(plain).or_else(|| Drain::parse(text))?;
+            put(&mut sink.elasticsearch.url, Some(Some(url)))
+        },
     },
     Key {
         path: "index",
@@ -118,12 +127,21 @@ static KEYS: &[Key] = &[
 fn build(sink: &Settings, wrong: &mut Vec<Wrong>) -> Option<TargetConfig> {
     let Elasticsearch { url, index, is_stream, pipeline, installs, gzip, api_key_file } =
         sink.elasticsearch.clone();
-    let Some(url) = url else {
+    let Some(drain) = url else {
         wrong.push(("url", "it is missing: say where a node is".to_owned()));
         return None;
     };
+    let Drain { url, index: drain_index, authorization: of_drain, wrong: of_url } = drain;
     sink.web.check(url.is_tls(), wrong);
-    let index = index.or_else(|| Template::parse(DEFAULT_INDEX).ok())?;
+    wrong.extend(of_url.into_iter().map(|why| ("url", why)));
+    let of_url = drain_index.and_then(|text| {
+        let index = Template::parse(&text).ok().filter(is_index);
+        if index.is_none() {
+            wrong.push(("url", format!("index={text} is no name of an index, which has small letters; the key index says what can be")));
+        }
+        index
+    });
+    let index = index.or(of_url).or_else(|| Template::parse(DEFAULT_INDEX).ok())?;
     // What has no such field has to go somewhere.
     if index.may_be_empty() {
         wrong.push((
@@ -138,11 +156,12 @@ fn build(sink: &Settings, wrong: &mut Vec<Wrong>) -> Option<TargetConfig> {
         ));
     }
     let mut authorization = sink.web.authorization(wrong);
-    if let Some(file) = api_key_file {
+    let key = api_key_file.map(|file| ("api_key_file", Authorization::ApiKey(Secret::File(file))));
+    for (place, other) in [key, of_drain.map(|of_drain| ("url", of_drain))].into_iter().flatten() {
         if authorization.is_some() {
-            wrong.push(("api_key_file", "it and something else say who we are".to_owned()));
+            wrong.push((place, "it and something else say who we are".to_owned()));
         }
-        authorization = Some(Authorization::ApiKey(Secret::File(file)));
+        authorization = Some(other);
     }
     let name = index.prefix().trim_end_matches(['-', '_', '.']).to_owned();
     let template = installs.then(|| (name, template::index_template(index.prefix(), is_stream)));

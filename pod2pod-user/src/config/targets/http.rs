@@ -2,7 +2,7 @@
 
 use ::http::Method;
 
-use super::{DEFAULT_BATCH_RECORDS, Settings, SinkKey as Key, SinkType, Wrong, common, web};
+use super::{DEFAULT_BATCH_RECORDS, Settings, SinkKey as Key, SinkType, Wrong, common, drain::Query, web};
 use crate::{
     config::keys::put,
     sinks::{
@@ -37,6 +37,8 @@ pub(super) static TYPE: SinkType = SinkType {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Http {
     url: Option<http_client::Url>,
+    /// Why options in its URL are refused.
+    refused: Vec<String>,
     method: Method,
     body: Body,
     coding: Coding,
@@ -44,7 +46,13 @@ pub struct Http {
 
 impl Default for Http {
     fn default() -> Self {
-        Self { url: None, method: Method::POST, body: Body::default(), coding: Coding::default() }
+        Self {
+            url: None,
+            refused: Vec::new(),
+            method: Method::POST,
+            body: Body::default(),
+            coding: Coding::default(),
+        }
     }
 }
 
@@ -54,7 +62,11 @@ static KEYS: &[Key] = &[
         allowed: "an http:// or https:// URL without user information",
         default: "",
         sentence: "Where it is.",
-        set: |sink, given| put(&mut sink.http.url, Some(Some(http_client::Url::parse(given.text()?)?))),
+        set: |sink, given| {
+            let query = Query::take_insecure(given.text()?);
+            sink.http.refused = query.refused(&[]);
+            put(&mut sink.http.url, Some(Some(http_client::Url::parse(&query.url)?)))
+        },
     },
     Key {
         path: "method",
@@ -91,7 +103,8 @@ static KEYS: &[Key] = &[
 ];
 
 fn build(sink: &Settings, wrong: &mut Vec<Wrong>) -> Option<TargetConfig> {
-    let Http { url, method, body, coding } = sink.http.clone();
+    let Http { url, refused, method, body, coding } = sink.http.clone();
+    wrong.extend(refused.into_iter().map(|why| ("url", why)));
     let Some(url) = url else {
         wrong.push(("url", "it is missing: say where the collector is".to_owned()));
         return None;

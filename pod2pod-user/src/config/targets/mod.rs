@@ -1,6 +1,7 @@
 //! The section `sinks`: targets by name, each of a type. Keys are looked for once a sink's type is known, so that each type has its own.
 
 mod common;
+mod drain;
 mod elasticsearch;
 mod file;
 mod fluentd;
@@ -243,6 +244,18 @@ impl Written {
                 TYPES.iter().find(|one| one.schemes.contains(&scheme.as_str())).copied()
             }
         }
+    }
+
+    /// Why it has no type.
+    pub fn without_type(&self) -> String {
+        let url = self.said.iter().rfind(|(said, ..)| said == "url").and_then(|(_, url, _)| url.text());
+        let replaced = url.and_then(|url| drain::replaced(url.split_once("://")?.0));
+        let Self { name, .. } = self;
+        if let Some(instead) = replaced {
+            return format!("{SECTION}.{name}.url: {instead}");
+        }
+        let words = TYPES.iter().map(|one| one.word).collect::<Vec<_>>().join(", ");
+        format!("{SECTION}.{name}.type: it is missing, or none of {words}")
     }
 
     /// The sink, as far as it can be made, and what is wrong with what was written, but for keys with `bad` values, which were told.

@@ -1,6 +1,6 @@
 //! Keys of sinks whose servers take a stream or datagrams: where they are.
 
-use super::{SinkKey as Key, Web, Wrong};
+use super::{SinkKey as Key, Web, Wrong, drain::Query};
 use crate::{
     config::keys::{all, put},
     sinks::{
@@ -34,17 +34,20 @@ pub(super) enum Carriage {
 pub(super) struct Url {
     pub(super) carriage: Carriage,
     server: Server,
+    /// Why options in it are refused: it has none.
+    refused: Vec<String>,
 }
 
 impl Url {
-    /// Reads `text`, whose scheme begins with `word`; absent if it is no such URL, or says more than where to.
+    /// Reads `text`, whose scheme begins with `word`; absent if it is no such URL, or says more than where to but options.
     pub(super) fn parse(
         text: &str,
         word: &str,
         usual: Carriage,
         usual_port: fn(Carriage) -> Option<u16>,
     ) -> Option<Self> {
-        let (scheme, rest) = text.split_once("://")?;
+        let query = Query::take_all(text);
+        let (scheme, rest) = query.url.split_once("://")?;
         let scheme = scheme.to_ascii_lowercase();
         let carriage = match scheme.strip_prefix(word)? {
             "" => usual,
@@ -54,7 +57,7 @@ impl Url {
             _ => return None,
         };
         let server = Server::parse(rest.strip_suffix('/').unwrap_or(rest), usual_port(carriage))?;
-        Some(Self { carriage, server })
+        Some(Self { carriage, server, refused: query.refused(&[]) })
     }
 }
 
@@ -77,10 +80,11 @@ impl Streams {
 
     /// How they are reached; adds what is wrong.
     pub(super) fn transport(&self, web: &Web, wrong: &mut Vec<Wrong>) -> Option<Transport> {
-        let Some(Url { carriage, server }) = self.url.clone() else {
+        let Some(Url { carriage, server, refused }) = self.url.clone() else {
             wrong.push(("url", "it is missing: say where the server is".to_owned()));
             return None;
         };
+        wrong.extend(refused.into_iter().map(|why| ("url", why)));
         web.check(carriage == Carriage::Tls, wrong);
         let servers = [server].into_iter().chain(self.failover.iter().cloned()).collect();
         let tls = || Tls { client: web.tls_client(), server_name: web.server_name.clone() };

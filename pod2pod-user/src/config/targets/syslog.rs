@@ -2,6 +2,7 @@
 
 use super::{
     DEFAULT_BATCH_RECORDS, Settings, SinkKey as Key, SinkType, Wrong, common,
+    drain::Query,
     streams::{self, Carriage},
     web,
 };
@@ -53,6 +54,8 @@ pub(super) static HTTP_TYPE: SinkType = SinkType {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Syslog {
     http_url: Option<Url>,
+    /// Why options in it are refused.
+    refused: Vec<String>,
     form: Form,
     framing: Option<Framing>,
     datagram_bytes: Option<usize>,
@@ -115,7 +118,9 @@ static HTTP_KEYS: &[Key] = &[Key {
     default: "",
     sentence: "Where it is.",
     set: |sink, given| {
-        let (scheme, rest) = given.text()?.split_once("://")?;
+        let query = Query::take_insecure(given.text()?);
+        sink.syslog.refused = query.refused(&[]);
+        let (scheme, rest) = query.url.split_once("://")?;
         let scheme = scheme.to_ascii_lowercase();
         let url = Url::parse(&format!("{}://{rest}", scheme.strip_prefix("syslog+")?))?;
         put(&mut sink.syslog.http_url, Some(Some(url)))
@@ -220,6 +225,7 @@ fn build_http(sink: &Settings, wrong: &mut Vec<Wrong>) -> Option<TargetConfig> {
         wrong.push(("url", "it is missing: say where the collector is".to_owned()));
         return None;
     };
+    wrong.extend(sink.syslog.refused.iter().map(|why| ("url", why.clone())));
     sink.web.check(url.is_tls(), wrong);
     let authorization = sink.web.authorization(wrong);
     let access = sink.web.access(url, authorization);
