@@ -3,6 +3,7 @@
 mod fluentd;
 #[cfg(feature = "kafka")]
 mod kafka;
+mod logstash;
 mod nginx;
 mod opensearch;
 mod otlp;

@@ -1,8 +1,11 @@
 //! Whether the agent works: what /live and /ready tell.
 
 use std::{
-    fmt,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    fmt::{self, Write as _},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -26,12 +29,23 @@ pub enum Lists {
 }
 
 /// Whether it is ready, and what of it is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Readiness {
-    /// It does what it can.
+    /// It does what it can. A target that takes nothing changes nothing of that: another agent would not be better off.
     pub is_ready: bool,
-    /// In a sentence.
-    pub says: &'static str,
+    /// In a sentence, and a line for each target that takes nothing.
+    pub says: String,
+}
+
+/// A sink whose target does not take what it is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Troubled {
+    /// Its name.
+    pub sink: Arc<str>,
+    /// In a word, as in metrics.
+    pub kind: &'static str,
+    /// Since when.
+    pub since: Instant,
 }
 
 /// Who is asked how the first lists stand.
@@ -45,13 +59,14 @@ pub struct Health {
     is_ready: AtomicBool,
     /// The last heartbeat, in milliseconds after the start, and one; 0 if there is none to be waited for.
     beat: AtomicU64,
+    troubled: Mutex<Vec<Troubled>>,
 }
 
 impl fmt::Debug for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { start, is_ready, beat, lists } = self;
+        let Self { start, is_ready, beat, lists, troubled } = self;
         let mut f = f.debug_struct("Health");
-        f.field("start", start).field("is_ready", is_ready).field("beat", beat);
+        f.field("start", start).field("is_ready", is_ready).field("beat", beat).field("troubled", troubled);
         f.field("lists", &lists.as_ref().map(|lists| lists())).finish()
     }
 }
@@ -59,7 +74,13 @@ impl fmt::Debug for Health {
 impl Health {
     /// Not ready, and nothing is expected yet. In a cluster `lists` says how the first lists stand.
     pub fn new(now: Instant, lists: Option<AskLists>) -> Self {
-        Self { start: now, lists, is_ready: AtomicBool::new(false), beat: AtomicU64::new(0) }
+        let (is_ready, beat, troubled) = (AtomicBool::new(false), AtomicU64::new(0), Mutex::default());
+        Self { start: now, lists, is_ready, beat, troubled }
+    }
+
+    /// These are the sinks whose targets take nothing.
+    pub fn set_troubled(&self, troubled: Vec<Troubled>) {
+        *self.troubled.lock().unwrap_or_else(PoisonError::into_inner) = troubled;
     }
 
     /// The programs are attached and work; for replay, it reads.
@@ -74,20 +95,29 @@ impl Health {
 
     /// Whether it is ready: it captures, and the first lists are here, or are not to be had.
     pub fn readiness(&self, now: Instant) -> Readiness {
-        let told = |is_ready, says| Readiness { is_ready, says };
+        let (is_ready, sentence) = self.works(now);
+        let mut says = sentence.to_owned();
+        for Troubled { sink, kind, since } in &*self.troubled.lock().unwrap_or_else(PoisonError::into_inner) {
+            let seconds = now.saturating_duration_since(*since).as_secs();
+            // A String takes every write.
+            let _ = write!(says, "\nsinks.{sink}: its target takes nothing, for {seconds} s: {kind}");
+        }
+        Readiness { is_ready, says }
+    }
+
+    fn works(&self, now: Instant) -> (bool, &'static str) {
         if !self.is_ready.load(Relaxed) {
-            return told(false, "capture is not attached");
+            return (false, "capture is not attached");
         }
         match self.lists.as_ref().map(|lists| lists()) {
-            None | Some(Lists::Complete) => told(true, "ok"),
-            Some(Lists::Failed) => told(
-                true,
-                "ok, but not all the API server has is known: see pod2pod_kubernetes_failures_total",
-            ),
-            Some(Lists::Awaited) if now.saturating_duration_since(self.start) < MAX_LISTS_WAIT => {
-                told(false, "the API server's first lists are awaited")
+            None | Some(Lists::Complete) => (true, "ok"),
+            Some(Lists::Failed) => {
+                (true, "ok, but not all the API server has is known: see pod2pod_kubernetes_failures_total")
             }
-            Some(Lists::Awaited) => told(true, "ok, but the API server's first lists are not complete"),
+            Some(Lists::Awaited) if now.saturating_duration_since(self.start) < MAX_LISTS_WAIT => {
+                (false, "the API server's first lists are awaited")
+            }
+            Some(Lists::Awaited) => (true, "ok, but the API server's first lists are not complete"),
         }
     }
 
@@ -133,11 +163,25 @@ mod tests {
             let ask = lists.map(|lists| Box::new(move || lists) as AskLists);
             let health = Health::new(start, ask);
             let told = health.readiness(start + 9 * MAX_LISTS_WAIT);
-            assert_eq!((told.is_ready, told.says), (false, "capture is not attached"));
+            assert_eq!((told.is_ready, &*told.says), (false, "capture is not attached"));
             health.set_ready();
             let told = health.readiness(start + after);
             assert_eq!(told.is_ready, expected, "{lists:?}");
             assert!(told.says.starts_with(says), "{lists:?}: {told:?}");
         }
+    }
+
+    #[test]
+    fn targets_that_take_nothing_are_told_and_change_nothing() {
+        let start = Instant::now();
+        let health = Health::new(start, None);
+        health.set_ready();
+        let of = |sink: &str, kind| Troubled { sink: sink.into(), kind, since: start };
+        health.set_troubled(vec![of("search", "connect"), of("web", "unauthorized")]);
+        let told = health.readiness(start + Duration::from_millis(75_900));
+        let says = "ok\nsinks.search: its target takes nothing, for 75 s: connect\nsinks.web: its target takes nothing, for 75 s: unauthorized";
+        assert_eq!(told, Readiness { is_ready: true, says: says.to_owned() });
+        health.set_troubled(Vec::new());
+        assert_eq!(health.readiness(start).says, "ok");
     }
 }

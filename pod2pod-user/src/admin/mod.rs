@@ -31,7 +31,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use self::{guard::Guard, pages::Pages, places::Places};
 pub use self::{
     guard::{MAX_TOKEN_BYTES, MIN_TOKEN_BYTES},
-    health::{Health, Lists, MAX_LISTS_WAIT, MAX_SILENCE, Readiness},
+    health::{Health, Lists, MAX_LISTS_WAIT, MAX_SILENCE, Readiness, Troubled},
     places::{MAX_CONNECTIONS, MAX_LOCAL_CONNECTIONS},
     tail::{MAX_TIME, MAX_WIDTH},
 };

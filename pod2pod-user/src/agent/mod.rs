@@ -328,6 +328,7 @@ impl House {
         let ipvs = self.ipvs.as_ref().map(Ipvs::shown);
         ipvs.iter().for_each(|shown| self.limits.follow(shown.exact));
         self.limits.keep(capture, &kernel, now);
+        self.health.set_troubled(totals.troubled());
         let mut rows = counted(&kernel, capture.ring_lost(), &totals);
         rows.push(published);
         rows.extend(stages::reloads(self.reloads.taken, self.reloads.refused));

@@ -4,9 +4,10 @@ use super::worker::Worker;
 use std::sync::Arc;
 
 use crate::{
+    admin::Troubled,
     behind,
     capture::kernel,
-    delivery::SinkStats,
+    delivery::{SinkStats, TroubleKind},
     enrich, filter, http,
     ipvs::join,
     metrics::{Counted, counters, routes, stages},
@@ -114,6 +115,17 @@ impl Totals {
             names: self.names,
             behind: self.behind,
         }
+    }
+
+    /// Sinks whose targets take nothing.
+    pub(super) fn troubled(&self) -> Vec<Troubled> {
+        let troubled = self.sinks.iter().filter_map(|(sink, stats)| Some((sink, stats.trouble?)));
+        let told = |(sink, (kind, since)): (&Arc<str>, (TroubleKind, _))| Troubled {
+            sink: Arc::clone(sink),
+            kind: kind.as_str(),
+            since,
+        };
+        troubled.map(told).collect()
     }
 
     /// As rows.

@@ -36,8 +36,8 @@ fn is_link(value: &str) -> bool {
 }
 
 /// What chooses a sink.
-const SINKS: &str = "`fluentd`, `logstash` or `elasticsearch`: a sink of that type and name, beside standard output; without it one for each host \
-                     below. `sinks.` of that type or name wins";
+const SINKS: &str = "`fluentd`, `logstash` or `elasticsearch`: a sink of that type and name, with `format: pod2pod-log`, beside standard output; without \
+                     it one for each host below. `sinks.` of that type or name wins";
 
 /// A sink of its, which is of the type and has the name that it is chosen by.
 struct OldSink {
@@ -133,7 +133,8 @@ pub fn sinks(environment: &[(String, String)]) -> Vec<Asked> {
             if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() };
         let port = set.first(sink.ports).map_or(sink.usual_port, |(_, port)| port);
         let (scheme, more) = (sink.rest)(&set);
-        let said = [("type", sink.word.to_owned()), ("url", format!("{scheme}://{host}:{port}"))];
+        let url = format!("{scheme}://{host}:{port}");
+        let said = [("type", sink.word.to_owned()), ("url", url), ("format", "pod2pod-log".to_owned())];
         Some(Asked { word: sink.word, by, said: said.into_iter().chain(more).collect() })
     });
     asked.collect()
@@ -267,7 +268,10 @@ mod tests {
     fn its_sinks_are_sinks_here() {
         let said = |environment: &[(&str, &str)], settings: &[&str]| {
             let config = load(&with(environment, settings)).unwrap();
-            let said = config.said.iter().filter(|said| !said.key.ends_with(".type"));
+            let said = config
+                .said
+                .iter()
+                .filter(|said| !said.key.ends_with(".type") && !said.key.ends_with(".format"));
             (said.map(|said| format!("{}={}", said.key, said.text)).collect::<Vec<_>>(), config.warnings())
         };
         for (environment, expected) in [

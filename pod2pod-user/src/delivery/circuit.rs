@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::backoff::backoff;
+use super::{backoff::backoff, target::TroubleKind};
 
 /// So many failures in a row open the circuit: one or two are a connection that was closed for want of work.
 pub(super) const FAILURES_TO_OPEN: u32 = 5;
@@ -56,9 +56,16 @@ pub(super) struct Circuit {
     /// When the next attempt is due, once it is open.
     until: Option<Instant>,
     probing: bool,
+    /// Of what kind the last failure was, and when the first was since it last answered as it should.
+    trouble: Option<(TroubleKind, Instant)>,
 }
 
 impl Circuit {
+    /// Why it is not as it should be, and since when, if it is not.
+    pub(super) const fn trouble(&self) -> Option<(TroubleKind, Instant)> {
+        self.trouble
+    }
+
     /// What it is now.
     pub(super) const fn state(&self) -> CircuitState {
         match self.until {
@@ -91,12 +98,13 @@ impl Circuit {
         if self.until.is_some() && !self.probing {
             return;
         }
-        *self = Self { failures: 0, until: None, probing: false };
+        *self = Self { failures: 0, until: None, probing: false, trouble: None };
     }
 
-    /// It did not, at `now`; `asked` is how long it wants to be left alone. Batches that were sent before it opened and fail
+    /// It did not, at `now`, for a reason of this `kind`; `asked` is how long it wants to be left alone. Batches that were sent before it opened and fail
     /// afterwards do not keep it open for longer.
-    pub(super) fn fail(&mut self, now: Instant, asked: Option<Duration>, random: u64) {
+    pub(super) fn fail(&mut self, now: Instant, kind: TroubleKind, asked: Option<Duration>, random: u64) {
+        self.trouble = Some((kind, self.trouble.map_or(now, |(_, since)| since)));
         let was_open = self.until.is_some() && !self.probing;
         self.probing = false;
         if was_open {
@@ -116,6 +124,7 @@ mod tests {
     use crate::delivery::backoff::MAX_BACKOFF;
 
     const WAIT: Duration = Duration::from_secs(1);
+    const DOWN: TroubleKind = TroubleKind::Connect;
 
     fn opened(now: Instant) -> Circuit {
         let mut circuit = Circuit::default();
@@ -125,7 +134,7 @@ mod tests {
                 (CircuitState::Closed, May::Send),
                 "{failure}"
             );
-            circuit.fail(now, None, u64::MAX);
+            circuit.fail(now, DOWN, None, u64::MAX);
         }
         circuit
     }
@@ -149,7 +158,7 @@ mod tests {
         let now = Instant::now();
         let mut circuit = Circuit::default();
         for _ in 0..3 {
-            (1..FAILURES_TO_OPEN).for_each(|_| circuit.fail(now, None, 0));
+            (1..FAILURES_TO_OPEN).for_each(|_| circuit.fail(now, DOWN, None, 0));
             circuit.succeed();
         }
         assert_eq!(circuit.state(), CircuitState::Closed);
@@ -159,21 +168,35 @@ mod tests {
     fn who_asks_to_be_left_alone_is_at_once_and_for_so_long() {
         let now = Instant::now();
         let mut circuit = Circuit::default();
-        circuit.fail(now, Some(WAIT), 0);
+        circuit.fail(now, DOWN, Some(WAIT), 0);
         assert_eq!(circuit.ask(now, 0), May::NotBefore(now + WAIT));
         assert_eq!(circuit.ask(now + WAIT, 0), May::Send);
         for asked in [MAX_ASKED, MAX_ASKED + Duration::from_secs(1)] {
             let mut circuit = Circuit::default();
-            circuit.fail(now, Some(asked), 0);
+            circuit.fail(now, DOWN, Some(asked), 0);
             assert_eq!(circuit.ask(now, 0), May::NotBefore(now + MAX_ASKED));
         }
+    }
+
+    #[test]
+    fn its_trouble_is_of_the_last_kind_and_since_the_first() {
+        let now = Instant::now();
+        let mut circuit = Circuit::default();
+        assert_eq!(circuit.trouble(), None);
+        circuit.fail(now, TroubleKind::Closed, None, 0);
+        circuit.fail(now + WAIT, DOWN, None, 0);
+        assert_eq!(circuit.trouble(), Some((DOWN, now)));
+        circuit.succeed();
+        assert_eq!(circuit.trouble(), None);
+        circuit.fail(now + WAIT, DOWN, None, 0);
+        assert_eq!(circuit.trouble(), Some((DOWN, now + WAIT)));
     }
 
     #[test]
     fn what_was_sent_before_does_not_close_it() {
         let now = Instant::now();
         let mut circuit = Circuit::default();
-        circuit.fail(now, Some(WAIT), 0);
+        circuit.fail(now, DOWN, Some(WAIT), 0);
         circuit.succeed();
         assert_eq!((circuit.ask(now, 0), circuit.state()), (May::NotBefore(now + WAIT), CircuitState::Open));
     }
@@ -183,11 +206,11 @@ mod tests {
         let now = Instant::now();
         let mut circuit = opened(now);
         let first = circuit.until;
-        circuit.fail(now + WAIT, None, u64::MAX);
+        circuit.fail(now + WAIT, DOWN, None, u64::MAX);
         assert_eq!(circuit.until, first);
         let later = now + MAX_BACKOFF;
         assert_eq!(circuit.ask(later, 0), May::Send);
-        circuit.fail(later, None, u64::MAX);
+        circuit.fail(later, DOWN, None, u64::MAX);
         assert!(circuit.until > Some(later + WAIT) && circuit.state() == CircuitState::Open);
     }
 }

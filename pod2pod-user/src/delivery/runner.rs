@@ -340,7 +340,7 @@ impl<T: Target> Runner<T> {
 
     fn fail(&mut self, trouble: &Trouble, now: Instant) {
         let random = if self.is_hurried() { 0 } else { self.dice.roll() };
-        self.circuit.fail(now, trouble.after.filter(|_| !self.is_hurried()), random);
+        self.circuit.fail(now, trouble.kind, trouble.after.filter(|_| !self.is_hurried()), random);
         self.note(trouble, now);
     }
 
@@ -455,9 +455,10 @@ impl<T: Target> Runner<T> {
 
     /// Tells how things stand.
     fn tell(&self) {
-        let (circuit, concurrency) = (self.circuit.state(), self.concurrency.limit() as u64);
+        let (circuit, trouble) = (self.circuit.state(), self.circuit.trouble());
+        let concurrency = self.concurrency.limit() as u64;
         self.queue.count(0, None, |stats| {
-            stats.circuit = Some(circuit);
+            (stats.circuit, stats.trouble) = (Some(circuit), trouble);
             stats.concurrency = concurrency;
         });
         let waiting = self.waiting.iter().filter_map(|job| job.since);

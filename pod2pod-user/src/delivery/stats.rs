@@ -1,5 +1,7 @@
 //! What a sink counted. Pure.
 
+use std::time::Instant;
+
 use super::{
     CircuitState, DeadStats, Latency, RefusalKind, TroubleKind,
     spool::{Loss, SpoolStats},
@@ -42,6 +44,8 @@ pub struct SinkStats {
     pub latency: Latency,
     /// Whether the target is asked at all, if it is one that may not be.
     pub circuit: Option<CircuitState>,
+    /// Why the target does not take what it is sent, and since when, if it does not.
+    pub trouble: Option<(TroubleKind, Instant)>,
     /// How many batches may be under way at once.
     pub concurrency: u64,
     /// Bytes queued.

@@ -21,12 +21,13 @@ use super::{
     http::judge,
     http_client::{Access, Answered, Client, Reading, let_in},
     ids::Ids,
+    objects::Objects,
     own::OwnConnections,
     probe::Probe,
 };
 use crate::{
     delivery::{Answer, Parcel, Refusal, RefusalKind, Target, Trouble, TroubleKind, Verdict},
-    record::{Record, json, number::Clock},
+    record::{Record, number::Clock},
     route::{Filler, Template},
     secrets::SecretError,
 };
@@ -60,7 +61,7 @@ pub struct Config {
 /// Makes items: a line that says what is to be done, and the document.
 #[derive(Clone, Debug)]
 pub struct Encoder {
-    lines: json::Lines,
+    objects: Objects,
     index: Template,
     filler: Filler,
     clock: Clock,
@@ -68,13 +69,14 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// Documents as `lines` makes them, in indices as `index` says.
-    pub fn new(lines: json::Lines, index: Template) -> Self {
-        Self { lines, index, filler: Filler::default(), clock: Clock::default(), ids: Arc::default() }
+    /// Documents with the members that `objects` have, in indices as `index` says.
+    pub fn new(objects: Objects, index: Template) -> Self {
+        Self { objects, index, filler: Filler::default(), clock: Clock::default(), ids: Arc::default() }
     }
 
-    /// Appends the item of `record`.
+    /// Appends the item of `record`, if its format has one.
     pub fn push(&mut self, out: &mut Vec<u8>, record: &Record) {
+        let begin = out.len();
         out.extend_from_slice(br#"{"create":{"_index":""#);
         let name = out.len();
         // A template of this sink has something for every placeholder.
@@ -85,7 +87,9 @@ impl Encoder {
         out.extend_from_slice(b"\"}}\n{\"@timestamp\":\"");
         self.clock.push_time(out, record.time);
         out.push(b'"');
-        self.lines.push_rest(out, record);
+        if !self.objects.push_rest(out, record) {
+            return out.truncate(begin);
+        }
         out.push(b'\n');
     }
 }
@@ -290,6 +294,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::{record::Kind, sinks::Format};
 
     fn item(encoder: &mut Encoder, record: &Record) -> (Value, Value) {
         let mut out = Vec::new();
@@ -300,9 +305,23 @@ mod tests {
         (serde_json::from_str(lines[0]).unwrap(), serde_json::from_str(lines[1]).unwrap())
     }
 
+    #[test]
+    fn what_the_old_record_has_not_is_no_document() {
+        let index = Template::parse("web").unwrap();
+        let mut encoder = Encoder::new(Objects::of(Format::Pod2podLog, None), index);
+        let mut out = Vec::new();
+        encoder.push(&mut out, &Record { kind: Kind::Connect, ..Record::blank() });
+        assert!(out.is_empty());
+        let record = Record { method: Some("GET".into()), status: Some(200), ..Record::blank() };
+        let (action, document) = item(&mut encoder, &record);
+        assert_eq!(action["create"]["_index"], "web");
+        assert_eq!((&document["resCode"], &document["url"]), (&json!("200"), &json!("")));
+        assert!(document["@timestamp"].is_string());
+    }
+
     fn encoder(index: &str, fields: &[&str]) -> Encoder {
         let fields = crate::record::selected::Fields::parse(fields, &[] as &[&str]).unwrap();
-        Encoder::new(json::Lines::of(Some(fields.into())), Template::parse(index).unwrap())
+        Encoder::new(Objects::of(Format::Json, Some(fields.into())), Template::parse(index).unwrap())
     }
 
     #[test]

@@ -2,13 +2,13 @@
 //!
 //! Logstash does not answer: see [`super::transport`] for what is known of what it has.
 
-use super::transport::Transport;
-use crate::record::{Record, json, number::Clock};
+use super::{objects::Objects, transport::Transport};
+use crate::record::{Record, number::Clock};
 
 /// Where to, and how.
 ///
-/// Keys: `url` (`logstash://`, `logstash+tcp://`, `logstash+tls://` or `logstash+udp://`, host and port), `failover`, `tls.*`, `fields`,
-/// `without_fields`.
+/// Keys: `url` (`logstash://`, `logstash+tcp://`, `logstash+tls://` or `logstash+udp://`, host and port), `failover`, `tls.*`, `format`,
+/// `fields`, `without_fields`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// How events travel.
@@ -18,24 +18,27 @@ pub struct Config {
 /// Makes items: the record as an event of Logstash.
 #[derive(Clone, Debug)]
 pub struct Encoder {
-    lines: json::Lines,
+    objects: Objects,
     clock: Clock,
     /// Each has a line of its own.
     is_line: bool,
 }
 
 impl Encoder {
-    /// Events with the fields that `lines` has, for this transport.
-    pub fn new(lines: json::Lines, transport: &Transport) -> Self {
-        Self { lines, clock: Clock::default(), is_line: transport.is_stream() }
+    /// Events with the members that `objects` have, for this transport.
+    pub fn new(objects: Objects, transport: &Transport) -> Self {
+        Self { objects, clock: Clock::default(), is_line: transport.is_stream() }
     }
 
-    /// Appends the item of `record`.
+    /// Appends the item of `record`, if its format has one.
     pub fn push(&mut self, out: &mut Vec<u8>, record: &Record) {
+        let begin = out.len();
         out.extend_from_slice(b"{\"@timestamp\":\"");
         self.clock.push_time(out, record.time);
         out.extend_from_slice(b"\",\"@version\":\"1\"");
-        self.lines.push_rest(out, record);
+        if !self.objects.push_rest(out, record) {
+            return out.truncate(begin);
+        }
         if self.is_line {
             out.push(b'\n');
         }
@@ -47,7 +50,10 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::{record::selected::Fields, sinks::loopback};
+    use crate::{
+        record::{Kind, json::Lines, selected::Fields},
+        sinks::{Format, loopback},
+    };
 
     #[test]
     fn an_item_is_an_event() {
@@ -59,7 +65,8 @@ mod tests {
             (Transport::Datagrams(vec![server.clone()]), false),
         ] {
             let mut out = Vec::new();
-            Encoder::new(json::Lines::of(Some(some.clone().into())), &transport).push(&mut out, &record);
+            let objects = Objects::of(Format::Json, Some(some.clone().into()));
+            Encoder::new(objects, &transport).push(&mut out, &record);
             assert_eq!(out.ends_with(b"\n"), is_line);
             let expected = json!({
                 "@timestamp": "2026-11-21T08:25:30.000000000Z",
@@ -74,11 +81,26 @@ mod tests {
     fn an_event_has_all_of_the_record() {
         let record = Record { status: Some(200), ..Record::blank() };
         let (mut line, mut event) = (Vec::new(), Vec::new());
-        json::Lines::default().push(&mut line, &record);
+        Lines::default().push(&mut line, &record);
         let transport = Transport::Datagrams(Vec::new());
-        Encoder::new(json::Lines::default(), &transport).push(&mut event, &record);
+        Encoder::new(Objects::of(Format::Json, None), &transport).push(&mut event, &record);
         let mut event: serde_json::Map<String, Value> = serde_json::from_slice(&event).unwrap();
         assert!(event.remove("@timestamp").is_some() && event.remove("@version").is_some());
         assert_eq!(serde_json::from_slice::<serde_json::Map<_, _>>(&line).unwrap(), event);
+    }
+
+    #[test]
+    fn what_the_old_record_has_not_is_no_event() {
+        let mut encoder =
+            Encoder::new(Objects::of(Format::Pod2podLog, None), &Transport::Datagrams(Vec::new()));
+        let mut out = b"before".to_vec();
+        encoder.push(&mut out, &Record { kind: Kind::Connect, ..Record::blank() });
+        assert_eq!(out, b"before");
+        encoder.push(&mut out, &Record { method: Some("GET".into()), status: Some(200), ..Record::blank() });
+        let event: Value = serde_json::from_slice(&out[b"before".len()..]).unwrap();
+        assert_eq!(
+            (&event["@version"], &event["resCode"], &event["method"]),
+            (&json!("1"), &json!("200"), &json!("GET"))
+        );
     }
 }

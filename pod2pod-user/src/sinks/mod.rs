@@ -17,6 +17,7 @@ pub mod kafka;
 pub mod logstash;
 #[cfg(test)]
 mod loopback;
+pub mod objects;
 pub mod otlp;
 pub mod own;
 mod peer;
@@ -42,6 +43,7 @@ use self::{
     postgres::Postgres, remote::Start, syslog_http::SyslogHttp, transport::Carrier,
 };
 pub use self::{
+    objects::{Entries, Objects},
     own::OwnConnections,
     remote::{Common, Remote},
     set::SinkSet,
@@ -50,7 +52,7 @@ pub use self::{
 };
 use crate::{
     delivery::{DeadLetters, Overflow, SinkStats},
-    record::{Kind, Record, json, msgpack, selected::Fields},
+    record::{Kind, Record, json, selected::Fields},
     secrets::SecretError,
     shutdown::Shutdown,
 };
@@ -213,18 +215,18 @@ impl SinkConfig {
         match &self.target {
             TargetConfig::Http(_) | TargetConfig::File(_) => Encoder::lines(self.lines, self.fields.clone()),
             TargetConfig::Elasticsearch(nodes) => {
-                let lines = json::Lines::of(self.fields.clone());
-                Encoder::Elasticsearch(Box::new(elasticsearch::Encoder::new(lines, nodes.index.clone())))
+                let objects = Objects::of(self.lines, self.fields.clone());
+                Encoder::Elasticsearch(Box::new(elasticsearch::Encoder::new(objects, nodes.index.clone())))
             }
             TargetConfig::Logstash(logstash) => {
-                let lines = json::Lines::of(self.fields.clone());
-                Encoder::Logstash(Box::new(logstash::Encoder::new(lines, &logstash.transport)))
+                let objects = Objects::of(self.lines, self.fields.clone());
+                Encoder::Logstash(Box::new(logstash::Encoder::new(objects, &logstash.transport)))
             }
             TargetConfig::Syslog(syslog) => self.messages(&syslog.style),
             TargetConfig::SyslogHttp(syslog) => self.messages(&syslog.style),
             TargetConfig::Fluentd(fluentd) => {
-                let maps = msgpack::Maps::of(self.fields.clone());
-                Encoder::Fluentd(Box::new(fluentd::Encoder::new(maps, fluentd.tag.clone())))
+                let entries = Entries::of(self.lines, self.fields.clone());
+                Encoder::Fluentd(Box::new(fluentd::Encoder::new(entries, fluentd.tag.clone())))
             }
             TargetConfig::Kafka(kafka) => {
                 let lines = json::Lines::of(self.fields.clone());

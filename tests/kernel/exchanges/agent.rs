@@ -151,6 +151,11 @@ impl Agent {
         Ok(get(stream?, target))
     }
 
+    /// What it answers to whoever asks whether it is ready.
+    pub(crate) fn ready(&self) -> String {
+        self.ask("/ready").unwrap()
+    }
+
     /// Where its metrics are.
     pub(crate) fn address(&self) -> SocketAddr {
         self.admin

@@ -115,9 +115,11 @@ fn the_old_environment_watches_its_interface_and_writes_its_record() {
     let agent = Agent::launch(party, None, ADMIN, &[AMPLE_RING, "output.format=pod2pod-log"]);
     let mut here = ready(&node, &agent);
     assert_eq!(metrics(&mut here).counter("interfaces_attaches"), 1);
-    for told in
-        ["IFACE: taken as capture.interfaces: one", "SEND_LOGS_TO is not used here: ", "http.timeout: 5000ms"]
-    {
+    for told in [
+        "IFACE: taken as capture.interfaces: one",
+        "SEND_LOGS_TO: taken as sinks.fluentd: ",
+        "http.timeout: 5000ms",
+    ] {
         assert!(agent.log().contains(told), "{told}: {}", agent.log());
     }
     let [mut one, mut two] = [&node.one, &node.two].map(place);

@@ -30,6 +30,7 @@ mod loss;
 mod packet_file;
 mod paths;
 mod pods;
+mod ready;
 mod reload;
 mod restraint;
 mod rights;

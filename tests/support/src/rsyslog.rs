@@ -1,4 +1,5 @@
-//! rsyslog on loopback, over TCP, TLS and UDP, that keeps what it read of each message in a file.
+//! rsyslog on loopback, over TCP, TLS and UDP, that keeps what it read of each message in a file; and what comes in lines or datagrams
+//! that are no messages of syslog, as they came, in another.
 
 #![expect(clippy::unwrap_used, reason = "test support: a failure here is the test's failure")]
 
@@ -15,6 +16,7 @@ use crate::{
 };
 
 const MESSAGES: &str = "messages";
+const RAW: &str = "raw";
 
 /// A server, and where it listens.
 #[derive(Debug)]
@@ -27,6 +29,10 @@ pub struct Rsyslog {
     pub tls: u16,
     /// For UDP.
     pub udp: u16,
+    /// For lines of anything, over TCP.
+    pub raw_tcp: u16,
+    /// For datagrams of anything.
+    pub raw_udp: u16,
 }
 
 /// A message as it was read.
@@ -48,7 +54,7 @@ pub struct Message {
 impl Rsyslog {
     /// Starts one, and waits until it listens.
     pub fn start() -> Self {
-        let [tcp, tls, udp] = [free_port(), free_port(), free_port()];
+        let [tcp, tls, udp, raw_tcp, raw_udp] = std::array::from_fn(|_| free_port());
         let (certificate, key) = (tls_file("certificate.pem"), tls_file("key.pem"));
         // A message is in the file before the next one is read: what a kill loses was read by nobody but the kernel.
         let properties: String = [
@@ -67,7 +73,7 @@ impl Rsyslog {
         .concat();
         let settings = move |folder: &Path| {
             // It leaves the folder that it was started in.
-            let messages = folder.join(MESSAGES);
+            let [messages, raw] = [MESSAGES, RAW].map(|name| folder.join(name));
             format!(
                 "global(maxMessageSize=\"128k\" defaultNetstreamDriver=\"ossl\"\n\
              defaultNetstreamDriverCAFile=\"{certificate}\" defaultNetstreamDriverCertFile=\"{certificate}\"\n\
@@ -75,11 +81,16 @@ impl Rsyslog {
              main_queue(queue.type=\"Direct\")\n\
              module(load=\"imptcp\")\nmodule(load=\"imudp\")\n\
              module(load=\"imtcp\" streamDriver.name=\"ossl\" streamDriver.mode=\"1\" streamDriver.authMode=\"anon\")\n\
+             template(name=\"raw\" type=\"string\" string=\"%rawmsg%\\n\")\n\
+             ruleset(name=\"raw\") {{ action(type=\"omfile\" file=\"{}\" template=\"raw\") }}\n\
+             input(type=\"imptcp\" address=\"127.0.0.1\" port=\"{raw_tcp}\" ruleset=\"raw\" supportOctetCountedFraming=\"off\")\n\
+             input(type=\"imudp\" address=\"127.0.0.1\" port=\"{raw_udp}\" ruleset=\"raw\")\n\
              template(name=\"json\" type=\"list\" option.jsonf=\"on\") {{\n{properties}}}\n\
              input(type=\"imptcp\" address=\"127.0.0.1\" port=\"{tcp}\")\n\
              input(type=\"imtcp\" address=\"127.0.0.1\" port=\"{tls}\")\n\
              input(type=\"imudp\" address=\"127.0.0.1\" port=\"{udp}\")\n\
              action(type=\"omfile\" file=\"{}\" template=\"json\")\n",
+                raw.display(),
                 messages.display()
             )
         };
@@ -89,8 +100,8 @@ impl Rsyslog {
             command.arg("-n").arg("-f").arg(folder.join("rsyslog.conf")).arg("-i").arg(folder.join("pid"));
             command
         };
-        let is_ready = move || listens(tcp) && listens(tls);
-        Self { server: Server::start("rsyslog", prepare, start, is_ready), tcp, tls, udp }
+        let is_ready = move || [tcp, tls, raw_tcp].into_iter().all(listens);
+        Self { server: Server::start("rsyslog", prepare, start, is_ready), tcp, tls, udp, raw_tcp, raw_udp }
     }
 
     /// Whether it has read a message yet.
@@ -113,6 +124,13 @@ impl Rsyslog {
         let text = fs::read_to_string(self.file()).unwrap_or_default();
         let messages = text.lines().filter_map(|line| serde_json::from_str::<Message>(line).ok());
         messages.filter(|message| message.app_name != "rsyslogd").collect()
+    }
+
+    /// What came that is no syslog, in order of arrival, without what a kill cut off.
+    pub fn raw(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.server.folder().join(RAW)).unwrap_or_default();
+        let (whole, _) = text.rsplit_once('\n').unwrap_or_default();
+        whole.lines().map(str::to_owned).collect()
     }
 
     fn file(&self) -> PathBuf {

@@ -29,6 +29,7 @@ pub(super) static TYPE: SinkType = SinkType {
         web::HEADERS,
         web::TLS,
         web::SERVER_NAME,
+        common::FORMAT,
         common::LINES,
         common::KEYS,
     ],

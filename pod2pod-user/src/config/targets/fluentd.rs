@@ -21,7 +21,7 @@ pub(super) static TYPE: SinkType = SinkType {
     word: "fluentd",
     sentence: "Fluentd or Fluent Bit, by the forward protocol v1.5: chunks that are acknowledged, over TCP or TLS, with a shared key.",
     schemes: &["fluentd", "fluentd+tcp", "fluentd+tls"],
-    keys: &[KEYS, streams::KEYS, web::TLS, web::SERVER_NAME, common::LINES, common::KEYS],
+    keys: &[KEYS, streams::KEYS, web::TLS, web::SERVER_NAME, common::FORMAT, common::LINES, common::KEYS],
     keeps_order: false,
     batch_records: DEFAULT_BATCH_RECORDS,
     build,

@@ -15,7 +15,7 @@ pub(super) static TYPE: SinkType = SinkType {
     sentence: "Logstash: a line of JSON each over TCP or TLS, or a datagram. It does not answer: what is known of what it has is that its \
                kernel took it.",
     schemes: &["logstash", "logstash+tcp", "logstash+tls", "logstash+udp"],
-    keys: &[KEYS, streams::KEYS, web::TLS, web::SERVER_NAME, common::LINES, common::KEYS],
+    keys: &[KEYS, streams::KEYS, web::TLS, web::SERVER_NAME, common::FORMAT, common::LINES, common::KEYS],
     keeps_order: true,
     batch_records: DEFAULT_BATCH_RECORDS,
     build,

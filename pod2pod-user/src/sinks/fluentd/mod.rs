@@ -19,17 +19,14 @@ use self::{
 use super::{
     coding::gzip,
     http_client::Secret,
+    objects::Entries,
     own::OwnConnections,
     probe::Probe,
     stream_client::{Access, Client, Lent},
 };
 use crate::{
     delivery::{Answer, Parcel, Refusal, RefusalKind, Target, Trouble, TroubleKind, Verdict},
-    record::{
-        Record,
-        msgpack::{Maps, push_text},
-        text::push_base64,
-    },
+    record::{Record, msgpack::push_text, text::push_base64},
     route::{Filler, Template},
     secrets::SecretError,
 };
@@ -94,19 +91,20 @@ impl Login {
 /// Makes items: a tag, and an event of it.
 #[derive(Clone, Debug)]
 pub struct Encoder {
-    maps: Maps,
+    entries: Entries,
     tag: Template,
     filler: Filler,
 }
 
 impl Encoder {
-    /// Events with the fields that `maps` has.
-    pub fn new(maps: Maps, tag: Template) -> Self {
-        Self { maps, tag, filler: Filler::default() }
+    /// Events with these entries.
+    pub fn new(entries: Entries, tag: Template) -> Self {
+        Self { entries, tag, filler: Filler::default() }
     }
 
-    /// Appends the item of `record`.
+    /// Appends the item of `record`, if its format has one.
     pub fn push(&mut self, out: &mut Vec<u8>, record: &Record) {
+        let begin = out.len();
         out.extend_from_slice(&[Marker::Str8.to_u8(), 0]);
         let start = out.len();
         let clean = |byte: u8| byte.is_ascii_graphic().then_some(byte);
@@ -123,7 +121,9 @@ impl Encoder {
         let nanoseconds = u32::try_from(record.time % NANOSECONDS).unwrap_or_default();
         out.extend_from_slice(&seconds.to_be_bytes());
         out.extend_from_slice(&nanoseconds.to_be_bytes());
-        self.maps.push(out, record);
+        if !self.entries.push(out, record) {
+            out.truncate(begin);
+        }
     }
 }
 
@@ -354,7 +354,10 @@ mod tests {
     use super::*;
     use crate::{
         record::{Kind, msgpack::decoded, selected::Fields},
-        sinks::loopback::{everything, listen, parcel, plain, run, say, serve},
+        sinks::{
+            Format,
+            loopback::{everything, listen, parcel, plain, run, say, serve},
+        },
     };
 
     const KEY: &str = "canary-of-the-key";
@@ -363,7 +366,7 @@ mod tests {
     fn items(count: usize) -> Parcel {
         let fields = Fields::parse(&["http.response.status_code"], &[] as &[&str]).unwrap();
         let tag = Template::parse("pod2pod.{kind}").unwrap();
-        let mut encoder = Encoder::new(Maps::of(Some(fields.into())), tag);
+        let mut encoder = Encoder::new(Entries::of(Format::Json, Some(fields.into())), tag);
         let items = (0..count).map(|index| {
             let kind = if index % 3 == 2 { Kind::Connect } else { Kind::Http };
             let status = u16::try_from(200 + index).ok();
@@ -602,7 +605,7 @@ mod tests {
         for length in [MAX_TAG_BYTES, MAX_TAG_BYTES + 1] {
             let tag = Template::parse(&"a".repeat(length)).unwrap();
             let mut item = Vec::new();
-            Encoder::new(Maps::default(), tag).push(&mut item, &Record::blank());
+            Encoder::new(Entries::of(Format::Json, None), tag).push(&mut item, &Record::blank());
             assert_eq!(parts(&item).unwrap().0.len(), MAX_TAG_BYTES);
         }
     }
