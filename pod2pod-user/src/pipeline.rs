@@ -6,7 +6,7 @@ mod output;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -26,7 +26,7 @@ use crate::{
     pcap::{self, Recorder},
     reassembly::{self, Activity, Chunk, CloseCause, Connection, Content, Reassembler, Side, Steering},
     shutdown::Shutdown,
-    sinks::{Kept, OwnConnections, Remote, SinkConfig, Sinks, Tail, Writer, closer::Closer},
+    sinks::{Kept, OwnConnections, Remote, SinkConfig, Sinks, Tail, Writer, closer::Closer, left_behind},
     views::{self, Views},
 };
 
@@ -61,12 +61,19 @@ pub fn open_sinks(
     shutdown: &Shutdown,
 ) -> anyhow::Result<SharedSinks> {
     let writer = Writer::open(&config.output, overflow, shutdown)?;
-    let remotes = config.sinks.iter().map(|sink| open_sink(config, sink, overflow, own, shutdown));
+    let remotes =
+        config.sinks.iter().map(|sink| open_sink(config, sink, overflow, own, Duration::ZERO, shutdown));
     let remotes = remotes.collect::<anyhow::Result<_>>()?;
+    if let Some(data_dir) = config.data_dir.as_deref().filter(|_| overflow == Overflow::DropNewest) {
+        for (folder, bytes) in left_behind(data_dir, &config.sinks) {
+            let folder = folder.display();
+            tracing::warn!(%folder, bytes, "what is kept here is of no sink that there is: of NAME.TYPE it is that one's");
+        }
+    }
     Ok(SharedSinks::new(Sinks::new(writer, remotes).with_tail(Arc::clone(tail))))
 }
 
-/// One further sink.
+/// One further sink; how long it waits for its spool, if one of its name, which leaves, still has it.
 ///
 /// # Errors
 /// A file cannot be used, or its thread not be started.
@@ -75,13 +82,15 @@ pub fn open_sink(
     sink: &SinkConfig,
     overflow: Overflow,
     own: &Arc<OwnConnections>,
+    patience: Duration,
     shutdown: &Shutdown,
 ) -> anyhow::Result<Remote> {
     let name = || Arc::clone(&sink.common.name);
     let dead = config.data_dir.as_deref().map(|folder| DeadLetters::of(folder, name())).transpose()?;
     // What is replayed can be replayed again, and the spool is the agent's.
     let data_dir = config.data_dir.clone().filter(|_| overflow == Overflow::DropNewest);
-    let started = sink.clone().start(overflow, Arc::clone(own), Kept { dead, data_dir }, shutdown.clone());
+    let kept = Kept { dead, data_dir, patience };
+    let started = sink.clone().start(overflow, Arc::clone(own), kept, shutdown.clone());
     started.with_context(|| format!("sinks.{}", name()))
 }
 

@@ -31,8 +31,11 @@ fn letters(data_dir: &Path) -> Vec<Value> {
     letters.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
+/// Messages that may be under way at once: the default of `concurrency`, each with Kafka's default of `batch_records`.
+const MAX_UNDER_WAY: usize = 8 * 5000;
+
 #[test]
-fn all_records_are_there_once_and_in_order_through_an_outage() {
+fn all_records_are_there_and_in_order_through_an_outage() {
     let mut broker = Broker::start();
     broker.make(&[("_unrouted", 4)], &[]);
     let settings = ["sinks.k.compression=zstd", "sinks.k.message_headers=source: pod2pod"];
@@ -51,7 +54,18 @@ fn all_records_are_there_once_and_in_order_through_an_outage() {
     let messages = broker.messages("_unrouted");
     // One connection is one key, and so one partition, in which its records keep their order.
     assert!(messages.iter().all(|message| message.partition == messages[0].partition));
-    assert_eq!(numbers(&messages), (0..RECORDS).collect::<Vec<_>>());
+    // What a broker kept whose answer went with it comes a second time: an attempt that has run out of time is made anew. The first time
+    // each comes is in order all the same.
+    let (numbers, mut first_times) = (numbers(&messages), Vec::new());
+    numbers.iter().for_each(|number| {
+        if *number >= first_times.len() {
+            first_times.push(*number);
+        }
+    });
+    assert_eq!(first_times, (0..RECORDS).collect::<Vec<_>>());
+    let again = numbers.len() - RECORDS;
+    eprintln!("{again} of {RECORDS} messages are there again");
+    assert!(again <= MAX_UNDER_WAY, "{again}");
     let first = &messages[0];
     assert_eq!(first.key.as_deref(), first.value["connection.id"].as_str().map(str::as_bytes));
     assert_eq!(first.headers, [("source".to_owned(), "pod2pod".to_owned())]);

@@ -32,8 +32,9 @@ usage: cargo xtask COMMAND
                      two pods and a service behind NAT: what was sent beside what was observed
   demo ipvs          a rolling update behind IPVS, in a small machine: which requests failed, why, and what cures it
   demo k8s           a small shop with a real API server: records with both pods named, while a deployment is rolled
+  demo sinks         one agent, five real servers, one of them killed and revived: for each what was sent, received, lost
   image              an image for x86-64 and arm64 as an OCI archive, into target/image
-  bench [live|replay|memory|parts|ipvs|names]… [--quick] [--rounds N] [--seconds N] [--only WORD]
+  bench [live|replay|memory|parts|ipvs|names|sinks]… [--quick] [--rounds N] [--seconds N] [--only WORD]
                      figures of the agent beside other tools, into target/bench
   test [TIER…]       set up and run the tiers, all if none is named
   vm [SUITE…] [-- ARG…]

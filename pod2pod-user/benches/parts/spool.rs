@@ -47,7 +47,7 @@ fn open(folder: &Path) -> Arc<Queue> {
     let queue = Arc::new(Queue::new(QUEUE_BYTES, Overflow::Wait));
     let most_age = Duration::from_secs(3600);
     let config = Config { folder: folder.to_owned(), most_bytes: 1 << 30, most_age, loses: Loses::Newest };
-    spool::start("bench", config, &queue, || ()).expect("a folder of our own");
+    spool::start("bench", config, &queue, Duration::ZERO, || ()).expect("a folder of our own");
     queue
 }
 

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     thread::{self, JoinHandle},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -21,8 +21,11 @@ use crate::{
     pipeline,
     rights::{self, Part},
     shutdown::Shutdown,
-    sinks::{OwnConnections, SinkSet},
+    sinks::{OwnConnections, SinkConfig, SinkSet, set::MAX_LEAVE},
 };
+
+/// A sink that takes another's place waits this long for its spool: until that has left, and is seen to have.
+const PATIENCE: Duration = MAX_LEAVE.saturating_add(Duration::from_secs(5));
 
 /// What a file is known by: another file may have its name, as where a ConfigMap is mounted.
 type Seen = Option<(u64, u64, i64, i64)>;
@@ -66,14 +69,15 @@ impl Reload {
         let file = sources.file.clone().or_else(|| of_environment.map(|(_, path)| path.into()));
         let seen = file.as_deref().and_then(look);
         let (own, set, shutdown) = (Arc::clone(own), Arc::clone(set), shutdown.clone());
-        Self { sources: sources.clone(), file, seen, said: said.clone(), own, set, shutdown, reading: None }
+        let (sources, said) = (sources.clone(), said.clone());
+        Self { sources, file, seen, said, own, set, shutdown, reading: None }
     }
 
     /// Looks whether there is something new, and does what it says.
     pub(super) fn keep(&mut self, reloads: &mut Reloads, now: Instant) {
         for (name, stats) in self.set.keep(now) {
-            let (delivered, lost) = (stats.delivered, stats.lost());
-            tracing::info!(sink = &*name, delivered, lost, "the sink has ended");
+            let (delivered, lost, kept) = (stats.delivered, stats.lost(), stats.kept);
+            tracing::info!(sink = &*name, delivered, lost, kept, "the sink has ended");
         }
         match self.reading.take() {
             None => self.begin(),
@@ -123,24 +127,12 @@ impl Reload {
             let keys = others.join(", ");
             tracing::warn!(keys, "these are as they were until the agent is started again");
         }
-        let mut new = Vec::new();
-        for sink in &config.sinks {
-            match Change::of(&self.said, &config.said, &sink.common.name) {
-                Change::Stays => {}
-                // Its spool is the old one's until that has ended.
-                Change::Other if config.data_dir.is_some() => {
-                    let sink = &*sink.common.name;
-                    tracing::warn!(
-                        sink,
-                        "but for its filter and share it is as it was until the agent is started again, for its spool's sake"
-                    );
-                }
-                Change::Other | Change::New => new.push(sink),
-            }
-        }
-        let opened = new
-            .iter()
-            .map(|sink| pipeline::open_sink(&config, sink, Overflow::DropNewest, &self.own, &self.shutdown));
+        let is_new = |sink: &&SinkConfig| !is_same(&self.said, &config.said, &sink.common.name);
+        let new: Vec<_> = config.sinks.iter().filter(is_new).collect();
+        let open = |sink: &&SinkConfig| {
+            pipeline::open_sink(&config, sink, Overflow::DropNewest, &self.own, PATIENCE, &self.shutdown)
+        };
+        let opened = new.iter().map(open);
         match opened.collect::<anyhow::Result<Vec<_>>>() {
             Ok(opened) => {
                 let route = |name: &str| {
@@ -162,30 +154,14 @@ impl Reload {
     }
 }
 
-/// What is said of a sink, beside what was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Change {
-    /// The same, but perhaps for which records it is given.
-    Stays,
-    /// Something else.
-    Other,
-    /// It was not there.
-    New,
-}
-
-impl Change {
-    fn of(before: &[Said], now: &[Said], name: &str) -> Self {
-        let said = |said| {
-            let mut said = of_sink(said, name);
-            said.retain(|(key, _)| !ROUTE_KEYS.iter().any(|route| key.ends_with(route)));
-            said
-        };
-        match (said(before), said(now)) {
-            (before, now) if before == now => Self::Stays,
-            (before, _) if before.is_empty() => Self::New,
-            (_, _) => Self::Other,
-        }
-    }
+/// Whether the same is said of the sink of that name, but perhaps for which records it is given.
+fn is_same(before: &[Said], now: &[Said], name: &str) -> bool {
+    let said = |said| {
+        let mut said = of_sink(said, name);
+        said.retain(|(key, _)| !ROUTE_KEYS.iter().any(|route| key.ends_with(route)));
+        said
+    };
+    said(before) == said(now)
 }
 
 fn look(file: &Path) -> Seen {
@@ -230,9 +206,8 @@ mod tests {
         assert_eq!(other_keys(&before, &now), ["a", "c"]);
         assert_eq!(of_sink(&before, "x"), [("sinks.x.url", "1")]);
         assert_eq!(of_sink(&before, "y"), []);
-        let changes = |before: &[(&str, &str)]| Change::of(&said(before), &now, "x");
-        assert_eq!(changes(&[("sinks.x.url", "1")]), Change::Other);
-        assert_eq!(changes(&[("sinks.x.url", "2"), ("sinks.x.filter", "kind=http")]), Change::Stays);
-        assert_eq!(changes(&[("a", "1")]), Change::New);
+        let stays = |before: &[(&str, &str)]| is_same(&said(before), &now, "x");
+        assert!(!stays(&[("sinks.x.url", "1")]) && !stays(&[("a", "1")]));
+        assert!(stays(&[("sinks.x.url", "2"), ("sinks.x.filter", "kind=http")]));
     }
 }

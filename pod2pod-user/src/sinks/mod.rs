@@ -14,6 +14,7 @@ pub mod http;
 pub mod http_client;
 mod ids;
 pub mod kafka;
+mod kept;
 pub mod logstash;
 #[cfg(test)]
 mod loopback;
@@ -43,6 +44,7 @@ use self::{
     postgres::Postgres, remote::Start, syslog_http::SyslogHttp, transport::Carrier,
 };
 pub use self::{
+    kept::{Kept, left_behind},
     objects::{Entries, Objects},
     own::OwnConnections,
     remote::{Common, Remote},
@@ -182,13 +184,22 @@ pub enum TargetConfig {
     Postgres(Box<postgres::Config>),
 }
 
-/// What of a sink is kept on disk.
-#[derive(Debug, Default)]
-pub struct Kept {
-    /// What its target refuses.
-    pub dead: Option<DeadLetters>,
-    /// Where it may have a spool.
-    pub data_dir: Option<PathBuf>,
+impl TargetConfig {
+    /// What its type is called in a configuration.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Http(_) => "http",
+            Self::Elasticsearch(_) => "elasticsearch",
+            Self::Logstash(_) => "logstash",
+            Self::Syslog(_) => "syslog",
+            Self::SyslogHttp(_) => "syslog-http",
+            Self::Fluentd(_) => "fluentd",
+            Self::Kafka(_) => "kafka",
+            Self::File(_) => "file",
+            Self::Otlp(_) => "otlp",
+            Self::Postgres(_) => "postgres",
+        }
+    }
 }
 
 /// Why a sink of Kafka is not in this program.
@@ -255,8 +266,9 @@ impl SinkConfig {
         kept: Kept,
         shutdown: Shutdown,
     ) -> anyhow::Result<Remote> {
-        let Kept { dead, data_dir } = kept;
-        let start = Start { encoder: self.encoder(), overflow, dead, data_dir, shutdown };
+        let Kept { dead, data_dir, patience } = kept;
+        let spool_folder = data_dir.map(|data_dir| kept::spool_folder(&data_dir, &self));
+        let start = Start { encoder: self.encoder(), overflow, dead, spool_folder, patience, shutdown };
         let remote = match self.target {
             TargetConfig::Http(http) => Remote::start(self.common, Collector::new(*http, own)?, start),
             TargetConfig::Elasticsearch(nodes) => {

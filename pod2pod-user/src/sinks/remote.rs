@@ -64,8 +64,6 @@ pub const DEFAULT_SPOOL_BYTES: u64 = 256 * 1024 * 1024;
 pub const MIN_SPOOL_BYTES: u64 = 8 * 1024 * 1024;
 /// What is older than this is of no use to most.
 pub const DEFAULT_SPOOL_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// The folder of all spools in the data directory.
-const SPOOL_FOLDER: &str = "spool";
 
 /// What of a sink's records is kept across the program's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +99,9 @@ pub(super) struct Start {
     /// Where what the target refuses is kept.
     pub(super) dead: Option<DeadLetters>,
     /// Where it may have a spool.
-    pub(super) data_dir: Option<PathBuf>,
+    pub(super) spool_folder: Option<PathBuf>,
+    /// How long it waits for that if somebody else has it.
+    pub(super) patience: Duration,
     /// When the program should end nothing waits.
     pub(super) shutdown: Shutdown,
 }
@@ -130,13 +130,13 @@ impl Remote {
     /// The thread or its runtime cannot be started.
     pub(super) fn start<T: Target + Send>(common: Common, target: T, start: Start) -> io::Result<Self> {
         let Common { name, route, batch_records, linger, queue_bytes, limits, spool } = common;
-        let Start { encoder, overflow, dead, data_dir, shutdown } = start;
+        let Start { encoder, overflow, dead, spool_folder, patience, shutdown } = start;
         let queue = Arc::new(Queue::new(queue_bytes, overflow));
-        if let Some(data_dir) = data_dir.filter(|_| spool.most_bytes > 0) {
+        if let Some(folder) = spool_folder.filter(|_| spool.most_bytes > 0) {
             let Spool { most_bytes, most_age, loses } = spool;
-            let folder = data_dir.join(SPOOL_FOLDER).join(&*name);
             let begin = || drop(rights::keep(Part::Spools, |_| true));
-            spool::start(&name, spool::Config { folder, most_bytes, most_age, loses }, &queue, begin)?;
+            let config = spool::Config { folder, most_bytes, most_age, loses };
+            spool::start(&name, config, &queue, patience, begin)?;
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (shared, called) = (Arc::clone(&queue), Arc::clone(&name));

@@ -147,7 +147,8 @@ mod tests {
         };
         let shutdown = Shutdown::without_signals().unwrap();
         let encoder = Encoder::Json(Default::default());
-        let start = Start { encoder, overflow: Overflow::Wait, dead: None, data_dir: None, shutdown };
+        let (overflow, patience) = (Overflow::Wait, Duration::ZERO);
+        let start = Start { encoder, overflow, dead: None, spool_folder: None, patience, shutdown };
         Remote::start(common, Ready(is_up), start).unwrap()
     }
 

@@ -189,7 +189,7 @@ fn start(settings: &[String], data_dir: Option<&Path>) -> Result<Remote> {
     let sources = Sources { settings: settings.to_vec(), ..Sources::default() };
     let config = load(&sources).map_err(|mistakes| anyhow::anyhow!("{mistakes:?}"))?;
     let sink = config.sinks.into_iter().next().context("there is no sink")?;
-    let kept = Kept { dead: None, data_dir: data_dir.map(Path::to_owned) };
+    let kept = Kept { dead: None, data_dir: data_dir.map(Path::to_owned), patience: Duration::ZERO };
     sink.start(Overflow::Wait, Arc::<OwnConnections>::default(), kept, Shutdown::without_signals()?)
 }
 

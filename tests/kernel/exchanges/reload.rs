@@ -15,7 +15,10 @@ use super::{
     http::{Client, Server},
     stage::{Place, Stage},
 };
-use support::world::SERVER_POD;
+use support::{
+    stand_in::{Manner, Protocol, StandIn},
+    world::SERVER_POD,
+};
 
 /// A collector that remembers which paths it was given.
 struct Collector {
@@ -119,4 +122,50 @@ fn sinks_come_and_go_and_connections_go_on() {
     let told = agent.end();
     assert_eq!(told.text.lines().count(), 10, "{}", told.text);
     assert!(told.summary.contains("two: delivered 6, lost 0"), "{}", told.summary);
+}
+
+/// Its target is down, and the next one takes what was for it: all of it, in its order.
+#[test]
+fn a_sink_with_a_spool_is_changed_and_nothing_is_lost() {
+    let mut stage = Stage::new();
+    let mut here = Place::new(Path::new("-"), Path::new("-"));
+    let down = StandIn::start(Protocol::Http, here.listen((Ipv4Addr::LOCALHOST, 0)));
+    down.behave(Manner::Unavailable);
+    let next = Collector::start(&mut here);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pod2pod.yaml");
+    let write = |target: SocketAddr, more: &str| {
+        let sink =
+            format!("sinks:\n  one:\n    url: http://{target}/\n    linger: 10ms\n    concurrency: 1\n");
+        fs::write(&file, format!("data_dir: {}\nroles: [server]\n{sink}{more}", folder.path().display()))
+            .unwrap();
+    };
+    write(down.address, "");
+    let agent =
+        Agent::start_configured(&file, Some(stage.world.cgroup.path()), &[AMPLE_RING, "log.level=info"]);
+    let server = Server::start(stage.server.listen((SERVER_POD.v4, 0)));
+    let mut client = Client::connect(&mut stage.client, server.address);
+    let mut paths: Vec<_> = (0..200).map(|number| format!("/before/{number}")).collect();
+    for path in &paths {
+        client.get(path);
+    }
+    agent
+        .wait_metrics("they are on disk", |metrics| metrics.sum("sink_spool_records", "sink=\"one\"") == 200);
+    let taken = "configuration_reloads_total";
+    // A sink of another type has a spool of its own: what is in this one is not for it.
+    write(next.address, "    type: otlp\n");
+    agent.wait_metrics("it is of another type", |metrics| metrics.sum(taken, "result=\"taken\"") == 1);
+    write(next.address, "");
+    agent.wait_metrics("it is read again", |metrics| metrics.sum(taken, "result=\"taken\"") == 2);
+    for number in 0..200 {
+        let path = format!("/after/{number}");
+        client.get(&path);
+        paths.push(path);
+    }
+    wait_until("all are at the next one", || next.paths().len() >= paths.len());
+    assert_eq!(next.paths(), paths);
+    assert_eq!(down.unique(), 0);
+    agent.wait_metrics("the books balance", |metrics| metrics.sum("ledger_balanced", "") == 1);
+    let told = agent.end();
+    assert!(told.summary.contains("one: delivered 400, lost 0"), "{}", told.summary);
 }

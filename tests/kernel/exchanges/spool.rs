@@ -147,7 +147,7 @@ fn what_is_on_disk_has_no_secret() {
     client.wire().write(request.as_bytes()).unwrap();
     client.wire().head().unwrap().unwrap();
     agent.wait_metrics("it is on disk", |metrics| metrics.sum("sink_spool_records", KEPT) == 1);
-    let files = fs::read_dir(data.join("spool/kept")).unwrap().flatten();
+    let files = fs::read_dir(data.join("spool/kept.http")).unwrap().flatten();
     let bytes: Vec<u8> = files.flat_map(|file| fs::read(file.path()).unwrap()).collect();
     let has = |word: &str| memchr::memmem::find(&bytes, word.as_bytes()).is_some();
     assert!(has("/item") && has("REDACTED"), "it is there");

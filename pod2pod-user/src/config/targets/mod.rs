@@ -306,10 +306,16 @@ mod tests {
     use crate::{
         config::{Config, load},
         record::{Kind, Record},
-        sinks::remote::{
-            DEFAULT_SPOOL_AGE, DEFAULT_SPOOL_BYTES, MAX_BATCH_RECORDS, MAX_CONCURRENCY, MIN_SPOOL_BYTES,
+        sinks::{
+            left_behind,
+            remote::{
+                DEFAULT_SPOOL_AGE, DEFAULT_SPOOL_BYTES, MAX_BATCH_RECORDS, MAX_CONCURRENCY, MIN_SPOOL_BYTES,
+            },
         },
     };
+
+    /// As the first file of a spool may be called.
+    const SEGMENT: &str = "00000000000000000000.0123abcd.seg";
 
     fn load(settings: &[&str], environment: &[(&str, &str)]) -> Result<Config, Vec<String>> {
         let sources = load::Sources {
@@ -443,5 +449,40 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_target_is_called_as_its_type_is() {
+        for one in TYPES.iter().filter(|one| cfg!(feature = "kafka") || one.word != kafka::TYPE.word) {
+            let place = match one.word {
+                "elasticsearch" | "http" | "otlp" => "url=http://a/",
+                "file" => "path=/a",
+                "fluentd" => "url=fluentd://a",
+                "kafka" => "url=kafka://a",
+                "logstash" => "url=logstash://a:1",
+                "postgres" => "url=postgres://a@b/c",
+                "syslog-http" => "url=syslog+http://a/",
+                _ => "url=syslog://a:1",
+            };
+            let settings = [format!("sinks.one.{place}"), format!("sinks.one.type={}", one.word)];
+            let config = load(&settings.each_ref().map(String::as_str), &[]).unwrap();
+            assert_eq!(config.sinks[0].target.word(), one.word);
+        }
+    }
+
+    #[test]
+    fn what_a_sink_of_another_name_or_type_kept_is_nobodys() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(left_behind(folder.path(), &[]), []);
+        let spools = folder.path().join("spool");
+        for (name, file, bytes) in
+            [("a.http", SEGMENT, 7), ("a.otlp", SEGMENT, 8), ("b.http", SEGMENT, 9), ("c.http", "cursor", 10)]
+        {
+            std::fs::create_dir_all(spools.join(name)).unwrap();
+            std::fs::write(spools.join(name).join(file), vec![0; bytes]).unwrap();
+        }
+        let config = load(&["sinks.a=http://a/"], &[]).unwrap();
+        let expected = [(spools.join("a.otlp"), 8), (spools.join("b.http"), 9)];
+        assert_eq!(left_behind(folder.path(), &config.sinks), expected);
     }
 }

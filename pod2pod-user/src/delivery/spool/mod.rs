@@ -18,15 +18,15 @@ mod shelf;
 mod spooler;
 
 use std::{
-    io,
-    path::PathBuf,
-    sync::{Arc, Mutex},
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
     thread,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 pub(super) use self::shelf::{Shelf, Ticket};
-use self::{cursor::Cursor, log::Log, spooler::Spooler};
+use self::{cursor::Cursor, log::Log, segment::Name, spooler::Spooler};
 use super::Queue;
 
 /// Only who runs the agent reads what is kept: it is what records hold.
@@ -34,6 +34,8 @@ const FOLDER_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 /// What was written is synced this often: so much of the newest a power failure may take.
 pub const SYNC_PERIOD: Duration = Duration::from_secs(1);
+/// Between two looks whether a folder is free: who leaves it needs some milliseconds, or the seconds of its target.
+const FREE_PERIOD: Duration = Duration::from_millis(20);
 
 /// Which records are lost when there is no room for all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -112,41 +114,90 @@ pub(super) type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 /// Keeps what comes to `queue` in a spool, until the queue is done or nobody waits for it any more. Its thread calls `begin` first. To be
 /// called before anything is pushed. What was kept comes first.
 ///
+/// A folder that somebody else uses is waited for as long as `patience` says, by the thread: what comes waits in the queue, and goes on from
+/// memory if the folder does not become free.
+///
 /// # Errors
 /// The folder cannot be made, read or locked: another agent uses it. The thread cannot be started.
 pub fn start(
     sink: &str,
     config: Config,
     queue: &Arc<Queue>,
+    patience: Duration,
     begin: impl FnOnce() + Send + 'static,
 ) -> io::Result<()> {
     let clock = || {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     };
-    start_by(sink, config, queue, Arc::new(clock), begin)
+    start_by(sink, config, queue, patience, Arc::new(clock), begin)
 }
 
 fn start_by(
     sink: &str,
     config: Config,
     queue: &Arc<Queue>,
+    patience: Duration,
     clock: Clock,
     begin: impl FnOnce() + Send + 'static,
 ) -> io::Result<()> {
-    let (folder, most_age) = (config.folder.clone(), config.most_age);
-    let log = Log::open(config)?;
+    let (folder, most_age, until) = (config.folder.clone(), config.most_age, Instant::now() + patience);
+    let log = match Log::open(config.clone()) {
+        Err(error) if is_used(&error) && !patience.is_zero() => None,
+        log => Some(log?),
+    };
     let cursor = Arc::new(Mutex::new(Cursor::open(&folder)?));
     queue.set_shelf(Shelf::new(Arc::clone(&cursor), Arc::clone(&clock), most_age));
-    let spooler = Spooler::new(sink, log, cursor, Arc::clone(queue), clock);
+    let (name, shared) = (sink.to_owned(), Arc::clone(queue));
     let spawned = thread::Builder::new().name(format!("spool-{sink}")).spawn(move || {
         begin();
-        spooler.run();
+        let opened = log.map_or_else(|| succeed(config, &cursor, &shared, until), Ok);
+        match opened {
+            Ok(log) => Spooler::new(&name, log, cursor, shared, clock).run(),
+            Err(error) => {
+                tracing::warn!(sink = name, %error, "there is no spool: records go on from memory");
+                shared.close_shelf();
+            }
+        }
     });
     if spawned.is_err() {
         queue.close_shelf();
     }
     spawned.map(|_| ())
+}
+
+/// Bytes of the log in `folder`, whoever may use it; what of it is dealt with among them.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn bytes(folder: &Path) -> io::Result<u64> {
+    let mut bytes = 0;
+    for file in fs::read_dir(folder)? {
+        let file = file?;
+        if file.file_name().to_str().and_then(Name::parse).is_some() {
+            bytes += file.metadata()?.len();
+        }
+    }
+    Ok(bytes)
+}
+
+fn is_used(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ResourceBusy
+}
+
+/// Waits until the folder is free, and opens it; where its user had got to is known only then.
+fn succeed(config: Config, cursor: &Mutex<Cursor>, queue: &Queue, until: Instant) -> io::Result<Log> {
+    let folder = config.folder.clone();
+    let log = loop {
+        match Log::open(config.clone()) {
+            Err(error) if is_used(&error) && Instant::now() < until && !queue.is_abandoned() => {
+                thread::park_timeout(FREE_PERIOD);
+            }
+            log => break log?,
+        }
+    };
+    *cursor.lock().unwrap_or_else(PoisonError::into_inner) = Cursor::open(&folder)?;
+    Ok(log)
 }
 
 #[cfg(test)]
@@ -180,7 +231,7 @@ mod tests {
 
     fn spooled(config: Config, limit: usize, overflow: Overflow) -> Arc<Queue> {
         let queue = Arc::new(Queue::new(limit, overflow));
-        start("test", config, &queue, || ()).unwrap();
+        start("test", config, &queue, Duration::ZERO, || ()).unwrap();
         queue
     }
 
@@ -256,6 +307,47 @@ mod tests {
             stats.delivered + stats.lost() + stats.kept + stats.in_flight,
             "{stats:?}"
         );
+    }
+
+    /// As where a sink takes another's place.
+    #[test]
+    fn who_comes_next_waits_for_the_folder_and_goes_on_where_the_first_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = spooled(config(folder.path()), 1 << 20, Overflow::Wait);
+        push(&first, 0..200);
+        wait(|| first.stats().spool.is_some_and(|spool| spool.records == 200));
+        let second = Arc::new(Queue::new(1 << 20, Overflow::Wait));
+        let used = start("test", config(folder.path()), &second, Duration::ZERO, || ()).unwrap_err();
+        assert!(is_used(&used), "{used}");
+        let second = Arc::new(Queue::new(1 << 20, Overflow::Wait));
+        start("test", config(folder.path()), &second, LONG, || ()).unwrap();
+        push(&second, 200..300);
+        assert_eq!(second.stats().received, 100);
+        let half = |numbers: &[u64]| {
+            if numbers[0] < 100 {
+                Answer::Delivered
+            } else {
+                Answer::Later(Trouble::new(TroubleKind::Connect, "down"))
+            }
+        };
+        let (stats, seen) = run(&first, half, |stats, _| stats.delivered == 100);
+        assert_eq!((stats.delivered, stats.kept, stats.lost()), (100, 100, 0));
+        assert!(seen.starts_with(&(0..100).collect::<Vec<_>>()));
+        let (stats, seen) = run(&second, |_| Answer::Delivered, |stats, _| stats.delivered == 200);
+        assert_eq!((stats.received, stats.delivered, stats.lost()), (200, 200, 0));
+        assert_eq!((stats.spool.unwrap().recovered, seen), (100, (100..300).collect()));
+    }
+
+    #[test]
+    fn who_waits_in_vain_goes_on_from_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = spooled(config(folder.path()), 1 << 20, Overflow::Wait);
+        let second = Arc::new(Queue::new(1 << 20, Overflow::Wait));
+        start("test", config(folder.path()), &second, Duration::from_millis(1), || ()).unwrap();
+        push(&second, 0..100);
+        let (stats, seen) = run(&second, |_| Answer::Delivered, |stats, _| stats.delivered == 100);
+        assert_eq!((stats.delivered, stats.lost(), seen), (100, 0, (0..100).collect()));
+        drop(first);
     }
 
     #[test]
@@ -403,7 +495,8 @@ mod tests {
         let (shown, config) = (Arc::clone(&time), config(folder.path()));
         let day = config.most_age.as_millis() as u64;
         let queue = Arc::new(Queue::new(LITTLE, Overflow::Wait));
-        start_by("test", config, &queue, Arc::new(move || shown.load(Relaxed)), || ()).unwrap();
+        let clock = Arc::new(move || shown.load(Relaxed));
+        start_by("test", config, &queue, Duration::ZERO, clock, || ()).unwrap();
         push(&queue, 0..500);
         wait(|| queue.lock().batches.is_empty());
         wait(|| queue.stats().spool.is_some_and(|spool| spool.bytes >= 50 * 96));
