@@ -70,7 +70,7 @@ pub const GATE_UNWANTED: u8 = 4;
 /// Counted and left alone until another generation: it began while connections were shed.
 pub const GATE_SHED: u8 = 5;
 
-/// What the kernel remembers of a socket end. Written by the kernel only.
+/// What the kernel remembers of a socket end. Written by the kernel, and by user space only to have it met [`ConnectionState::anew`].
 ///
 /// Ingress and egress may write at once, on two CPUs. So every fact has a field of its own that is written whole, and
 /// any order of two writes leaves a state that is right for one of the two packets.
@@ -110,6 +110,14 @@ pub struct ConnectionState {
 }
 
 const _: () = assert!(size_of::<ConnectionState>() == 64);
+
+impl ConnectionState {
+    /// The same socket end, looked at as if it had just been met in its middle: neither what it was taken for nor what was read of it
+    /// holds any more.
+    pub const fn anew(self) -> Self {
+        Self { gate: GATE_UNKNOWN, read_known: [0; 2], heeded_epoch: 0, ..self }
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -62,6 +62,12 @@ impl Verdict {
         self.holds(generation) && ingress & egress & ACTION_IGNORE != 0
     }
 
+    /// Whether nothing at all is wanted, of whichever generation it was said.
+    pub const fn is_refusal(&self) -> bool {
+        let [ingress, egress] = self.action;
+        ingress & egress & ACTION_IGNORE != 0
+    }
+
     /// First sequence number of `direction` that is wanted again, if something is skipped.
     #[inline(always)]
     pub const fn skip_until(&self, direction: u8) -> Option<u32> {

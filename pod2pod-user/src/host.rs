@@ -75,15 +75,13 @@ impl Host {
         Self { root: Some(File::open(top).ok()), ..Self::default() }
     }
 
-    /// Opens the hierarchy, which may need a right that is not kept: reading it later needs none.
-    pub fn open(&mut self) {
-        self.root.get_or_insert_with(|| {
+    /// Opens the hierarchy, which may need a right that is not kept: reading it later needs none. Whether it is there.
+    pub fn open(&mut self) -> bool {
+        let root = self.root.get_or_insert_with(|| {
             let root = kernel::cgroup_root();
-            root.inspect_err(
-                |error| tracing::warn!(%error, "no names of cgroups: filter.cgroups refuses all"),
-            )
-            .ok()
+            root.inspect_err(|error| tracing::debug!(%error, "no names of cgroups")).ok()
         });
+        root.is_some()
     }
 
     /// Reads all of the hierarchy. A cgroup that goes meanwhile is left out.

@@ -138,6 +138,19 @@ impl Names {
         }
     }
 
+    /// Keeps records by another selection from now on. Which labels are known, and what pods may ask for,
+    /// was decided at the start: that stays.
+    pub fn select(&mut self, mut selection: Selection) {
+        let known = &mut self.config.selection;
+        for (ends, known) in
+            [(&mut selection.only, &mut known.only), (&mut selection.ignore, &mut known.ignore)]
+        {
+            ends.labels = known.labels.take();
+        }
+        selection.obeys_annotation = known.obeys_annotation;
+        *known = selection;
+    }
+
     /// Also names the pods behind Services' addresses, as far as this one knows.
     pub fn look_behind(&mut self, behind: Behind) {
         self.behind = Some(behind);

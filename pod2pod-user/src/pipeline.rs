@@ -17,7 +17,7 @@ use crate::{
     config::Config,
     delivery::{DeadLetters, Overflow, SinkStats},
     enrich::{self, Enricher, WallOffset},
-    filter::{self, Filter},
+    filter::{self, Filter, Selection},
     http::{self, HttpTracker},
     ipvs,
     joint::Joint,
@@ -186,7 +186,9 @@ impl Pipeline {
         let mut config = config.clone();
         config.http.min_skip = Some(http::DEFAULT_MIN_SKIP);
         config.reassembly.credit_step = Some(reassembly::config::DEFAULT_CREDIT_STEP);
-        Self::new(&config, sinks, metrics)
+        let mut pipeline = Self::new(&config, sinks, metrics);
+        pipeline.gate.open_places();
+        pipeline
     }
 
     /// Takes a segment through all stages. What is due before its time is told first.
@@ -331,6 +333,14 @@ impl Pipeline {
         self.reassembler = Reassembler::new(config.reassembly.clone());
         self.tracker = self.new_tracker(config);
         self.closer_version = None;
+    }
+
+    /// Other rules of which connections and exchanges are wanted, from now on: what was kept is judged by them with its next exchange,
+    /// and what was refused when it is seen again, which the capture is to be told.
+    pub fn refilter(&mut self, rules: &filter::Config, selection: &Selection) {
+        self.gate.change(rules.clone());
+        self.output.names.iter_mut().for_each(|names| names.select(selection.clone()));
+        self.reassembler.forget_refused();
     }
 
     /// Tells each end of a connection once, though several interfaces may see it.

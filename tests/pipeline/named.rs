@@ -109,7 +109,17 @@ struct Told {
 }
 
 /// Takes a conversation through all stages of a live capture.
-fn tell(mut config: Config, who: &Fake, conversation: &Conversation) -> Told {
+fn tell(config: Config, who: &Fake, conversation: &Conversation) -> Told {
+    tell_changed(config, who, conversation, None)
+}
+
+/// The same, with another selection from before the segment of that number on.
+fn tell_changed(
+    mut config: Config,
+    who: &Fake,
+    conversation: &Conversation,
+    change: Option<(usize, &Selection)>,
+) -> Told {
     let folder = tempfile::tempdir().unwrap();
     let records = folder.path().join("records");
     config.output.file = Some(records.clone());
@@ -122,6 +132,9 @@ fn tell(mut config: Config, who: &Fake, conversation: &Conversation) -> Told {
     for (number, mut segment) in conversation.segments().into_iter().enumerate() {
         segment.cgroup_id = CGROUP;
         now = segment.time;
+        if let Some((_, selection)) = change.filter(|(at, _)| *at == number) {
+            pipeline.refilter(&config.filter, selection);
+        }
         if pipeline.is_due(now) {
             pipeline.expire(now);
         }
@@ -200,6 +213,35 @@ fn a_connection_whose_exchange_waited_for_the_name_that_refuses_it_is_left_alone
     assert_eq!((told.records.len(), told.names.waited, told.names.refused), (0, 2, 2));
     let left = told.steered.iter().filter(|(_, steering)| steering.wanted == Wanted::Nothing);
     assert_eq!(left.map(|(number, _)| *number).collect::<Vec<_>>(), [known]);
+}
+
+/// What pods may ask for, and which labels are known, is as it was.
+#[test]
+fn a_selection_that_is_changed_holds_for_connections_that_are_there() {
+    let conversation = (0..4)
+        .fold(Conversation::new(), |said, _| said.client(REQUEST).server(RESPONSE))
+        .close()
+        .seen_by_server();
+    let segments = conversation.segments();
+    let answers: Vec<usize> =
+        (0..segments.len()).filter(|number| segments[*number].payload == RESPONSE.as_bytes()).collect();
+    let of = |text: &str| Ends { namespaces: vec![name(text).unwrap()], ..Ends::default() };
+    let (wanted, refused) = (
+        Selection { only: of("shop"), ..Selection::default() },
+        Selection { ignore: of("shop"), ..Selection::default() },
+    );
+    let mut config = Config::default();
+    for (before, after, expected) in [(&wanted, &refused, 2), (&refused, &wanted, 2), (&wanted, &wanted, 4)] {
+        config.names.selection = before.clone();
+        let change = Some((answers[1] + 1, after));
+        let told = tell_changed(config.clone(), &Fake::default(), &conversation, change);
+        assert_eq!(told.records.len(), expected, "{before:?} then {after:?}");
+    }
+    let obeying = Selection { obeys_annotation: true, ..Selection::default() };
+    config.names.selection = obeying.clone();
+    let who = Fake { annotations: vec![("pod2pod.io/observe", "false")], ..Fake::default() };
+    let told = tell_changed(config, &who, &conversation, Some((0, &Selection::default())));
+    assert_eq!(told.records.len(), 0);
 }
 
 #[test]

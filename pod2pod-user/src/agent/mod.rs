@@ -309,6 +309,7 @@ impl House {
         self.last_housekeeping = now;
         self.reload.keep(&mut self.reloads, now);
         let mut workers: Vec<_> = seats.iter().map(|seat| seat.worker()).collect();
+        self.reload.refilter(capture, &mut workers);
         for worker in &mut workers {
             worker.pipeline.set_wall(wall_offset());
             worker.pipeline.publish_metrics();

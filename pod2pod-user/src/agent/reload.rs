@@ -1,16 +1,19 @@
 //! Reads the configuration again, when it is asked for by SIGHUP or its file has changed, and changes what can be changed while the agent
-//! runs: the further sinks, each with its filter, fields and share. A configuration with mistakes changes nothing.
+//! runs: the further sinks, each with its filter, fields and share, and the agent's own filter. A configuration with mistakes changes
+//! nothing.
 
 use std::{
     fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, MutexGuard},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
+use super::worker::Worker;
 use crate::{
+    capture::kernel::Capture,
     config::{
         Config,
         load::{self, ENVIRONMENT_FILE, Mistake, Sources},
@@ -18,6 +21,7 @@ use crate::{
         targets::name_and_key,
     },
     delivery::Overflow,
+    filter::{self, Selection},
     pipeline,
     rights::{self, Part},
     shutdown::Shutdown,
@@ -33,12 +37,21 @@ type Seen = Option<(u64, u64, i64, i64)>;
 /// Keys of sinks that say which records they are given.
 const ROUTE_KEYS: [&str; 2] = [".filter", ".sample"];
 
+/// Keys that are followed beside those of sinks: which connections and exchanges are wanted.
+const FILTER_KEYS: [&str; 2] = ["filter.", "roles"];
+/// But not these: which labels are asked for is decided at the start.
+const LABEL_KEYS: [&str; 2] = ["filter.labels", "filter.ignore_labels"];
+
 /// What is there now, and what it was made of.
 pub(super) struct Reload {
     sources: Sources,
     file: Option<PathBuf>,
     seen: Seen,
     said: Vec<Said>,
+    /// Others of the filter's rules, until the workers have them.
+    rules: Option<Box<(filter::Config, Selection)>>,
+    /// A packet file is written, by rules that have to stay.
+    is_recording: bool,
     own: Arc<OwnConnections>,
     set: Arc<SinkSet>,
     shutdown: Shutdown,
@@ -69,8 +82,8 @@ impl Reload {
         let file = sources.file.clone().or_else(|| of_environment.map(|(_, path)| path.into()));
         let seen = file.as_deref().and_then(look);
         let (own, set, shutdown) = (Arc::clone(own), Arc::clone(set), shutdown.clone());
-        let (sources, said) = (sources.clone(), said.clone());
-        Self { sources, file, seen, said, own, set, shutdown, reading: None }
+        let (sources, said, is_recording) = (sources.clone(), said.clone(), config.pcap.file.is_some());
+        Self { sources, file, seen, said, rules: None, is_recording, own, set, shutdown, reading: None }
     }
 
     /// Looks whether there is something new, and does what it says.
@@ -122,7 +135,10 @@ impl Reload {
     fn take(&mut self, mut config: Config, reloads: &mut Reloads, now: Instant) {
         // Too little memory is a mistake, and was told as such.
         let _ = config.divide_memory();
-        let others = other_keys(&self.said, &config.said);
+        let mut others = other_keys(&self.said, &config.said);
+        let all = others.len();
+        others.retain(|key| self.is_recording || !is_followed(key));
+        let has_rules = others.len() < all;
         if !others.is_empty() {
             let keys = others.join(", ");
             tracing::warn!(keys, "these are as they were until the agent is started again");
@@ -142,6 +158,9 @@ impl Reload {
                 };
                 self.set.change(route, opened, now);
                 reloads.taken += 1;
+                if has_rules {
+                    self.rules = Some(Box::new((config.filter.clone(), config.names.selection.clone())));
+                }
                 let sinks: Vec<_> = config.sinks.iter().map(|sink| &*sink.common.name).collect();
                 tracing::info!(sinks = sinks.join(", "), "the configuration was read again");
                 self.said = config.said;
@@ -152,6 +171,27 @@ impl Reload {
             }
         }
     }
+}
+
+impl Reload {
+    /// Has others of the filter's rules hold if there are any. Nobody reads for so long: some microseconds a connection that was refused.
+    pub(super) fn refilter(&mut self, capture: &mut Capture, workers: &mut [MutexGuard<'_, Worker>]) {
+        let Some(rules) = self.rules.take() else { return };
+        let (filter, selection) = *rules;
+        workers.iter_mut().for_each(|worker| worker.pipeline.refilter(&filter, &selection));
+        match (capture.unwanted(), workers.first_mut()) {
+            (Ok(ends), Some(worker)) => worker.reader.meet_anew(&ends),
+            (Err(error), _) => {
+                tracing::warn!(%error, "connections that were refused stay so until they end");
+            }
+            (Ok(_), None) => {}
+        }
+    }
+}
+
+/// Whether another value of a key holds at once.
+fn is_followed(key: &str) -> bool {
+    FILTER_KEYS.iter().any(|followed| key.starts_with(followed)) && !LABEL_KEYS.contains(&key)
 }
 
 /// Whether the same is said of the sink of that name, but perhaps for which records it is given.
@@ -204,6 +244,8 @@ mod tests {
         let before = said(&[("a", "1"), ("b", "1"), ("b", "2"), ("sinks.x.url", "1"), ("d", "1")]);
         let now = said(&[("b", "2"), ("a", "2"), ("sinks.x.url", "2"), ("c", "1"), ("d", "1")]);
         assert_eq!(other_keys(&before, &now), ["a", "c"]);
+        assert!(["filter.ports", "filter.ignore_pods", "roles"].into_iter().all(is_followed));
+        assert!(!["filter.labels", "filter.ignore_labels", "output.file"].into_iter().any(is_followed));
         assert_eq!(of_sink(&before, "x"), [("sinks.x.url", "1")]);
         assert_eq!(of_sink(&before, "y"), []);
         let stays = |before: &[(&str, &str)]| is_same(&said(before), &now, "x");

@@ -134,18 +134,26 @@ impl Stats {
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     config: Config,
+    /// They are not those of the start: of a connection that was kept the others hold.
+    is_changed: bool,
     stats: Stats,
 }
 
 impl Filter {
     /// A filter by these rules.
     pub fn new(config: Config) -> Self {
-        Self { config, stats: Stats::default() }
+        Self { config, is_changed: false, stats: Stats::default() }
     }
 
     /// Whether there is no rule: every connection is kept, and none need be judged.
     pub fn is_open(&self) -> bool {
         self.config == Config::default()
+    }
+
+    /// Other rules from now on. A connection that was kept is judged by them with its next exchange.
+    pub fn change(&mut self, config: Config) {
+        self.is_changed |= self.config != config;
+        self.config = config;
     }
 
     /// Judges a connection, once. `places` knows names, and is asked only if there are rules about them; `is_duplicate` is
@@ -185,11 +193,15 @@ impl Filter {
 
     /// Whether a connection that was not refused is still wanted, now that `client` is known to be its client. To be
     /// asked for each exchange until the answer is no.
-    pub fn still_wants(&mut self, connection: &Connection, client: Side) -> bool {
-        if opener(connection).is_some() {
+    pub fn still_wants(&mut self, connection: &Connection, client: Side, places: &mut dyn Places) -> bool {
+        let opener = opener(connection);
+        if opener.is_some() && !self.is_changed {
             return true;
         }
-        match self.verdict(connection, Some(client)) {
+        let of_place = if self.is_changed { self.refused_place(connection, places) } else { None };
+        let verdict =
+            of_place.map_or_else(|| self.verdict(connection, opener.or(Some(client))), Verdict::Ignore);
+        match verdict {
             Verdict::Keep | Verdict::Undecided => true,
             Verdict::Ignore(reason) => {
                 self.count(reason);
@@ -344,7 +356,7 @@ mod tests {
     }
 
     fn still_wanted(config: Config, connection: &Connection, client: Side) -> bool {
-        Filter::new(config).still_wants(connection, client)
+        Filter::new(config).still_wants(connection, client, &mut Here)
     }
 
     #[test]
@@ -446,8 +458,8 @@ mod tests {
         });
         let joined = connection(Some(Side::Responder), Start::Middle);
         filter.judge(&joined, &mut Here, || false);
-        assert!(filter.still_wants(&joined, Side::Originator));
-        assert!(!filter.still_wants(&joined, Side::Responder));
+        assert!(filter.still_wants(&joined, Side::Originator, &mut Here));
+        assert!(!filter.still_wants(&joined, Side::Responder, &mut Here));
         filter.count_exchange();
         let stats = Stats {
             kept: 1,
@@ -459,5 +471,24 @@ mod tests {
             ..Stats::default()
         };
         assert_eq!(*filter.stats(), stats);
+    }
+
+    #[test]
+    fn other_rules_hold_for_what_was_kept_too() {
+        let mut filter = Filter::new(Config { ports: ports("8080"), ..Config::default() });
+        let kept = connection(Some(Side::Responder), Start::Handshake);
+        assert_eq!(filter.judge(&kept, &mut Here, || false), Verdict::Keep);
+        let mut wants = |config: Config| {
+            filter.change(config);
+            filter.still_wants(&kept, Side::Originator, &mut Here)
+        };
+        assert!(wants(Config { ports: ports("8080"), ..Config::default() }));
+        assert!(!wants(Config { ignore_ports: ports("8080"), ..Config::default() }));
+        // The same as before, but not those of the start.
+        assert!(!wants(Config { ignore_ports: ports("8080"), ..Config::default() }));
+        assert!(!wants(Config { interfaces: vec![NamePattern::parse("lo").unwrap()], ..Config::default() }));
+        assert!(wants(Config { interfaces: vec![NamePattern::parse("eth0").unwrap()], ..Config::default() }));
+        assert!(wants(Config::default()) && filter.is_open());
+        assert_eq!((filter.stats().refused_port, filter.stats().refused_interface), (2, 1));
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::{
     capture::{KernelInstant, Segment},
     filter::{
-        Filter, Verdict,
+        self, Filter, Verdict,
         sightings::{SightingStats, Sightings},
     },
     host::Host,
@@ -50,11 +50,28 @@ impl Gate {
     /// Lets through what `filter` wants.
     pub(super) fn new(filter: Filter) -> Self {
         let is_open = filter.is_open();
-        let mut host = Host::default();
-        if filter.asks_cgroups() {
-            host.open();
+        let (host, sightings, refused, passed) = (Host::default(), None, Vec::new(), None);
+        let mut gate = Self { filter, host, is_open, sightings, refused, passed };
+        gate.check_places();
+        gate
+    }
+
+    fn check_places(&mut self) {
+        if self.filter.asks_cgroups() && !self.host.open() {
+            tracing::warn!("there is no hierarchy of cgroup v2: filter.cgroups refuses all");
         }
-        Self { filter, host, is_open, sightings: None, refused: Vec::new(), passed: None }
+    }
+
+    /// Lets through what other rules want, from now on.
+    pub(super) fn change(&mut self, rules: filter::Config) {
+        self.filter.change(rules);
+        self.is_open = self.filter.is_open() && self.sightings.is_none();
+        self.check_places();
+    }
+
+    /// Rules about cgroups may come later, when the right to open them is gone.
+    pub(super) fn open_places(&mut self) {
+        self.host.open();
     }
 
     /// Hands a chunk on if its connection is wanted; a connection is judged with its first one.
@@ -92,7 +109,7 @@ impl Gate {
         }
         let connection = &exchange.connection;
         let refused = self.has_refused(connection);
-        if !refused && self.filter.still_wants(connection, exchange.client) {
+        if !refused && self.filter.still_wants(connection, exchange.client, &mut self.host) {
             return true;
         }
         self.filter.count_exchange();

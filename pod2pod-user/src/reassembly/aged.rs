@@ -48,6 +48,13 @@ impl<T> Aged<T> {
         Some((self.oldest, self.get(self.oldest)?))
     }
 
+    /// Entries that are `wanted`, all of them looked at.
+    pub(super) fn slots_of(&self, wanted: impl Fn(&T) -> bool) -> Vec<Slot> {
+        let fits = |node: &Node<T>| node.value.as_ref().is_some_and(&wanted);
+        let slots = self.nodes.iter().enumerate().filter(|(_, node)| fits(node));
+        slots.map(|(slot, _)| slot as Slot).collect()
+    }
+
     /// Inserts `value` as the newest.
     pub(super) fn insert(&mut self, value: T) -> Slot {
         let node = Node { value: Some(value), older: NONE, newer: NONE };

@@ -124,6 +124,17 @@ impl Reassembler {
         self.wish(slot);
     }
 
+    /// What was refused may be wanted now: each is a new connection, joined in its middle, when it is seen again, and of what is
+    /// ignored the capture is told once more.
+    pub fn forget_refused(&mut self) {
+        for slot in self.ended.slots_of(|ended| ended.refused) {
+            self.forget_ended(slot);
+        }
+        for slot in self.flows.slots_of(|flow| flow.ignored) {
+            self.wish(slot);
+        }
+    }
+
     /// The next connection of which the capture is to be told something. To be taken until there is none, or not at
     /// all: without [`super::Config::credit_step`], and if nothing is asked of it, nothing is queued.
     pub fn pop_steering(&mut self) -> Option<Steering> {

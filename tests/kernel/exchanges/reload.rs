@@ -169,3 +169,64 @@ fn a_sink_with_a_spool_is_changed_and_nothing_is_lost() {
     let told = agent.end();
     assert!(told.summary.contains("one: delivered 400, lost 0"), "{}", told.summary);
 }
+
+/// Which connections are wanted changes both ways while they are there: each is told from then on, or not.
+#[test]
+fn the_filter_is_changed_and_connections_that_are_there_are_judged_by_it() {
+    let mut stage = Stage::new();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pod2pod.yaml");
+    let servers = [(); 3].map(|()| Server::start(stage.server.listen((SERVER_POD.v4, 0))));
+    let [one, two, three] = servers.each_ref().map(|server| server.address.port());
+    let write = |ports: &[u16], more: &str| {
+        fs::write(&file, format!("filter:\n  ports: {ports:?}\n{more}")).unwrap();
+    };
+    write(&[one, three], "roles: [server]\n");
+    let agent =
+        Agent::start_configured(&file, Some(stage.world.cgroup.path()), &[AMPLE_RING, "log.level=info"]);
+    let taken = |times: u64| {
+        agent.wait_metrics("it is read again", |metrics| {
+            metrics.sum("configuration_reloads_total", "result=\"taken\"") == times
+        });
+    };
+    let mut clients = servers.each_ref().map(|server| Client::connect(&mut stage.client, server.address));
+    let mut get = |path: &str| clients.iter_mut().for_each(|client| client.get(path));
+    get("/first");
+    agent.wait_metrics("both ends are refused", |metrics| metrics.counter("filter_refused_port") == 2);
+    get("/again");
+    agent.wait_metrics("they are left alone", |metrics| metrics.kernel("segments_unwanted") > 0);
+    write(&[two, three], "roles: [server]\n");
+    taken(1);
+    get("/second");
+    agent.wait_metrics("the other one is refused now", |metrics| {
+        metrics.counter("filter_refused_exchanges") == 1 && metrics.balance().is_ok()
+    });
+    write(&[one, two, three], "roles: [server]\n");
+    taken(2);
+    get("/third");
+    // Labels are for the next start, which is told; both ends are told from here on, and all have cgroups with names.
+    write(&[one, two, three], "  labels: app=web\n  cgroups: [\"/**\"]\n");
+    taken(3);
+    get("/fourth");
+    let log = agent.log();
+    assert!(log.contains("filter.labels") && !log.contains("filter.ports"), "{log}");
+    let told = agent.end();
+    let records = told.text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let mut seen: Vec<_> = records
+        .map(|record| {
+            let (port, path) = (&record["server.port"], &record["url.path"]);
+            (port.as_u64().unwrap() as u16, path.as_str().unwrap().to_owned())
+        })
+        .collect();
+    let mut expected = Vec::new();
+    for (port, paths) in [
+        (one, &["/first", "/again", "/third", "/fourth", "/fourth"][..]),
+        (two, &["/second", "/third", "/fourth", "/fourth"]),
+        (three, &["/first", "/again", "/second", "/third", "/fourth", "/fourth"]),
+    ] {
+        expected.extend(paths.iter().map(|path| (port, (*path).to_owned())));
+    }
+    seen.sort();
+    expected.sort();
+    assert_eq!(seen, expected);
+}

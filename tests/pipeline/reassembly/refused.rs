@@ -88,3 +88,21 @@ fn there_are_at_most_as_many_as_may_linger() {
     // The one that was forgotten is a new connection, joined in its middle, and can be refused again.
     assert_eq!((stats.refused_segments, stats.opened_middle), (2, 1));
 }
+
+#[test]
+fn what_was_refused_and_is_forgotten_is_joined_in_its_middle() {
+    let segments = Conversation::new().client("a").client("b").client("c").close().segments();
+    let is_of = |text: &str, at: usize| segments[at].payload == text.as_bytes();
+    let places = ["b", "c"].map(|text| (0..segments.len()).find(|at| is_of(text, *at)).unwrap());
+    let mut observer = Observer::new(Config::default());
+    segments[..places[0]].iter().for_each(|segment| observer.push(segment));
+    observer.refuse();
+    segments[places[0]..places[1]].iter().for_each(|segment| observer.push(segment));
+    observer.forget_refused();
+    segments[places[1]..].iter().for_each(|segment| observer.push(segment));
+    let outcome = observer.finish();
+    let lines = outcome.lines();
+    assert_eq!((lines[0].as_str(), outcome.stats.closed_refused), ("0 O 1 a", 1));
+    assert!(lines[1].starts_with("1 O") && lines[1].ends_with(" c"), "{lines:?}");
+    assert_eq!((outcome.stats.opened_handshake, outcome.stats.opened_middle), (1, 1));
+}

@@ -107,6 +107,11 @@ impl Observer {
         self.outcome.open.insert(connection.token, false);
     }
 
+    /// Tells the reassembler that what was refused may be wanted now.
+    pub fn forget_refused(&mut self) {
+        self.reassembler.forget_refused();
+    }
+
     /// The steps so far, as text.
     pub fn lines(&self) -> Vec<String> {
         self.outcome.lines()

@@ -6,7 +6,10 @@ use std::{
     os::fd::{AsFd as _, AsRawFd as _},
 };
 
-use aya::maps::{MapData, MapError};
+use aya::{
+    Pod,
+    maps::{MapData, MapError},
+};
 use aya_obj::generated::bpf_cmd;
 
 use super::census::Batch;
@@ -29,7 +32,7 @@ struct Attributes {
     flags: u64,
 }
 
-/// The table of connections, to be counted.
+/// A table of socket ends, to be counted or searched.
 pub(super) struct Entries {
     map: MapData,
     /// Where the kernel puts what nobody looks at.
@@ -88,5 +91,36 @@ impl Entries {
             true
         };
         Ok(Batch { entries: attributes.count.into(), next: (!ended).then_some(next) })
+    }
+
+    /// Keys of entries whose value is `wanted`, of all that are there: what comes or goes meanwhile may be missing.
+    ///
+    /// # Errors
+    /// The kernel refuses, or its keys or values are of another size.
+    pub(super) fn keys_of<K: Pod, V: Pod>(&mut self, wanted: impl Fn(&V) -> bool) -> io::Result<Vec<K>> {
+        let value_bytes = size_of::<V>().next_multiple_of(8);
+        if self.keys.len() != BATCH_ENTRIES * size_of::<K>()
+            || self.values.len() != BATCH_ENTRIES * value_bytes
+        {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let (mut found, mut place) = (Vec::new(), None);
+        loop {
+            let batch = self.look(place)?;
+            let entries = self.keys.chunks_exact(size_of::<K>()).zip(self.values.chunks_exact(value_bytes));
+            for (key, value) in entries.take(usize::try_from(batch.entries).unwrap_or(BATCH_ENTRIES)) {
+                // SAFETY: each has the bytes of one of its type, any of which are one (`aya::Pod`).
+                let (key, value) = unsafe {
+                    (key.as_ptr().cast::<K>().read_unaligned(), value.as_ptr().cast::<V>().read_unaligned())
+                };
+                if wanted(&value) {
+                    found.push(key);
+                }
+            }
+            match batch.next {
+                Some(next) => place = Some(next),
+                None => return Ok(found),
+            }
+        }
     }
 }

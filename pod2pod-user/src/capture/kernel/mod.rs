@@ -28,14 +28,17 @@ mod tc_follow;
 mod verdicts;
 mod wake;
 
+use std::io;
+
 use aya::maps::{Array, MapData, PerCpuArray};
 use aya_log::EbpfLogger;
 use nix::time::{ClockId, clock_gettime};
 use pod2pod_common::{
     control::{Control, SHED_CONNECTIONS},
     counters::{Counter, CounterValues},
-    flow::SCOPE_COOKIE,
+    flow::{ConnectionState, FlowKey, GATE_UNWANTED, SCOPE_COOKIE},
     segment::RingState,
+    verdict::Verdict,
 };
 
 pub use self::verdicts::{activity_of, verdict_of};
@@ -73,6 +76,7 @@ pub struct Capture {
     attachment: Attachment,
     readers: Vec<Reader>,
     entries: Entries,
+    verdict_entries: Entries,
     census: Census,
     counters: PerCpuArray<MapData, CounterValues>,
     rings: Array<MapData, RingState>,
@@ -132,6 +136,18 @@ impl Capture {
         let Self { census, entries, .. } = self;
         census.step(|place| entries.look(place));
         census.table()
+    }
+
+    /// Socket ends of which nothing is wanted, as was said by [`Reader::steer`]: one of the readers has them looked at again.
+    ///
+    /// # Errors
+    /// The kernel refuses to tell.
+    pub fn unwanted(&mut self) -> io::Result<Vec<FlowKey>> {
+        let mut keys = self.verdict_entries.keys_of(Verdict::is_refusal)?;
+        // There is room for more connections than for verdicts.
+        let is_left_alone = |state: &ConnectionState| state.gate == GATE_UNWANTED;
+        keys.append(&mut self.entries.keys_of(is_left_alone)?);
+        Ok(keys)
     }
 
     /// What the follower of interfaces counted, if interfaces are watched.

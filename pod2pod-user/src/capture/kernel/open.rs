@@ -49,11 +49,14 @@ impl Capture {
         let logger = if config.debug_log { EbpfLogger::init(&mut ebpf).ok() } else { None };
         let rings = rings::open(&mut ebpf, ring_count, ring_bytes)?;
         let mut connections = handles(&mut ebpf, names::MAP_CONNECTIONS, rings.len() + 1)?;
-        let entries = entries(connections.pop())?;
-        let readers = readers(&mut ebpf, rings, connections, scope_kind)?;
+        let mut verdicts = handles(&mut ebpf, names::MAP_VERDICTS, rings.len() + 1)?;
+        let connection_entries = entries(connections.pop(), names::MAP_CONNECTIONS)?;
+        let verdict_entries = entries(verdicts.pop(), names::MAP_VERDICTS)?;
+        let readers = readers(&mut ebpf, rings, (verdicts, connections), scope_kind)?;
         let mut capture = Self {
             readers,
-            entries,
+            entries: connection_entries,
+            verdict_entries,
             census: Census::default(),
             counters: map(&mut ebpf, names::MAP_COUNTERS)?,
             rings: map(&mut ebpf, names::MAP_RINGS)?,
@@ -87,12 +90,11 @@ pub(super) fn map<T: TryFrom<Map, Error = MapError>>(
 fn readers(
     ebpf: &mut Ebpf,
     rings: Vec<Ring>,
-    connection_maps: Vec<Map>,
+    (verdict_maps, connection_maps): (Vec<Map>, Vec<Map>),
     scope_kind: u32,
 ) -> Result<Vec<Reader>, OpenError> {
     let (verdicts, connections) = (names::MAP_VERDICTS, names::MAP_CONNECTIONS);
-    let mut verdict_maps = handles(ebpf, verdicts, rings.len())?.into_iter();
-    let mut connection_maps = connection_maps.into_iter();
+    let (mut verdict_maps, mut connection_maps) = (verdict_maps.into_iter(), connection_maps.into_iter());
     let epoch = Epoch::new(map(ebpf, names::MAP_VERDICT_EPOCH)?);
     let mut readers = Vec::new();
     for ring in rings {
@@ -121,9 +123,8 @@ fn handles(ebpf: &mut Ebpf, name: &'static str, count: usize) -> Result<Vec<Map>
     Ok(handles)
 }
 
-/// The table of connections, to be counted.
-fn entries(map: Option<Map>) -> Result<Entries, OpenError> {
-    let name = names::MAP_CONNECTIONS;
+/// A table of connections, to be looked through.
+fn entries(map: Option<Map>, name: &'static str) -> Result<Entries, OpenError> {
     let Some(Map::LruHashMap(data)) = map else { return Err(OpenError::ObjectMismatch { name }) };
     Entries::of(data).map_err(|cause| OpenError::Map { name, cause })
 }

@@ -4,6 +4,8 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
+use pod2pod_common::flow::FlowKey;
+
 use super::{Drained, ring::Ring, tc_follow::Paths, verdicts::Verdicts};
 use crate::{
     capture::{
@@ -97,6 +99,11 @@ impl Reader {
     /// Tells the kernel side what is wanted of a connection.
     pub fn steer(&mut self, steering: &Steering) {
         self.verdicts.write(steering, &mut self.stats);
+    }
+
+    /// What was said of these socket ends holds no more: those that are spoken at are met anew.
+    pub fn meet_anew(&mut self, ends: &[FlowKey]) {
+        ends.iter().for_each(|end| self.verdicts.meet_anew(end));
     }
 
     /// How a connection stands, of which not everything is sent; absent if the kernel side has forgotten it.

@@ -13,8 +13,9 @@ use std::{
 };
 
 use aya::maps::{Array, HashMap, MapData};
+use aya_obj::generated::BPF_EXIST;
 use pod2pod_common::{
-    flow::{ConnectionState, FlowKey, SCOPE_COOKIE, SCOPE_INTERFACE},
+    flow::{ConnectionState, FlowKey, GATE_UNWANTED, SCOPE_COOKIE, SCOPE_INTERFACE},
     segment::{DIRECTION_EGRESS, DIRECTION_INGRESS},
     verdict::{ACTION_CREDIT, ACTION_IGNORE, ACTION_SKIP, Verdict, next_epoch},
 };
@@ -84,6 +85,18 @@ impl Verdicts {
                 stats.skips_written += u64::from(skips);
             }
             Err(_) => stats.verdicts_refused += 1,
+        }
+    }
+
+    /// Nothing is said of a socket end any more, and the kernel looks at it as at one that it has just met.
+    pub(super) fn meet_anew(&mut self, end: &FlowKey) {
+        // First: a segment that comes between would take it for unwanted again.
+        let _ = self.verdicts.remove(end);
+        if let Ok(state) = self.connections.get(end, 0)
+            && state.gate == GATE_UNWANTED
+        {
+            // What the kernel writes at this moment is lost: the next segment says it again. It may be gone by now, too.
+            let _ = self.connections.insert(*end, state.anew(), u64::from(BPF_EXIST));
         }
     }
 
