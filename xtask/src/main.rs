@@ -16,6 +16,7 @@ mod setup;
 mod test;
 mod tidy;
 mod toolchain;
+mod unpacked;
 mod vm;
 
 /// Exit code of a command line that is wrong (sysexits.h, EX_USAGE).

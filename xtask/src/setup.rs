@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     cmd::{self, Cmd, say},
-    image, jars, node, pcap, servers, toolchain,
+    image, jars, node, pcap, servers, toolchain, unpacked,
 };
 
 /// What can be set up: `run`, `image`, `demo`, `bench`, `lint` and the tiers of `test`.
@@ -153,6 +153,7 @@ pub(crate) fn ensure(goals: &[&str]) -> Result<()> {
         servers::ensure()?;
         jars::ensure()?;
         node::ensure()?;
+        unpacked::ensure()?;
     }
     if linker { bpf_linker() } else { Ok(()) }
 }

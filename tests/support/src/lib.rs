@@ -31,5 +31,6 @@ pub mod server;
 pub mod simulation;
 pub mod stand_in;
 pub mod steered;
+pub mod syslog_ng;
 pub mod wire;
 pub mod world;
