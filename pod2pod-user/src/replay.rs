@@ -8,6 +8,7 @@ use std::{
     os::fd::AsFd as _,
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -34,6 +35,9 @@ use crate::{
 
 /// Metrics are published this often, between batches of packets.
 const PUBLISH_PERIOD: Duration = Duration::from_secs(1);
+
+/// At the end it is looked this often whether the targets have everything.
+const LOOK_PERIOD: Duration = Duration::from_millis(5);
 
 /// Reads `files` and writes their records; says how the program should exit.
 pub fn run(files: &[PathBuf], config: Config, shutdown: &Shutdown) -> u8 {
@@ -104,6 +108,7 @@ impl Replay {
         }
         let enriched = self.pipeline.stats().enrich;
         let filtered = *self.pipeline.stats().filter;
+        self.wait_for_sinks();
         let Self { pipeline, sinks, packets, .. } = self;
         drop(pipeline);
         let deadline = Instant::now() + DEFAULT_DRAIN;
@@ -161,6 +166,18 @@ impl Replay {
             rows.extend(stages::packets(&self.pipeline.stats().packets, &packets.stats()));
         }
         self.metrics.publish(rows);
+    }
+
+    /// Nothing is lost for want of time, unless somebody asks for the end: a target may be slow, or away for a while.
+    fn wait_for_sinks(&mut self) {
+        self.sinks.get().flush();
+        self.pipeline.publish_metrics();
+        while !self.is_over() && self.sinks.get().stats().iter().any(|(_, stats)| stats.in_flight > 0) {
+            if self.last_publication.elapsed() >= PUBLISH_PERIOD {
+                self.publish();
+            }
+            thread::park_timeout(LOOK_PERIOD);
+        }
     }
 
     fn is_over(&self) -> bool {

@@ -5,10 +5,12 @@ use std::{
     io::{BufRead as _, BufReader, Read, Write},
     net::TcpListener,
     path::Path,
+    process::{Command, Stdio},
     sync::{Arc, Mutex},
 };
 
 use flate2::read::GzDecoder;
+use nix::sys::signal::Signal;
 use rustls::{
     RootCertStore, ServerConfig, ServerConnection, StreamOwned,
     crypto::ring,
@@ -25,7 +27,7 @@ use pod2pod_user::{
     },
 };
 use support::{
-    process::{Finished, command, run},
+    process::{Finished, Running, command, run},
     server::Nobody,
 };
 
@@ -94,12 +96,16 @@ impl Collector {
     }
 
     fn replay(&self, exchanges: usize, settings: &[&str]) -> Finished {
+        run(self.command(settings), &capture(exchanges))
+    }
+
+    fn command(&self, settings: &[&str]) -> Command {
         let mut replay = command(["replay", "-", "--set"]);
         replay.arg(format!("sinks.http.url=http://{}/in?x=1", self.address));
         settings.iter().for_each(|setting| {
             replay.args(["--set", setting]);
         });
-        run(replay, &capture(exchanges))
+        replay
     }
 }
 
@@ -190,9 +196,16 @@ fn what_may_succeed_later_is_tried_again_and_lost_after_as_many_attempts_as_allo
 }
 
 #[test]
-fn without_a_limit_it_is_tried_until_the_end() {
+fn without_a_limit_it_is_tried_until_somebody_asks_for_the_end() {
     let collector = Collector::start("503 Service Unavailable", 0);
-    let finished = collector.replay(1, &[]);
+    let mut replay = collector.command(&[]);
+    replay.stdin(Stdio::piped());
+    let mut running = Running::start(replay);
+    running.write(&capture(1));
+    running.close_stdin();
+    running.wait_stderr(|said| said.contains("records wait, since the target does not take them"));
+    running.signal(Signal::SIGTERM);
+    let finished = running.finish();
     // Four times a second as long as there is time.
     let attempts = collector.posts().len();
     assert!((5..=30).contains(&attempts), "{attempts}: {finished:?}");

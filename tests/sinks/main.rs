@@ -9,6 +9,7 @@ mod opensearch;
 mod otlp;
 mod postgres;
 mod rsyslog;
+mod slow;
 mod syslog_ng;
 
 use std::{

@@ -12,6 +12,7 @@ mod backoff;
 mod circuit;
 mod concurrency;
 pub mod dead;
+mod job;
 mod latency;
 mod parcel;
 mod patience;

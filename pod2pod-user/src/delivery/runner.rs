@@ -12,13 +12,13 @@ use tokio::{
 };
 
 use super::{
-    Answer, CircuitState, DeadLetters, Parcel, Queue, Refusal, RefusalKind, SinkStats, Target, Trouble,
-    TroubleKind, Verdict,
+    Answer, CircuitState, DeadLetters, Queue, Refusal, RefusalKind, SinkStats, Target, Trouble, TroubleKind,
+    Verdict,
     backoff::{Dice, backoff},
     circuit::{Circuit, MAX_ASKED, May},
     concurrency::Concurrency,
+    job::Job,
     queue::Taken,
-    spool::Ticket,
 };
 
 /// When the program ends a batch waits this long at most before it is sent again: there are some seconds left.
@@ -39,28 +39,6 @@ pub struct Limits {
     pub timeout: Duration,
     /// Attempts for one batch; without a number as many as it takes.
     pub attempts: Option<u32>,
-}
-
-/// Items that are to be sent.
-#[derive(Debug)]
-struct Job {
-    parcel: Parcel,
-    /// What is given back to the queue when it is done.
-    weight: usize,
-    /// Who is to be told when it is done, and its other parts are.
-    ticket: Option<Rc<Ticket>>,
-    /// Attempts that failed.
-    failures: u32,
-    due: Instant,
-    /// When it was queued, unless it was on disk.
-    since: Option<Instant>,
-}
-
-impl Job {
-    /// Whether its items are on disk.
-    fn is_stored(&self) -> bool {
-        self.ticket.as_deref().is_some_and(Ticket::is_stored)
-    }
 }
 
 /// Items that were sent.
@@ -287,7 +265,7 @@ impl<T: Target> Runner<T> {
             }
             Answer::Judged(verdicts) => self.judge(job, &verdicts, now),
             Answer::TooLarge => self.divide(job, now),
-            Answer::Later(trouble) => self.try_again(job, trouble.after, now),
+            Answer::Later(trouble) => self.try_again(job, Some(&trouble), now),
             Answer::Never(refusal) => {
                 job.parcel.items().for_each(|item| self.bury(&job, item, &refusal, now));
                 self.finish(job);
@@ -386,28 +364,20 @@ impl<T: Target> Runner<T> {
     }
 
     /// Too much at once: half of it, or none if it is one item.
-    fn divide(&mut self, job: Job, now: Instant) {
-        let Some([first, second]) = job.parcel.halves() else {
-            let detail = format_args!("one record of {} bytes", job.parcel.bytes().len());
-            let refusal = Refusal::new(RefusalKind::TooLarge, detail);
-            job.parcel.items().for_each(|item| self.bury(&job, item, &refusal, now));
-            return self.finish(job);
-        };
-        let Job { weight, failures, ticket, since, .. } = job;
-        let weights = [weight / 2, weight - weight / 2];
-        let halves = [first, second].into_iter().zip(weights);
-        let jobs = halves.map(|(parcel, weight)| Job {
-            parcel,
-            weight,
-            ticket: ticket.clone(),
-            failures,
-            due: now,
-            since,
-        });
-        self.waiting.splice(..0, jobs);
+    fn divide(&mut self, mut job: Job, now: Instant) {
+        job.due = now;
+        match job.halves() {
+            Ok(halves) => drop(self.waiting.splice(..0, halves)),
+            Err(job) => {
+                let detail = format_args!("one record of {} bytes", job.parcel.bytes().len());
+                let refusal = Refusal::new(RefusalKind::TooLarge, detail);
+                job.parcel.items().for_each(|item| self.bury(&job, item, &refusal, now));
+                self.finish(job);
+            }
+        }
     }
 
-    fn try_again(&mut self, mut job: Job, after: Option<Duration>, now: Instant) {
+    fn try_again(&mut self, mut job: Job, trouble: Option<&Trouble>, now: Instant) {
         let items = job.parcel.len() as u64;
         job.failures = job.failures.saturating_add(1);
         if self.limits.attempts.is_some_and(|attempts| job.failures >= attempts) {
@@ -415,9 +385,14 @@ impl<T: Target> Runner<T> {
             return self.finish(job);
         }
         self.queue.count(0, None, |stats| stats.retried += items);
-        let wait = backoff(job.failures, self.dice.roll()).max(after.unwrap_or_default().min(MAX_ASKED));
+        let asked = trouble.and_then(|trouble| trouble.after).unwrap_or_default().min(MAX_ASKED);
+        let wait = backoff(job.failures, self.dice.roll()).max(asked);
         job.due = now + if self.is_hurried() { HURRIED_WAIT } else { wait };
-        self.waiting.insert(0, job);
+        let is_late = trouble.is_some_and(|trouble| trouble.kind == TroubleKind::Timeout);
+        match if is_late && job.may_be_too_slow() { job.halves() } else { Err(job) } {
+            Ok(halves) => drop(self.waiting.splice(..0, halves)),
+            Err(job) => self.waiting.insert(0, job),
+        }
     }
 
     /// Counts an item that the target will never take, and keeps it if there is a place for that.
@@ -501,7 +476,9 @@ mod tests {
     use std::cell::RefCell;
 
     use super::*;
-    use crate::delivery::{Batch, CircuitState, Overflow, SinkStats, circuit::FAILURES_TO_OPEN};
+    use crate::delivery::{
+        Batch, CircuitState, Overflow, Parcel, SinkStats, circuit::FAILURES_TO_OPEN, job::MIN_HALVED_BYTES,
+    };
 
     const ROOM: usize = 1 << 20;
     const LIMITS: Limits = Limits { concurrency: 8, timeout: Duration::from_secs(30), attempts: None };
@@ -700,6 +677,73 @@ mod tests {
         assert_eq!((stats.delivered, stats.refused, stats.retried), (99, [1, 0], 0));
         let taken: Vec<_> = requests.iter().filter(|request| request.items.len() <= 30).collect();
         assert!(taken.len() < 15, "{}", taken.len());
+    }
+
+    /// Its way takes so many bytes a second, one batch after the other.
+    struct SlowWay {
+        bytes_per_second: u32,
+        way: tokio::sync::Mutex<()>,
+        sizes: Rc<RefCell<Vec<usize>>>,
+    }
+
+    impl Target for SlowWay {
+        async fn send(&self, parcel: &Parcel) -> Answer {
+            let _way = self.way.lock().await;
+            self.sizes.borrow_mut().push(parcel.bytes().len());
+            pass(Duration::from_secs(parcel.bytes().len() as u64) / self.bytes_per_second).await;
+            Answer::Delivered
+        }
+    }
+
+    /// Sizes of attempts for batches of 320,000 bytes each, until the end or for an hour; and what became of them.
+    fn slowly(batches: usize, bytes_per_second: u32) -> (SinkStats, Vec<usize>) {
+        let queue = Arc::new(Queue::new(ROOM, Overflow::DropNewest));
+        for _ in 0..batches {
+            let mut filled = Batch::default();
+            for _ in 0..500 {
+                filled.bytes.extend([b'x'; 640]);
+                filled.end_item();
+                filled.records += 1;
+            }
+            queue.push(filled, || false);
+        }
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let sizes = Rc::<RefCell<Vec<usize>>>::default();
+        runtime.block_on(async {
+            let target =
+                SlowWay { bytes_per_second, way: tokio::sync::Mutex::default(), sizes: Rc::clone(&sizes) };
+            let runner = Runner::new("slow".into(), target, Arc::clone(&queue), LIMITS);
+            let begin = clock();
+            tokio::join!(runner.run(), async {
+                while queue.stats().in_flight > 0 && clock() - begin < Duration::from_secs(3600) {
+                    pass(Duration::from_secs(1)).await;
+                }
+                queue.end();
+                queue.abandon();
+            });
+        });
+        (queue.stats(), sizes.take())
+    }
+
+    #[test]
+    fn what_a_way_is_too_slow_for_comes_in_parts() {
+        // A batch would take 32 s of 30.
+        let (stats, sizes) = slowly(3, 10_000);
+        assert_eq!((stats.delivered, stats.lost()), (1500, 0));
+        assert!(
+            sizes.iter().any(|size| *size < 300_000) && sizes.iter().all(|size| *size > 30_000),
+            "{sizes:?}"
+        );
+    }
+
+    #[test]
+    fn a_target_that_never_answers_does_not_crumble_what_it_is_to_get() {
+        let (stats, sizes) = slowly(3, 1);
+        assert_eq!(stats.delivered, 0);
+        // Halves of what is a little more than the least.
+        assert!(sizes.iter().all(|size| *size > MIN_HALVED_BYTES / 2), "{sizes:?}");
+        assert!(sizes.len() < 250, "{}", sizes.len());
     }
 
     #[test]

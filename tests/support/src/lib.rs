@@ -29,6 +29,7 @@ pub mod rsyslog;
 pub mod scale;
 pub mod server;
 pub mod simulation;
+pub mod slow_link;
 pub mod stand_in;
 pub mod steered;
 pub mod syslog_ng;
