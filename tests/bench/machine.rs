@@ -20,12 +20,13 @@ pub(crate) struct Machine {
 }
 
 /// Programs, the arguments that make them tell, and the words around their version.
-const PROGRAMS: [(&str, &[&str]); 5] = [
+const PROGRAMS: [(&str, &[&str]); 6] = [
     ("nginx", &["-v"]),
     ("wrk", &["-v"]),
     ("tcpdump", &["--version"]),
     ("httpry", &["-h"]),
     ("tshark", &["-v"]),
+    ("rsyslogd", &["-v"]),
 ];
 
 impl Machine {

@@ -32,11 +32,11 @@ use crate::stage;
 /// First word of the command line by which the benchmark becomes it.
 pub(crate) const WORD: &str = "sinks-load";
 /// Bytes of a record as a line, with its end.
-pub(crate) const RECORD_BYTES: usize = 600;
+pub(super) const RECORD_BYTES: usize = 600;
 /// Different ones: the same one again and again would compress to nothing.
 const RECORDS: usize = 4096;
 /// A run takes seconds.
-const MAX_TIME: Duration = Duration::from_secs(120);
+pub(super) const MAX_TIME: Duration = Duration::from_secs(120);
 
 /// What is done.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -49,6 +49,8 @@ pub(crate) enum Work {
     Spool,
     /// To the broker whose address follows.
     Kafka,
+    /// Into a file.
+    File,
 }
 
 /// What it took.
@@ -87,6 +89,7 @@ pub(crate) fn become_load(words: &[String]) -> Result<()> {
         Work::Http => http(count, more)?,
         Work::Spool => spool(count, Path::new(directory))?,
         Work::Kafka => kafka(count, more)?,
+        Work::File => file(count, Path::new(directory))?,
     };
     Ok(serde_json::to_writer(io::stdout(), &took)?)
 }
@@ -102,7 +105,7 @@ impl Target for Anything {
 
 /// Nothing but the queue and the thread behind it, and a copy into the batch.
 fn engine(count: u64) -> Result<Took> {
-    let lines: Vec<Vec<u8>> = records().iter().map(line).collect();
+    let lines = lines();
     let queue = Arc::new(Queue::new(remote::DEFAULT_QUEUE_BYTES, Overflow::Wait));
     let limits =
         Limits { concurrency: remote::DEFAULT_CONCURRENCY, timeout: remote::DEFAULT_TIMEOUT, attempts: None };
@@ -146,6 +149,22 @@ fn http(count: u64, more: &[String]) -> Result<Took> {
 
 fn kafka(count: u64, more: &[String]) -> Result<Took> {
     Ok(write_all(start(more, None)?, count, || Duration::ZERO)?.0)
+}
+
+/// All of it into one.
+fn file(count: u64, directory: &Path) -> Result<Took> {
+    let path = directory.join("records");
+    let settings = [
+        "sinks.load.type=file".to_owned(),
+        format!("sinks.load.path={}", path.display()),
+        "sinks.load.max_file_bytes=1048576MiB".to_owned(),
+    ];
+    let (took, _) = write_all(start(&settings, None)?, count, || Duration::ZERO)?;
+    let length = std::fs::metadata(&path)?.len();
+    if length != took.bytes {
+        bail!("{} bytes were written, and {length} are there", took.bytes);
+    }
+    Ok(took)
 }
 
 /// Writes records until all are delivered; what that took, and what `other` used meanwhile.
@@ -224,6 +243,11 @@ fn wait(is_so: impl Fn() -> bool) -> Result<()> {
     Ok(())
 }
 
+/// The lines of all records.
+pub(super) fn lines() -> Vec<Vec<u8>> {
+    records().iter().map(line).collect()
+}
+
 /// Exchanges of a shop, as a node tells them, of [`RECORD_BYTES`] each.
 fn records() -> Vec<Record> {
     let mut rng = Rng::new(7);
@@ -268,7 +292,7 @@ mod tests {
 
     #[test]
     fn records_are_as_long_as_said_and_differ() {
-        let mut lines: Vec<_> = records().iter().map(line).collect();
+        let mut lines = lines();
         assert!(
             lines.iter().all(|line| line.len() == RECORD_BYTES),
             "{:?}",
@@ -284,7 +308,9 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let [gzip, zstd] =
             ["gzip", "zstd"].map(|coding| http(10_000, &[format!("sinks.load.compression={coding}")]));
-        for took in [engine(10_000), gzip, zstd, spool(10_000, directory.path())] {
+        for took in
+            [engine(10_000), gzip, zstd, spool(10_000, directory.path()), file(10_000, directory.path())]
+        {
             let took = took.expect("all is delivered");
             assert_eq!(took.bytes, 10_000 * RECORD_BYTES as u64);
             assert!(took.seconds > 0.0 && took.cpu > 0.0, "{took:?}");

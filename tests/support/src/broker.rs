@@ -26,6 +26,19 @@ use crate::{
 /// The cluster's id: any will do.
 const CLUSTER: &str = "MkU3OEVBNTcwNTJENDM2Qg";
 
+/// Compiled once and quickly.
+const SMALL: [&str; 3] = ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
+/// Of kafka-run-class.sh and kafka-server-start.sh.
+const SHIPPED: [&str; 7] = [
+    "-Xmx1G",
+    "-Xms1G",
+    "-server",
+    "-XX:+UseG1GC",
+    "-XX:MaxGCPauseMillis=20",
+    "-XX:InitiatingHeapOccupancyPercent=35",
+    "-XX:+ExplicitGCInvokesConcurrent",
+];
+
 /// A broker that makes no topics by itself, and the ports of loopback where it listens.
 pub struct Broker {
     /// Its process.
@@ -54,8 +67,17 @@ pub struct Message {
 }
 
 impl Broker {
-    /// Starts one, and waits until it answers.
+    /// Starts one that is soon there and takes little, and waits until it answers.
     pub fn start() -> Self {
+        Self::start_by(&SMALL)
+    }
+
+    /// Starts one by the options that Kafka's own script gives it, and waits until it answers: for who measures.
+    pub fn start_as_shipped() -> Self {
+        Self::start_by(&SHIPPED)
+    }
+
+    fn start_by(options: &'static [&str]) -> Self {
         let [plain, secret, certified, control] = std::array::from_fn(|_| free_port());
         let prepare = move |folder: &Path| {
             let (key, certificate) = (tls_file("key.pem"), tls_file("certificate.pem"));
@@ -63,15 +85,15 @@ impl Broker {
             fs::write(folder.join("kafka.pem"), both).unwrap();
             fs::write(folder.join("server.properties"), properties([plain, secret, certified, control]))
                 .unwrap();
-            let mut format = java();
+            let mut format = java(&SMALL);
             format.args(["kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c", "server.properties"]);
             format.args(["--add-scram", "SCRAM-SHA-512=[name=u,password=p@ss]"]);
             format.args(["--add-scram", "SCRAM-SHA-256=[name=u,password=p@ss]"]).current_dir(folder);
             let formatted = format.output().unwrap();
             assert!(formatted.status.success(), "{}", String::from_utf8_lossy(&formatted.stderr));
         };
-        let start = |_: &Path| {
-            let mut command = java();
+        let start = move |_: &Path| {
+            let mut command = java(options);
             command.args(["kafka.Kafka", "server.properties"]);
             command
         };
@@ -159,17 +181,10 @@ impl Broker {
     }
 }
 
-fn java() -> Command {
+fn java(options: &[&str]) -> Command {
     let path = format!("{}/lib/*", installed("kafka").display());
     let mut command = keeper::command(Path::new("java"));
-    command.args([
-        "-Xmx256m",
-        "-XX:+UseSerialGC",
-        "-XX:TieredStopAtLevel=1",
-        "-Dlog4j2.level=WARN",
-        "-cp",
-        &path,
-    ]);
+    command.args(options).args(["-Dlog4j2.level=WARN", "-cp", &path]);
     command
 }
 

@@ -51,6 +51,17 @@ pub struct Message {
     pub text: String,
 }
 
+/// Starts one with the settings of its folder, and waits until all `ports` are listened to.
+pub fn server(settings: impl Fn(&Path) -> String, ports: Vec<u16>) -> Server {
+    let prepare = move |folder: &Path| fs::write(folder.join("rsyslog.conf"), settings(folder)).unwrap();
+    let start = |folder: &Path| {
+        let mut command = keeper::command(Path::new("rsyslogd"));
+        command.arg("-n").arg("-f").arg(folder.join("rsyslog.conf")).arg("-i").arg(folder.join("pid"));
+        command
+    };
+    Server::start("rsyslog", prepare, start, move || ports.iter().all(|port| listens(*port)))
+}
+
 impl Rsyslog {
     /// Starts one, and waits until it listens.
     pub fn start() -> Self {
@@ -94,14 +105,7 @@ impl Rsyslog {
                 messages.display()
             )
         };
-        let prepare = move |folder: &Path| fs::write(folder.join("rsyslog.conf"), settings(folder)).unwrap();
-        let start = |folder: &Path| {
-            let mut command = keeper::command(Path::new("rsyslogd"));
-            command.arg("-n").arg("-f").arg(folder.join("rsyslog.conf")).arg("-i").arg(folder.join("pid"));
-            command
-        };
-        let is_ready = move || [tcp, tls, raw_tcp].into_iter().all(listens);
-        Self { server: Server::start("rsyslog", prepare, start, is_ready), tcp, tls, udp, raw_tcp, raw_udp }
+        Self { server: server(settings, [tcp, tls, raw_tcp].into()), tcp, tls, udp, raw_tcp, raw_udp }
     }
 
     /// Whether it has read a message yet.

@@ -178,8 +178,12 @@ impl Server {
 
     /// Holds it (SIGSTOP), lets it go on (SIGCONT), or something else.
     pub fn signal(&self, signal: Signal) {
-        let id = self.child.as_ref().unwrap().id();
-        kill(Pid::from_raw(id.cast_signed()), signal).unwrap();
+        kill(self.pid(), signal).unwrap();
+    }
+
+    /// Of its process, which runs.
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.as_ref().unwrap().id().cast_signed())
     }
 
     fn wait(&mut self) {

@@ -28,35 +28,38 @@ pub struct SyslogNg {
     pub udp: u16,
 }
 
+/// Starts one with the settings of its folder, which say no version, and waits until all `ports` are listened to.
+pub fn server(settings: impl Fn(&Path) -> String, ports: Vec<u16>) -> Server {
+    let root = installed("syslog-ng").join("root");
+    let libraries = root.join("usr/lib/syslog-ng");
+    // Its modules are in a folder of its version.
+    let version = fs::read_dir(&libraries).unwrap().flatten().find(|entry| entry.path().is_dir()).unwrap();
+    let (modules, version) = (version.path(), version.file_name().into_string().unwrap());
+    let prepare = move |folder: &Path| {
+        let settings = format!("@version: {version}\n{}", settings(folder));
+        fs::write(folder.join("syslog-ng.conf"), settings).unwrap();
+    };
+    let start = move |folder: &Path| {
+        let mut command = keeper::command(&root.join("usr/sbin/syslog-ng"));
+        let of_system = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"].map(|folder| root.join(folder));
+        let paths = std::env::join_paths([libraries.clone()].iter().chain(&of_system)).unwrap();
+        command.env("LD_LIBRARY_PATH", paths).arg("--foreground").arg("--no-caps");
+        command.arg("--module-path").arg(&modules).arg("--cfgfile").arg(folder.join("syslog-ng.conf"));
+        for (option, file) in [("--persist-file", "persist"), ("--pidfile", "pid"), ("--control", "control")]
+        {
+            command.arg(option).arg(folder.join(file));
+        }
+        command
+    };
+    Server::start("syslog-ng", prepare, start, move || ports.iter().all(|port| listens(*port)))
+}
+
 impl SyslogNg {
     /// Starts one, and waits until it listens.
     pub fn start() -> Self {
-        let root = installed("syslog-ng").join("root");
-        let libraries = root.join("usr/lib/syslog-ng");
-        // Its modules are in a folder of its version.
-        let version =
-            fs::read_dir(&libraries).unwrap().flatten().find(|entry| entry.path().is_dir()).unwrap();
-        let (modules, version) = (version.path(), version.file_name().into_string().unwrap());
         let [tcp, tls, udp] = std::array::from_fn(|_| free_port());
-        let prepare = move |folder: &Path| {
-            fs::write(folder.join("syslog-ng.conf"), settings(folder, &version, [tcp, tls, udp])).unwrap();
-        };
-        let start = move |folder: &Path| {
-            let mut command = keeper::command(&root.join("usr/sbin/syslog-ng"));
-            let of_system =
-                ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"].map(|folder| root.join(folder));
-            let paths = std::env::join_paths([libraries.clone()].iter().chain(&of_system)).unwrap();
-            command.env("LD_LIBRARY_PATH", paths).arg("--foreground").arg("--no-caps");
-            command.arg("--module-path").arg(&modules).arg("--cfgfile").arg(folder.join("syslog-ng.conf"));
-            for (option, file) in
-                [("--persist-file", "persist"), ("--pidfile", "pid"), ("--control", "control")]
-            {
-                command.arg(option).arg(folder.join(file));
-            }
-            command
-        };
-        let is_ready = move || [tcp, tls].into_iter().all(listens);
-        Self { server: Server::start("syslog-ng", prepare, start, is_ready), tcp, tls, udp }
+        let server = server(|folder| settings(folder, [tcp, tls, udp]), vec![tcp, tls]);
+        Self { server, tcp, tls, udp }
     }
 
     /// How many messages it has read.
@@ -78,7 +81,7 @@ impl SyslogNg {
 }
 
 /// It reads as fast as its file takes: nothing is dropped in between. What a message does not have it would leave out.
-fn settings(folder: &Path, version: &str, [tcp, tls, udp]: [u16; 3]) -> String {
+fn settings(folder: &Path, [tcp, tls, udp]: [u16; 3]) -> String {
     let (certificate, key) = (tls_file("certificate.pem"), tls_file("key.pem"));
     let fields = [
         ("pri", "${FACILITY}.${LEVEL}"),
@@ -93,8 +96,7 @@ fn settings(folder: &Path, version: &str, [tcp, tls, udp]: [u16; 3]) -> String {
     .map(|(field, value)| format!("{field}=\"{value}\""))
     .join(" ");
     format!(
-        "@version: {version}\n\
-         options {{ keep-hostname(yes); use-dns(no); dns-cache(no); log-msg-size(131072); frac-digits(6); time-zone(\"UTC\"); stats-freq(0); }};\n\
+        "options {{ keep-hostname(yes); use-dns(no); dns-cache(no); log-msg-size(131072); frac-digits(6); time-zone(\"UTC\"); stats-freq(0); }};\n\
          source s {{\n\
          syslog(ip(127.0.0.1) port({tcp}) transport(tcp) log-iw-size(1000));\n\
          syslog(ip(127.0.0.1) port({udp}) transport(udp));\n\
