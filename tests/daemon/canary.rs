@@ -189,12 +189,14 @@ struct Targets {
     refusing: String,
     /// Never says that a key is needed.
     locked: StandIn,
+    /// Never answers a call.
+    grpc: StandIn,
 }
 
 /// Sinks whose targets take everything.
 const TAKING: &str = "http es fluentd syslog old logstash otlp spans postgres file";
 /// Sinks of which nothing is taken.
-const LOSING: [&str; 2] = ["refused", "locked"];
+const LOSING: [&str; 3] = ["refused", "locked", "grpc"];
 
 impl Targets {
     fn start() -> Self {
@@ -211,6 +213,7 @@ impl Targets {
             database: Database::start(),
             refusing: refusing(),
             locked: speaks(Protocol::Ear),
+            grpc: speaks(Protocol::Ear),
         }
     }
 
@@ -249,6 +252,13 @@ impl Targets {
             format!("sinks.otlp.url=http://{}/", self.otlp.address),
             "sinks.otlp.compression=none".to_owned(),
             format!("sinks.otlp.token_file={secret}"),
+            "sinks.grpc.type=otlp".to_owned(),
+            "sinks.grpc.protocol=grpc".to_owned(),
+            format!("sinks.grpc.url=http://{}/", self.grpc.address),
+            "sinks.grpc.compression=none".to_owned(),
+            format!("sinks.grpc.token_file={secret}"),
+            "sinks.grpc.attempts=1".to_owned(),
+            "sinks.grpc.timeout=1s".to_owned(),
             "sinks.spans.type=otlp".to_owned(),
             "sinks.spans.signal=spans".to_owned(),
             format!("sinks.spans.url=http://{}/", self.spans.address),
@@ -273,6 +283,7 @@ impl Targets {
             ("syslog", self.syslog.heard()),
             ("logstash", self.logstash.heard()),
             ("fluentd", self.fluentd.heard()),
+            ("grpc", self.grpc.heard()),
             ("postgres", database),
         ];
         told.map(|(place, text)| (place.to_owned(), text)).into()

@@ -82,9 +82,17 @@ impl HeaderFile {
     }
 }
 
+/// Not those of a connection (RFC 9110, section 7.6.1), of how a message is sent or of how its answer is, nor those of gRPC's own.
 fn header_name(text: &str) -> Option<HeaderName> {
     let name: HeaderName = text.trim().parse().ok()?;
     let own = [
+        header::ACCEPT_ENCODING,
+        header::EXPECT,
+        header::TE,
+        header::TRAILER,
+        header::UPGRADE,
+        HeaderName::from_static("keep-alive"),
+        HeaderName::from_static("proxy-connection"),
         header::HOST,
         header::USER_AGENT,
         header::CONTENT_TYPE,
@@ -93,7 +101,7 @@ fn header_name(text: &str) -> Option<HeaderName> {
         header::TRANSFER_ENCODING,
         header::CONNECTION,
     ];
-    (!own.contains(&name)).then_some(name)
+    (!own.contains(&name) && !name.as_str().starts_with("grpc-")).then_some(name)
 }
 
 /// What is said of us in `Authorization` (RFC 9110, section 11.6.2).
@@ -459,6 +467,11 @@ mod tests {
         check("Authorization:Bearer a:b", Some(("authorization", "Bearer a:b")));
         check("Host: elsewhere", None);
         check("Content-Length: 7", None);
+        check("TE: trailers", None);
+        check("Keep-Alive: timeout=5", None);
+        check("Accept-Encoding: gzip", None);
+        check("gRPC-Timeout: 1S", None);
+        check("Grpcish: 1", Some(("grpcish", "1")));
         check("no colon", None);
         check("X: ", None);
         check("X: a\nY: b", None);

@@ -70,7 +70,7 @@ static KEYS: &[Key] = &[
         path: "index",
         allowed: "a name of an index or data stream, with placeholders such as {date}, {namespace|none}, {kind}",
         default: DEFAULT_INDEX,
-        sentence: "Where a record goes. A placeholder is a field of the record, and after `|` what stands there without it; `{date}` is `%Y.%m.%d` of its time.",
+        sentence: "Where a record goes. A placeholder is a field of the record, and after `|` what stands there without it; `{date}` is `%Y.%m.%d` of its time. Before the URL's `index=`.",
         set: |sink, given| {
             let index = Template::parse(given.text()?).ok().filter(is_index)?;
             let is_usual = index.text() == DEFAULT_INDEX;
