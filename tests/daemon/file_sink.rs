@@ -50,6 +50,20 @@ fn the_file_has_the_same_lines_in_their_order_and_is_written_on() {
 }
 
 #[test]
+fn who_wants_sinks_only_gets_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("records");
+    let only = replay(3, &path, &["output.format=none"]);
+    assert_eq!((only.code, &*only.stdout), (Some(0), ""), "{only:?}");
+    assert!(only.stderr.contains("log: delivered 3, lost 0"), "{only:?}");
+    assert_eq!(paths(&fs::read_to_string(&path).unwrap()), expected(3));
+    let file = format!("output.file={}", folder.path().join("other").display());
+    let both = replay(3, &path, &["output.format=none", &file]);
+    assert_eq!(both.code, Some(64), "{both:?}");
+    assert!(both.stderr.contains("output.file and output.format none"), "{both:?}");
+}
+
+#[test]
 fn files_are_so_large_and_so_many_and_compressed() {
     const RECORDS: usize = 20_000;
     let folder = tempfile::tempdir().unwrap();

@@ -101,7 +101,7 @@ pub struct Common {
     /// Port of servers to watch, or a range; can be repeated
     #[arg(long, value_name = "PORT")]
     pub port: Vec<String>,
-    /// auto, json, text or pod2pod-log
+    /// auto, json, text, pod2pod-log or none
     #[arg(long)]
     pub format: Option<String>,
     /// Appends records to a file

@@ -272,7 +272,7 @@ impl Loading {
     /// The old format leaves out what its program did, unless it is said what is to be left out.
     fn complete_old_format(&mut self) {
         let is_said = self.config.said.iter().any(|said| said.key == IGNORE_TARGETS);
-        if self.config.output.format == Format::Pod2podLog && !is_said {
+        if self.config.output.format == Some(Format::Pod2podLog) && !is_said {
             self.config.enrich.ignore.set_targets(legacy::IGNORED_TARGETS.map(str::to_owned).to_vec());
         }
         self.config.output.with_headers = !self.config.http.request_headers.is_empty();
@@ -531,7 +531,7 @@ mod tests {
                 "--set: unknown key sampling.slwo; did you mean sampling.slow?",
                 "--set: unknown key rate; did you mean sampling.rate?",
                 "--set: unknown key zzzzzzzz",
-                "--format: output.format: \"xml\" is not allowed; allowed: auto, json, text, pod2pod-log",
+                "--format: output.format: \"xml\" is not allowed; allowed: auto, json, text, pod2pod-log, none",
             ]
         );
     }

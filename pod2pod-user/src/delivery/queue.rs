@@ -70,6 +70,14 @@ impl Batch {
         self.unwanted_reuses += u64::from(record.kind == Kind::IpvsReuse);
     }
 
+    /// Adds what is in it to what was counted before it is queued.
+    pub const fn add_to(&self, stats: &mut SinkStats) {
+        stats.received += self.records;
+        stats.in_flight += self.records;
+        stats.unwanted += self.unwanted;
+        stats.reuses += self.reuses + self.unwanted_reuses;
+    }
+
     /// Bytes that it takes.
     pub(super) fn size(&self) -> usize {
         self.bytes.capacity() + self.ends.capacity() * size_of::<u32>()
@@ -522,10 +530,18 @@ mod tests {
         let queue = Queue::new(100, Overflow::DropNewest);
         let mut batch = Batch::default();
         batch.count(&Record::blank());
-        batch.count(&Record { kind: Kind::IpvsReuse, ..Record::blank() });
+        let reuse = Record { kind: Kind::IpvsReuse, ..Record::blank() };
+        batch.count(&reuse);
+        batch.count_unwanted(&Record::blank());
+        batch.count_unwanted(&reuse);
+        // Before it is queued and after.
+        let mut filling = queue.stats();
+        batch.add_to(&mut filling);
         queue.push(batch, || false);
-        let stats = queue.stats();
-        assert_eq!((stats.received, stats.reuses), (2, 1));
+        for stats in [filling, queue.stats()] {
+            let SinkStats { received, in_flight, unwanted, reuses, .. } = stats;
+            assert_eq!((received, in_flight, unwanted, reuses), (2, 2, 2, 2));
+        }
     }
 
     #[test]

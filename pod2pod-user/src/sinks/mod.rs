@@ -79,8 +79,8 @@ pub const DEFAULT_QUEUE_BYTES: usize = 8 * 1024 * 1024;
 /// Where and how records are written.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// How.
-    pub format: Format,
+    /// How; nothing is written if absent.
+    pub format: Option<Format>,
     /// The old record has the request's headers.
     pub with_headers: bool,
     /// A file to append to; standard output if absent.
@@ -91,7 +91,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { format: Format::Auto, with_headers: false, file: None, queue_bytes: DEFAULT_QUEUE_BYTES }
+        Self { format: Some(Format::Auto), with_headers: false, file: None, queue_bytes: DEFAULT_QUEUE_BYTES }
     }
 }
 

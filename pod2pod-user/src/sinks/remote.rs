@@ -240,11 +240,8 @@ impl Remote {
     }
 
     /// Adds what is in the batch that is being filled.
-    pub fn add_filling(&self, stats: &mut SinkStats) {
-        stats.received += self.batch.records;
-        stats.in_flight += self.batch.records;
-        stats.unwanted += self.batch.unwanted;
-        stats.reuses += self.batch.unwanted_reuses;
+    pub const fn add_filling(&self, stats: &mut SinkStats) {
+        self.batch.add_to(stats);
     }
 
     /// Nothing comes any more.

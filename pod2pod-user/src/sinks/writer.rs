@@ -50,7 +50,8 @@ pub enum OpenError {
 /// The output.
 #[derive(Debug)]
 pub struct Writer {
-    encoder: Encoder,
+    /// Absent where nothing is written.
+    encoder: Option<Encoder>,
     batch: Batch,
     batch_bytes: usize,
     queue: Arc<Queue>,
@@ -66,11 +67,11 @@ impl Writer {
     pub fn open(config: &Config, overflow: Overflow, shutdown: &Shutdown) -> Result<Self, OpenError> {
         let file = open_target(config)?;
         let terminal = file.is_terminal();
-        let encoder = match (config.format, terminal) {
+        let encoder = config.format.map(|format| match (format, terminal) {
             (Format::Json, _) | (Format::Auto, false) => Encoder::Json(Lines::default()),
             (Format::Pod2podLog, _) => Encoder::Old(OldLines::of_host(config.with_headers)),
             (Format::Text, _) | (Format::Auto, true) => Encoder::Text(Box::new(Columns::for_file(&file))),
-        };
+        });
         let queue = Arc::new(Queue::new(config.queue_bytes, overflow));
         let target = Target { file, torn: false, last_warning: None };
         let (shared, told) = (Arc::clone(&queue), shutdown.clone());
@@ -87,7 +88,7 @@ impl Writer {
 
     /// Shows the header of columns before the first record: a person is waiting for it.
     pub fn show_header(&mut self) {
-        if let Encoder::Text(columns) = &mut self.encoder {
+        if let Some(Encoder::Text(columns)) = &mut self.encoder {
             columns.push_header(&mut self.batch.bytes);
             self.flush();
         }
@@ -102,7 +103,10 @@ impl Writer {
 
     /// Adds `record` to the batch.
     pub fn write(&mut self, record: &Record) {
-        self.encoder.push(&mut self.batch.bytes, record);
+        let Some(encoder) = &mut self.encoder else {
+            return self.batch.count_unwanted(record);
+        };
+        encoder.push(&mut self.batch.bytes, record);
         self.batch.count(record);
         if self.batch.bytes.len() >= self.batch_bytes {
             self.flush();
@@ -112,7 +116,7 @@ impl Writer {
     /// Hands the batch to the thread.
     pub fn flush(&mut self) {
         // A format may have no line for a record, which is dealt with all the same.
-        if self.batch.bytes.is_empty() && self.batch.records == 0 {
+        if self.batch.bytes.is_empty() && self.batch.records + self.batch.unwanted == 0 {
             return;
         }
         let batch = std::mem::take(&mut self.batch);
@@ -136,8 +140,7 @@ impl Writer {
 
     /// Adds what is in the batch that is being filled.
     pub const fn add_filling(&self, stats: &mut SinkStats) {
-        stats.received += self.batch.records;
-        stats.in_flight += self.batch.records;
+        self.batch.add_to(stats);
     }
 
     /// Writes what is left, at most until `deadline`.

@@ -71,8 +71,11 @@ pub fn contradictions(config: &Config) -> Vec<String> {
     if !config.filter.cgroups.is_empty() && at_interfaces {
         found.push("filter.cgroups and interfaces: only capture.source cgroup tells cgroups");
     }
-    if config.output.file.is_some() && config.output.format == Format::Text {
+    if config.output.file.is_some() && config.output.format == Some(Format::Text) {
         found.push("output.file and output.format text: columns are for terminals; a file gets JSON lines");
+    }
+    if config.output.file.is_some() && config.output.format.is_none() {
+        found.push("output.file and output.format none: nothing would be written to it");
     }
     let pcap_without_file = crate::pcap::Config { file: None, ..config.pcap.clone() };
     if config.pcap.file.is_none() && pcap_without_file != crate::pcap::Config::default() {

@@ -6,15 +6,16 @@ use crate::sinks::Format;
 pub(super) static KEYS: &[Key] = &[
     Key {
         path: "output.format",
-        allowed: "auto, json, text, pod2pod-log",
+        allowed: "auto, json, text, pod2pod-log, none",
         default: "auto",
-        sentence: "JSON lines, columns of text, or kubernetes-pod2pod-log's record as JSON lines; auto is text on a terminal and JSON elsewhere.",
+        sentence: "JSON lines, columns of text, or kubernetes-pod2pod-log's record as JSON lines; auto is text on a terminal and JSON elsewhere; none for sinks only.",
         set: |config, given| {
             config.output.format = match given.text()? {
-                "auto" => Format::Auto,
-                "json" => Format::Json,
-                "text" => Format::Text,
-                "pod2pod-log" => Format::Pod2podLog,
+                "auto" => Some(Format::Auto),
+                "json" => Some(Format::Json),
+                "text" => Some(Format::Text),
+                "pod2pod-log" => Some(Format::Pod2podLog),
+                "none" => None,
                 _ => return None,
             };
             Some(())
