@@ -27,8 +27,14 @@ const TIMEOUT: &str = "timeout=1500ms";
 #[track_caller]
 fn play(name: &str, port: u16, url: impl Fn(u16) -> String, more: &[&str], count: impl Fn() -> usize) {
     let link = SlowLink::start(port, SLOW);
+    play_by(name, &url(link.port), more, count);
+}
+
+/// The same by a way that is there.
+#[track_caller]
+fn play_by(name: &str, url: &str, more: &[&str], count: impl Fn() -> usize) {
     let own = |setting: &str| format!("sinks.{name}.{setting}");
-    let mut settings = vec![own(&format!("url={}", url(link.port))), own(TIMEOUT), own("concurrency=1")];
+    let mut settings = vec![own(&format!("url={url}")), own(TIMEOUT), own("concurrency=1")];
     settings.extend(more.iter().map(|setting| own(setting)));
     let settings: Vec<_> = settings.iter().map(String::as_str).collect();
     let replay = Replay::start(RECORDS, &settings);
@@ -108,4 +114,19 @@ fn syslog() {
     };
     let count = || unique(server.messages().iter().map(path));
     play("log", server.tcp, |port| format!("syslog+tcp://127.0.0.1:{port}"), &[], count);
+}
+
+/// A broker says where it is: there the way begins.
+#[cfg(feature = "kafka")]
+#[test]
+fn kafka() {
+    use support::broker::{Broker, Message};
+    let broker = Broker::start_behind(|port| SlowLink::start(port, SLOW).port);
+    broker.make(&[("a", 1)], &[]);
+    let path = |message: Message| message.value["url.path"].as_str().unwrap().to_owned();
+    let count = || unique(broker.messages("a").into_iter().map(path));
+    play_by("k", &format!("kafka://127.0.0.1:{}", broker.way), &["topic=a", "batch_records=500"], count);
+    let again = broker.messages("a").len() - RECORDS;
+    eprintln!("{again} of {RECORDS} messages are there again");
+    assert!(again <= RECORDS, "{again}");
 }

@@ -49,6 +49,8 @@ pub struct Broker {
     pub secret: u16,
     /// TLS, and whoever has a certificate.
     pub certified: u16,
+    /// Anybody, in clear text, by the way there that it was started with.
+    pub way: u16,
 }
 
 /// A message as it was read back.
@@ -69,22 +71,28 @@ pub struct Message {
 impl Broker {
     /// Starts one that is soon there and takes little, and waits until it answers.
     pub fn start() -> Self {
-        Self::start_by(&SMALL)
+        Self::start_by(&SMALL, |port| port)
     }
 
     /// Starts one by the options that Kafka's own script gives it, and waits until it answers: for who measures.
     pub fn start_as_shipped() -> Self {
-        Self::start_by(&SHIPPED)
+        Self::start_by(&SHIPPED, |port| port)
     }
 
-    fn start_by(options: &'static [&str]) -> Self {
-        let [plain, secret, certified, control] = std::array::from_fn(|_| free_port());
+    /// Starts one that tells who asks at the port that `way` makes a way to, that it is where that way begins.
+    pub fn start_behind(way: impl FnOnce(u16) -> u16) -> Self {
+        Self::start_by(&SMALL, way)
+    }
+
+    fn start_by(options: &'static [&str], way: impl FnOnce(u16) -> u16) -> Self {
+        let [plain, secret, certified, control, far] = std::array::from_fn(|_| free_port());
+        let way = way(far);
         let prepare = move |folder: &Path| {
             let (key, certificate) = (tls_file("key.pem"), tls_file("certificate.pem"));
             let both = [fs::read(key).unwrap(), fs::read(certificate).unwrap()].concat();
             fs::write(folder.join("kafka.pem"), both).unwrap();
-            fs::write(folder.join("server.properties"), properties([plain, secret, certified, control]))
-                .unwrap();
+            let ports = [plain, secret, certified, control, far];
+            fs::write(folder.join("server.properties"), properties(ports, way)).unwrap();
             let mut format = java(&SMALL);
             format.args(["kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c", "server.properties"]);
             format.args(["--add-scram", "SCRAM-SHA-512=[name=u,password=p@ss]"]);
@@ -98,9 +106,9 @@ impl Broker {
             command
         };
         let server = Server::start("kafka", prepare, start, move || {
-            [plain, secret, certified].into_iter().all(listens)
+            [plain, secret, certified, far].into_iter().all(listens)
         });
-        let broker = Self { server, plain, secret, certified };
+        let broker = Self { server, plain, secret, certified, way };
         until("the broker answers", || {
             broker.consumer().fetch_metadata(None, Duration::from_secs(1)).is_ok()
         });
@@ -188,7 +196,7 @@ fn java(options: &[&str]) -> Command {
     command
 }
 
-fn properties([plain, secret, certified, control]: [u16; 4]) -> String {
+fn properties([plain, secret, certified, control, far]: [u16; 5], way: u16) -> String {
     let mut text = String::new();
     for (key, value) in [
         ("process.roles", "broker,controller".to_owned()),
@@ -198,20 +206,21 @@ fn properties([plain, secret, certified, control]: [u16; 4]) -> String {
             "listeners",
             format!(
                 "PLAINTEXT://127.0.0.1:{plain},SASL_SSL://127.0.0.1:{secret},SSL://127.0.0.1:{certified},\
-                 CONTROLLER://127.0.0.1:{control}"
+                 WAY://127.0.0.1:{far},CONTROLLER://127.0.0.1:{control}"
             ),
         ),
         (
             "advertised.listeners",
             format!(
-                "PLAINTEXT://127.0.0.1:{plain},SASL_SSL://localhost:{secret},SSL://localhost:{certified}"
+                "PLAINTEXT://127.0.0.1:{plain},SASL_SSL://localhost:{secret},SSL://localhost:{certified},\
+                 WAY://127.0.0.1:{way}"
             ),
         ),
         ("controller.listener.names", "CONTROLLER".to_owned()),
         ("inter.broker.listener.name", "PLAINTEXT".to_owned()),
         (
             "listener.security.protocol.map",
-            "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,SSL:SSL".to_owned(),
+            "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,SSL:SSL,WAY:PLAINTEXT".to_owned(),
         ),
         ("sasl.enabled.mechanisms", "SCRAM-SHA-512,SCRAM-SHA-256".to_owned()),
         ("ssl.keystore.type", "PEM".to_owned()),
