@@ -16,11 +16,10 @@ use hyper_util::{
     rt::TokioIo,
 };
 use rustix::net::sockopt;
-use tokio::net::TcpStream;
 
 use crate::{
     kubernetes::addresses::MAX_LATENESS,
-    sinks::{OwnConnections, own::OwnSocket},
+    sinks::{OwnConnections, own::OwnSocket, own_stream::OwnStream},
 };
 
 /// A connection that takes longer has failed.
@@ -45,7 +44,7 @@ pub(super) struct Connector {
 /// One of them.
 #[derive(Debug)]
 pub(super) struct Stream {
-    stream: TokioIo<TcpStream>,
+    stream: TokioIo<OwnStream>,
     _socket: OwnSocket,
 }
 
@@ -75,8 +74,6 @@ async fn connect(uri: &Uri, own: &Arc<OwnConnections>) -> io::Result<Stream> {
     for address in tokio::net::lookup_host((host, port)).await? {
         match OwnSocket::connect(address, own).await {
             Ok((stream, socket)) => {
-                // A hint: requests are small.
-                let _ = stream.set_nodelay(true);
                 watch_path(&stream)?;
                 return Ok(Stream { stream: TokioIo::new(stream), _socket: socket });
             }
@@ -87,7 +84,7 @@ async fn connect(uri: &Uri, own: &Arc<OwnConnections>) -> io::Result<Stream> {
 }
 
 /// Has the kernel end the connection if its path carries nothing: of a watch that nobody writes to nothing else would tell.
-fn watch_path(stream: &TcpStream) -> io::Result<()> {
+fn watch_path(stream: &OwnStream) -> io::Result<()> {
     sockopt::set_tcp_keepidle(stream, PROBE_AFTER)?;
     sockopt::set_tcp_keepintvl(stream, PROBE_INTERVAL)?;
     // Also instead of a number of probes (Linux, net/ipv4/tcp_timer.c, tcp_keepalive_timer).

@@ -21,6 +21,7 @@ mod loopback;
 pub mod objects;
 pub mod otlp;
 pub mod own;
+pub mod own_stream;
 mod peer;
 pub mod pod2pod_log;
 pub mod postgres;

@@ -10,6 +10,8 @@ use std::{
     },
 };
 
+use super::own_stream::OwnStream;
+
 /// Tuples remembered: those of connections closed last too, because their records come after they closed. A sink keeps
 /// one connection and a scraper opens one every few seconds.
 pub const MAX_OWN_TUPLES: usize = 1024;
@@ -98,10 +100,7 @@ impl OwnSocket {
     ///
     /// # Errors
     /// As of the system calls.
-    pub async fn connect(
-        address: SocketAddr,
-        own: &Arc<OwnConnections>,
-    ) -> io::Result<(tokio::net::TcpStream, Self)> {
+    pub async fn connect(address: SocketAddr, own: &Arc<OwnConnections>) -> io::Result<(OwnStream, Self)> {
         let (socket, any): (_, IpAddr) = match address {
             SocketAddr::V4(_) => (tokio::net::TcpSocket::new_v4()?, Ipv4Addr::UNSPECIFIED.into()),
             SocketAddr::V6(_) => (tokio::net::TcpSocket::new_v6()?, Ipv6Addr::UNSPECIFIED.into()),
@@ -113,7 +112,9 @@ impl OwnSocket {
         own.connecting(socket.local_addr()?.port(), address);
         let stream = socket.connect(address).await?;
         own.connected(stream.local_addr()?, stream.peer_addr()?);
-        Ok((stream, own_socket))
+        // A hint: what is written is whole.
+        let _ = stream.set_nodelay(true);
+        Ok((OwnStream::new(stream), own_socket))
     }
 
     /// A socket for datagrams to `address`; to be kept as long as that.

@@ -121,7 +121,6 @@ impl Peer {
     async fn connect_to(&self, address: SocketAddr) -> Result<Connected, Trouble> {
         let trouble = |error| Trouble::new(TroubleKind::Connect, error);
         let (stream, socket) = OwnSocket::connect(address, &self.own).await.map_err(trouble)?;
-        stream.set_nodelay(true).map_err(trouble)?;
         let Some((connector, name)) = &self.tls else {
             return Ok(Connected { stream: Box::pin(stream), socket });
         };

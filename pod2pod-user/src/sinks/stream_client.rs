@@ -21,7 +21,6 @@ use rustix::net::SendFlags;
 use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf},
-    net::TcpStream,
     time::{sleep, timeout},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -30,6 +29,7 @@ use super::{
     failover::{Failover, Server},
     http_client::MAX_CONNECT_TIME,
     own::{OwnConnections, OwnSocket},
+    own_stream::OwnStream,
     unacknowledged::{is_broken, unacknowledged},
 };
 use crate::{
@@ -100,6 +100,11 @@ impl Drop for Connection {
     fn drop(&mut self) {
         let Stream::Tls(stream) = &mut self.stream else { return };
         let (socket, session) = stream.get_mut();
+        // Behind what is given up there is no end to say.
+        if unacknowledged(&*socket).is_ok_and(|bytes| bytes > 0) {
+            return;
+        }
+        socket.let_go();
         session.send_close_notify();
         let mut said = Vec::new();
         while session.wants_write() && session.write_tls(&mut said).is_ok() {}
@@ -109,12 +114,12 @@ impl Drop for Connection {
 }
 
 enum Stream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Plain(OwnStream),
+    Tls(Box<TlsStream<OwnStream>>),
 }
 
 impl Stream {
-    fn tcp(&self) -> &TcpStream {
+    fn tcp(&self) -> &OwnStream {
         match self {
             Self::Plain(stream) => stream,
             Self::Tls(stream) => stream.get_ref().0,
@@ -262,7 +267,6 @@ impl Client {
     ) -> Result<(Stream, OwnSocket), Trouble> {
         let trouble = |error| Trouble::new(TroubleKind::Connect, error);
         let (stream, socket) = OwnSocket::connect(address, &self.own).await.map_err(trouble)?;
-        stream.set_nodelay(true).map_err(trouble)?;
         let stream = match &self.tls {
             None => Stream::Plain(stream),
             Some((connector, other)) => {
@@ -502,11 +506,12 @@ mod tests {
     fn what_nobody_asked_for_is_read_up_to_its_limit() {
         let (listener, server) = listen();
         run(async {
-            let stream = TcpStream::connect((server.host(), server.port())).await.unwrap();
+            let stream = tokio::net::TcpStream::connect((server.host(), server.port())).await.unwrap();
             let mut peer = listener.accept().unwrap().0;
             say(&mut peer, &[b'x'; MAX_UNASKED_BYTES + 1]);
-            let left = |stream: &TcpStream| rustix::io::ioctl_fionread(stream).unwrap();
+            let left = |stream: &OwnStream| rustix::io::ioctl_fionread(stream).unwrap();
             stream.readable().await.unwrap();
+            let stream = OwnStream::new(stream);
             while left(&stream) <= MAX_UNASKED_BYTES as u64 {
                 tokio::task::yield_now().await;
             }

@@ -24,7 +24,10 @@ use super::{
     code::{ALL_BROKERS_DOWN, Code},
     flights::Flights,
 };
-use crate::sinks::own::OwnConnections;
+use crate::sinks::{
+    own::OwnConnections,
+    own_stream::{give_up, limit_unsent},
+};
 
 /// Reports are waited for so long at a time, milliseconds: so late a producer that nobody uses ends.
 const POLL_MILLISECONDS: c_int = 100;
@@ -421,6 +424,8 @@ fn begin(own: &OwnConnections, socket: BorrowedFd<'_>, server: SocketAddr) -> ru
     if let Ok(cookie) = net::sockopt::socket_cookie(socket) {
         own.opened(cookie);
     }
+    // Where it is not known, more waits.
+    let _ = limit_unsent(&socket);
     let any: IpAddr = match server {
         SocketAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
@@ -444,6 +449,7 @@ unsafe extern "C" fn close(socket: c_int, shared: *mut c_void) -> c_int {
     if let Ok(cookie) = rustix::net::sockopt::socket_cookie(&socket) {
         shared.own.closed(cookie);
     }
+    give_up(&socket);
     0
 }
 

@@ -13,7 +13,6 @@ use futures_util::SinkExt as _;
 use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     task::AbortHandle,
     time::timeout,
 };
@@ -31,6 +30,7 @@ use crate::{
     sinks::{
         http_client::MAX_CONNECT_TIME,
         own::{OwnConnections, OwnSocket},
+        own_stream::OwnStream,
     },
 };
 
@@ -148,7 +148,6 @@ async fn connect_to(
     let unconnected = |error| Trouble::new(TroubleKind::Connect, error);
     let unknown = |error: SecretError| Trouble::new(TroubleKind::Unauthorized, error);
     let (stream, socket) = OwnSocket::connect(address, own).await.map_err(unconnected)?;
-    stream.set_nodelay(true).map_err(unconnected)?;
     let mut session = tokio_postgres::Config::new();
     session.user(&config.user).dbname(&config.url.database).application_name("pod2pod");
     if let Some(password) = config.password.as_ref() {
@@ -236,17 +235,17 @@ struct Tls {
     name: ServerName<'static>,
 }
 
-impl TlsConnect<TcpStream> for Tls {
+impl TlsConnect<OwnStream> for Tls {
     type Stream = Secured;
     type Error = io::Error;
     type Future = Pin<Box<dyn Future<Output = io::Result<Secured>> + Send>>;
 
-    fn connect(self, stream: TcpStream) -> Self::Future {
+    fn connect(self, stream: OwnStream) -> Self::Future {
         Box::pin(async move { self.connector.connect(self.name, stream).await.map(Secured) })
     }
 }
 
-struct Secured(tokio_rustls::client::TlsStream<TcpStream>);
+struct Secured(tokio_rustls::client::TlsStream<OwnStream>);
 
 impl TlsStream for Secured {
     /// The server's certificate is verified, and its name: there is nobody between.
