@@ -152,7 +152,13 @@ impl Change {
 pub(super) struct Quiet {
     /// Whole seconds by which the time left of an entry without a later packet went down at least.
     least: i64,
+    /// From the one poll to the other, and by how much that may be wrong.
+    elapsed: Duration,
+    blur: Duration,
 }
+
+/// The times left of two polls differ by up to this much more than the polls do: both are whole seconds, and jiffies are not ours.
+const ROUNDED: Duration = Duration::from_secs(2);
 
 impl Quiet {
     /// For polls so far apart.
@@ -160,7 +166,15 @@ impl Quiet {
         let milliseconds = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
         let late = milliseconds(DEFAULT_LATE_PACKET + blur);
         // Rounded up: what is a part of a second short is looked at.
-        Self { least: milliseconds(elapsed).saturating_sub(late).saturating_add(999).div_euclid(1000) }
+        let least = milliseconds(elapsed).saturating_sub(late).saturating_add(999).div_euclid(1000);
+        Self { least, elapsed, blur }
+    }
+
+    /// What an entry would have left that had `before` and has nothing left too early: a SYN met it, for which the kernel ends it at once
+    /// (`ip_vs_conn_expire_now`), and a poll may come between that and its end. Absent if its time may just be over.
+    pub(super) fn cut_short(self, before: u32) -> Option<u32> {
+        let left = Duration::from_secs(before.into()).checked_sub(self.elapsed)?;
+        (left > self.blur + ROUNDED).then(|| u32::try_from(left.as_secs()).unwrap_or(u32::MAX))
     }
 
     /// Whether nothing is to be told of it.
@@ -258,6 +272,18 @@ mod tests {
             let sloppy = Change { sloppy: true, ..change };
             assert_eq!(sloppy.judge(), if expected { PROBABLE } else { CERTAIN }, "{left} {elapsed:?}");
         }
+    }
+
+    #[test]
+    fn an_entry_that_ends_too_early_was_cut_short() {
+        let left = |before, elapsed, blur| {
+            Quiet::new(Duration::from_millis(elapsed), Duration::from_millis(blur)).cut_short(before)
+        };
+        assert_eq!(left(110, 1000, 0), Some(109));
+        assert_eq!(left(110, 1400, 300), Some(108));
+        // At the limit its time may just be over.
+        assert_eq!((left(4, 1000, 0), left(3, 1000, 0)), (Some(3), None));
+        assert_eq!((left(4, 1000, 1000), left(4, 5000, 0)), (None, None));
     }
 
     #[test]

@@ -76,6 +76,11 @@ impl<A: Address> Kept<A> {
         Sight { server: (self.server.ip(), self.port), state: self.state, expires: self.expires }
     }
 
+    /// Whether it is at the same server and in the same state.
+    fn is_of(&self, other: &Self) -> bool {
+        (self.server, self.port, self.state) == (other.server, other.port, other.state)
+    }
+
     /// Seconds since its last packet, as far as its state's time-out is the usual one.
     fn age(self) -> u32 {
         self.state.timeout().unwrap_or(self.expires).saturating_sub(self.expires)
@@ -256,7 +261,12 @@ impl<A: Address> Table<A> {
                     entry.poll = NEVER;
                     self.over += 1;
                 }
-            } else if entry.before_poll != NEVER && !entry.is_quiet(quiet) {
+                continue;
+            }
+            if entry.now.expires == 0 {
+                entry.mend(quiet);
+            }
+            if entry.before_poll != NEVER && !entry.is_quiet(quiet) {
                 each(entry.pair());
             }
         }
@@ -336,8 +346,18 @@ impl<A: Address> Entry<A> {
     fn is_quiet(&self, quiet: Quiet) -> bool {
         let Self { before, now, .. } = self;
         self.before_poll + 1 == self.poll
-            && (before.server, before.port, before.state) == (now.server, now.port, now.state)
+            && before.is_of(now)
             && quiet.holds(now.state, before.expires, now.expires)
+    }
+
+    /// An entry that was ended before its time is as old as it was: its last packet is no matter of its end.
+    fn mend(&mut self, quiet: Quiet) {
+        if self.before_poll + 1 == self.poll
+            && self.before.is_of(&self.now)
+            && let Some(left) = quiet.cut_short(self.before.expires)
+        {
+            self.now.expires = left;
+        }
     }
 
     fn pair(&self) -> Pair {
@@ -368,7 +388,9 @@ impl<A: Address> Entry<A> {
         let is_other_server = (old.server, old.port) != (new.server, new.port);
         // An entry that controls others outlives its successor, beside which it is seen in poll after poll.
         let was_doubled = self.before_poll != poll && self.before.doubled;
-        if self.before_poll == NEVER || (is_other_server && !was_doubled) {
+        // What is dying has nothing left: what it had is known from the poll before.
+        let is_known = old.expires == 0 && self.before_poll != NEVER && self.before.is_of(&old);
+        if self.before_poll == NEVER || (is_other_server && !was_doubled && !is_known) {
             (self.before, self.before_poll) = (old, poll);
         }
         new.doubled = is_other_server || self.now.doubled;

@@ -89,6 +89,27 @@ fn a_dying_entry_beside_its_successor_is_told_once() {
     assert_eq!(detector.stats().doubles, 1);
 }
 
+/// The kernel ends an entry at once for a SYN that meets it: a poll may see it with nothing left, alone or beside its successor.
+#[test]
+fn an_entry_that_is_dying_has_the_age_that_it_had() {
+    let (old, dying) = (row(1, ONE, "TIME_WAIT", 110), row(1, ONE, "TIME_WAIT", 0));
+    let next = |left: u32| row(1, TWO, "TIME_WAIT", left);
+    // Polls are five seconds apart: 10 s old, then 15; the new connection's last packet is 1 s old.
+    for (tables, left, idle) in [
+        (vec![old.clone(), dying.clone(), next(119)], 105, 19),
+        (vec![old.clone(), [dying.clone(), next(119)].concat()], 110, 14),
+        (vec![old.clone(), [next(119), dying.clone()].concat()], 110, 14),
+        // Its time was over.
+        (vec![row(1, ONE, "TIME_WAIT", 6), dying.clone(), next(119)], 0, 124),
+    ] {
+        let found = polls(&mut Detector::new(Config::default()), &tables).concat();
+        let [reuse] = &found[..] else { panic!("{tables:?}: {found:?}") };
+        assert_eq!((reuse.verdict, reuse.before.expires), (Verdict::Rescheduled, left), "{tables:?}");
+        assert_eq!(reuse.idle, Some(Duration::from_secs(idle)), "{tables:?}");
+        assert_eq!(reuse.may_have_expired, left == 0, "{tables:?}");
+    }
+}
+
 /// An entry that controls others is not expired: it stays beside its successor, in poll after poll.
 #[test]
 fn an_old_entry_that_stays_beside_its_successor_is_told_once() {
